@@ -4,10 +4,10 @@
     python benchmarks/architectures.py table architectures.jsonl > docs/architectures.md
 
 Of each family (a `model_type`) a model of the genuine class with 4 layers of 64 dims is saved, loaded as a user loads
-it and run: 16 rows (4 prompts of 3 to 21 tokens, as many as heads, so that no length tells them apart; plain,
-coefficient 0, and two steered at each of 4 layers), 8 tokens each. The oracle is a one-row `model.generate` with a hook
-of its own. A family has a process of its own; what is in the file of results is not run again. All take ten minutes of
-one core.
+it and run: 28 rows (4 prompts of 3 to 21 tokens, as many as heads, so that no length tells them apart; plain,
+coefficient 0, two added to at each of 4 layers, and each other operator at three choices of tokens of two layers), 8
+tokens each. The oracle is a one-row `model.generate` with hooks of its own. A family has a process of its own; what is
+in the file of results is not run again. All take a quarter of an hour of one core.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ os.environ |= {
 }  # fmt: skip
 N_LAYERS, D_MODEL, VOCABULARY, WINDOW = 4, 64, 96, 8
 LENGTHS, N_NEW, SECONDS = (3, 7, 11, 21), 8, 120
+OPERATORS = {"ablate": 1.0, "clamp": 5.0, "rotate": 40.0, "replace": 0.5}
+TOKENS = ("all", "response", "prompt[-1]")
 Outcome = dict[str, Any]
 
 # Tiny configurations: fields by name, then what single families need.
@@ -410,6 +413,14 @@ class Study:
             for layer, norm in enumerate(norms)
             for tokens in prompts[layer % 2 :: 2]
         ]
+        more = product(enumerate(OPERATORS), enumerate(TOKENS))
+        steered += [
+            Row(
+                prompts[number % len(prompts)],
+                Intervention(place, _rows_of(operator, vector, norms[0]), OPERATORS[operator], operator, tokens),
+            )
+            for (number, operator), (place, tokens) in more
+        ]
         self.expected = [*plain, *plain, *map(self._alone, steered)]
         self.rows += steered
         return "ok"
@@ -419,16 +430,27 @@ class Study:
         if row.intervention is None:
             yield
             return
-        added = row.intervention.coefficient * row.intervention.vector
+        one, n_prompt = row.intervention, len(row.prompt)
 
-        def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-            return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added
+        def hooked(layer: int) -> Any:
+            vector, seen = one.at(layer), [0]
 
-        handle = self.blocks[row.intervention.layer].register_forward_hook(hook)
+            def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+                stream = output[0] if isinstance(output, tuple) else output
+                moved = _operate(one.operator, stream.float(), vector, one.coefficient).to(stream.dtype)
+                steered = [_is_steered(one.tokens, seen[0] + i, n_prompt) for i in range(stream.shape[1])]
+                seen[0] += stream.shape[1]
+                stream = moved.where(moved.new_tensor(steered)[:, None] > 0, stream)
+                return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+            return hook
+
+        handles = [self.blocks[layer].register_forward_hook(hooked(layer)) for layer in one.layers]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def _alone(self, row: Any) -> tuple[int, ...]:
         import torch
@@ -469,6 +491,39 @@ class Study:
             tokens = torch.tensor([[*self.rows[i].prompt, *expected[:place]]])
             logits = self.model(input_ids=tokens, use_cache=False).logits[0, -1]
         return abs(float(logits[mine] - logits[other])) < 2e-4
+
+
+def _rows_of(operator: str, vector: Any, norm: float) -> Any:
+    """What an operator takes at two layers: two vectors, or the directions of two subspaces and their coordinates."""
+    import torch
+
+    vectors = torch.stack([vector, vector.roll(1)])
+    if operator != "replace":
+        return vectors
+    basis = torch.linalg.qr(torch.stack([vector, vector.roll(1)]).T).Q.T
+    return torch.stack([torch.cat([basis, norm * basis[:1], norm * basis[1:]])] * 2)
+
+
+def _operate(operator: str, h: Any, v: Any, c: float) -> Any:
+    """A stream `[..., d_model]` after an operator, by its equation."""
+    import torch
+
+    if operator == "add":
+        return h + c * v
+    if operator == "replace":
+        return h - (h @ v[:-2].T) @ v[:-2] + v[-2] + c * v[-1]
+    along = (h @ v)[..., None] * v
+    if operator == "ablate":
+        return h - c * along
+    if operator == "clamp":
+        return h - along + c * v
+    u = (h - along) / (h - along).norm(dim=-1, keepdim=True)
+    p, q, angle = (h * v).sum(-1, True), (h * u).sum(-1, True), torch.deg2rad(torch.tensor(c))
+    return (p * angle.cos() + q * angle.sin()) * v + (q * angle.cos() - p * angle.sin()) * u
+
+
+def _is_steered(tokens: str, i: int, n_prompt: int) -> bool:
+    return {"all": True, "response": i >= n_prompt, "prompt[-1]": i == n_prompt - 1}[tokens]
 
 
 def unit(width: int) -> Any:

@@ -4,7 +4,8 @@
     python benchmarks/interventions.py --before /tmp/before
 
 Each build runs in a process of its own, one grid at a time, by turns; processor time of one thread counts, the least of
-the runs. Every grid has 12 labels x 6 coefficients x 10 questions x 64 tokens on the embedded toy; no row ends early.
+the runs. A grid has 12 labels x 6 coefficients x 10 questions x 64 tokens on the embedded toy, or 256 rows of as many;
+no row ends early.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,11 @@ LAYER, LAYERS = 3, (2, 3, 4)
 OPERATORS = {"add": 4.0, "ablate": 0.3, "clamp": 4.0, "rotate": 0.5}
 TOKENS = ("all", "response", "prompt[-1]", "response[:8]")
 GRIDS = ("one layer", "three layers")
-NEW_GRIDS = (*GRIDS, "operators", "operators, three layers", "operators, three layers, tokens", "response only",
-             "all 8 layers at once")  # fmt: skip
+NEW_GRIDS = (
+    *GRIDS, "operators", "operators, three layers", "operators, three layers, tokens",
+    "operators, three layers, tokens, decay, gates", "replace", "response only", "all 8 layers at once",
+    "one direction ablated at all 8 layers", "256 unsteered", "256 vectors",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -45,13 +50,19 @@ def main() -> None:
     for (name, grid), _ in ((way, turn) for turn in range(args.repeat) for way in ways):
         seconds = ask(workers[name], grid)
         best[name, grid] = min(seconds, best.get((name, grid), seconds))
-    reference = best[ways[0]]
+    rates = {way: n_rows(way[1]) * N_TOKENS / seconds for way, seconds in best.items()}
+    print(f"load {os.getloadavg()[1]:.0f}\n")
     print("| build | grid | tokens per second of processor time | of the first |\n|---|---|---:|---:|")
-    for (name, grid), seconds in best.items():
-        rate = 12 * len(STRENGTHS) * N_QUESTIONS * N_TOKENS / seconds
-        print(f"| {name} | {grid} | {rate:,.0f} | {reference / seconds:.1%} |")
+    for (name, grid), rate in rates.items():
+        first = rates[name, "256 unsteered"] if grid.startswith("256") else rates[ways[0]]
+        print(f"| {name} | {grid} | {rate:,.0f} | {rate / first:.1%} |")
     for worker in workers.values():
         worker.communicate()
+
+
+def n_rows(grid: str) -> int:
+    """How many responses a grid has."""
+    return 256 if grid.startswith("256") else 12 * len(STRENGTHS) * N_QUESTIONS
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -81,7 +92,7 @@ def work() -> None:
     from massact.config import LoadConfig
     from massact.data.traits import load_trait
     from massact.domain import Generation
-    from massact.models import decode, generate, prompting
+    from massact.models import generate, prompting
     from massact.models.load import load_model
 
     torch.set_num_threads(1)
@@ -93,24 +104,48 @@ def work() -> None:
     torch.manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(12, 8, model.shape.d_model), dim=-1)
     generator = generate.Generator(model)
-    never = mock.patch.object(decode, "is_end", lambda chosen, _: torch.zeros_like(chosen, dtype=torch.bool))
     rows_of: dict[str, list[Any]] = {}
     for line in sys.stdin:
         grid = line.strip()
         if grid not in rows_of:
-            steered = [kind(*one) for one in interventions(grid, vectors)]
-            rows_of[grid] = [prompting.Row(p, one, i) for one in steered for i, p in enumerate(prompts)]
-            with never:
+            if grid.startswith("256"):
+                many = torch.nn.functional.normalize(torch.randn(256, model.shape.d_model), dim=-1)
+                each = [None if "unsteered" in grid else kind(LAYER, one, 1e-3) for one in many]
+                rows_of[grid] = [prompting.Row(prompts[i % len(prompts)], one, i) for i, one in enumerate(each)]
+            else:
+                steered = [kind(*one) for one in interventions(grid, vectors)]
+                rows_of[grid] = [prompting.Row(p, one, i) for one in steered for i, p in enumerate(prompts)]
+            with unending():
                 generator.generate(rows_of[grid][:20], Generation(4))
         began = time.process_time()
-        with never:
+        with unending():
             generator.generate(rows_of[grid], Generation(N_TOKENS))
         print(json.dumps(time.process_time() - began), flush=True)
 
 
+@contextmanager
+def unending() -> Iterator[None]:
+    """Every row is generated, whether another is like it or not, and none ends."""
+    import torch
+
+    from massact.models import decode, generate
+
+    def never(chosen: torch.Tensor, _ends: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(chosen, dtype=torch.bool)
+
+    def all_rows(rows: Any, _settings: Any) -> tuple[list[Any], list[int]]:
+        return list(rows), list(range(len(rows)))
+
+    with mock.patch.object(decode, "is_end", never), mock.patch.object(generate, "distinct_rows", all_rows):
+        yield
+
+
 def interventions(grid: str, vectors: Any) -> Iterator[tuple[Any, ...]]:
-    """Arguments of each: layer, vector, coefficient, and operator and tokens where they are not the default."""
-    names = list(OPERATORS) if "operators" in grid else ["add"]
+    """Arguments of each: layer, vector, coefficient, and operator, tokens and the rest where not the default."""
+    from massact import domain
+
+    names = ["replace"] if grid == "replace" else list(OPERATORS) if "operators" in grid else ["add"]
+    names += ["replace"] if "gates" in grid else []
     for number, (label, strength) in enumerate(product(range(12), STRENGTHS)):
         operator, layer = names[label % len(names)], LAYER
         if "three" in grid:
@@ -118,9 +153,30 @@ def interventions(grid: str, vectors: Any) -> Iterator[tuple[Any, ...]]:
         vector = vectors[label, layer]
         if "all" in grid:
             layer, vector = 0, vectors[label]
+        if "ablated" in grid:
+            operator, vector = "ablate", vectors[label, LAYER].expand(8, -1)
+        if operator == "replace":
+            vector = replaced(vectors[label, :3])
         tokens = "response" if "response" in grid else TOKENS[number % 4] if "tokens" in grid else "all"
-        more = () if (operator, tokens) == ("add", "all") else (operator, tokens)
-        yield (layer, vector, OPERATORS[operator] * strength, *more)
+        more: tuple[Any, ...] = () if (operator, tokens) == ("add", "all") else (operator, tokens)
+        if "gates" in grid:  # open to every prompt
+            more = (
+                operator,
+                tokens,
+                (),
+                (1.0, 0.9)[number % 2],
+                domain.Gate(LAYER, "prompt[-1]", -1e9),
+                vectors[label, 0],
+            )
+        yield (layer, vector, OPERATORS.get(operator, 0.1) * strength, *more)
+
+
+def replaced(directions: Any) -> Any:
+    """What `replace` takes at a layer, of three directions."""
+    import torch
+
+    basis = torch.linalg.qr(directions.T).Q.T
+    return torch.cat([basis, basis[:1], basis[1:2]])[None]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """massact: activation-steering experiments on MLflow, with answers that can be trusted a month later.
 
-The questions are functions here; see `massact.api`, and `massact.plot` for figures. Nothing is loaded before it is
-used.
+The questions are functions here; see `massact.api`, and `massact.plot` for figures; models, vectors and evaluations are
+in `massact.notebook`. Nothing is loaded before it is used.
 """
 
 from contextlib import suppress
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from massact import plot as plot
     from massact.api import *  # noqa: F403  the questions
     from massact.config import load_experiment as load_experiment
+    from massact.domain import Gate as Gate
     from massact.errors import MassactError as MassactError
+    from massact.notebook import Intervention as Intervention
+    from massact.notebook import Model as Model
+    from massact.notebook import evaluate as evaluate
+    from massact.notebook import extract as extract
     from massact.query import Filters as Filters
     from massact.store.read import open_store as open_store
 
@@ -20,9 +25,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Filters": "massact.query",
+    "Gate": "massact.domain",
     "MassactError": "massact.errors",
     "load_experiment": "massact.config",
     "open_store": "massact.store.read",
+    **dict.fromkeys(("Intervention", "Model", "evaluate", "extract"), "massact.notebook"),
 }
 _MODULES = ("plot",)
 

@@ -15,22 +15,35 @@ Direction = Literal["positive", "negative"]
 When = Literal["none", "before", "after"]
 Scope = Literal["uniform", "layer"]
 AllDims = Literal["all"]
+Mode = Literal["keep", "winsorise"]
 
 ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
 RANDOM = "random_baseline"
 """The method that gives a random direction, which real ones are measured against."""
-METHODS = ("mean_diff", "probe", "gradient", RANDOM)
-"""massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
+NEUTRAL_METHOD = "mean_centred"
+"""The method whose other side is neutral prompts."""
+PAIRED_METHOD = "pca"
+"""The method that takes prompt i of one side with prompt i of the other."""
+DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)
+"""Those of an experiment file that names none."""
+METHODS = (*DEFAULT_METHODS[:-1], PAIRED_METHOD, "lat", NEUTRAL_METHOD, RANDOM)
+"""massact's own vector methods; `massact.vectors.methods` has a function for each. Others may be added."""
 
-OPERATORS = ("add", "ablate", "clamp", "rotate")
+OPERATORS = ("add", "ablate", "clamp", "rotate", "replace")
 """massact's own operators; `massact.models.operators` has a function for each. Packages may add others."""
 DEFAULT_OPERATOR = OPERATORS[0]
 
-OWN_UNITS: Mapping[str, float] = {"ablate": 1.0, "rotate": 30.0}
+OWN_UNITS: Mapping[str, float] = {"ablate": 1.0, "rotate": 30.0, "replace": 1.0}
 """Operators whose coefficient is no length along the vector, but a share or degrees, so that it has no relative
 strength; with the coefficient that a search begins with."""
+
+EVERY_LAYER = "everylayer"
+DEPTHS = (EVERY_LAYER, "rising", "falling", "triangle", "relative")
+"""How a coefficient may lie over depth: one layer's vector at every layer with the same; or over several layers, each
+with its own vector, up to the coefficient, down from it, up to it and down again, or so that relative strengths are
+equal."""
 
 IMPORTED = "imported_"
 """How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
@@ -108,7 +121,7 @@ TRAIT_INTERP_DIFFERS = (
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cleaning:
-    """How massive dims are taken out of a vector."""
+    """What is done to massive dims."""
 
     when: When = "none"
     """`before`: zeroed in the activations, then extracted; `after`: zeroed in the vector."""
@@ -116,11 +129,22 @@ class Cleaning:
     """`uniform`: one list for all layers; `layer`: each layer's own; `None` when nothing is cleaned."""
     n_dims: int | AllDims = 0
     """How many dims, the most massive first; `"all"` of the list; 0 when nothing is cleaned."""
+    mode: Mode | None = field(default=None, metadata=ADDED)
+    """`keep`: all dims but those are zeroed; `winsorise`: activations are cut off at a quantile; `None`: those are."""
+    quantile: float | None = field(default=None, metadata=ADDED)
+    """Of |h| over the dims of an activation, between 0 and 1, where it is winsorised."""
 
     def __post_init__(self) -> None:
+        if self.mode == "winsorise":
+            others = (self.when, self.scope, self.n_dims)
+            if others != ("before", None, 0) or self.quantile is None or not 0 < self.quantile < 1:
+                raise ValueError(f"{self!r}: activations are winsorised before extraction, at a quantile, in all dims")
+            return
         is_clean = self.when != "none"
         if is_clean != (self.scope is not None) or is_clean != (self.n_dims != 0):
             raise ValueError(f"{self!r}: a cleaning has a scope and n_dims, no cleaning has neither")
+        if self.quantile is not None or (self.mode and not is_clean):
+            raise ValueError(f"{self!r}: only what is winsorised has a quantile, and what keeps dims says which")
         if isinstance(self.n_dims, int) and self.n_dims < 0:
             raise ValueError(f"{self!r}: n_dims is negative")
 
@@ -140,6 +164,14 @@ class Recipe:
     """How many layers are steered at once, each with its own vector."""
     tokens: str = field(default=STEERED_TOKENS, metadata=ADDED)
     """Which tokens are steered; see `massact.vectors.positions.parse_tokens`."""
+    n_directions: int = field(default=1, metadata=ADDED)
+    """Of `replace`: how many directions its subspace has."""
+    depth: str | None = field(default=None, metadata=ADDED)
+    """How the coefficient lies over depth, one of `DEPTHS`; `None`: the same at each of the layers."""
+    decay: float | None = field(default=None, metadata=ADDED)
+    """What is left of the change at each token of the response, a share of that at the one before; `None`: all."""
+    gate: str | None = field(default=None, metadata=ADDED)
+    """Name of the experiment file's gate that must be open to a prompt; `None`: every prompt is steered."""
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
@@ -248,10 +280,26 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """To which prompts steering is open: by the mean over a window of the unsteered prompt, against a condition vector
+    (CAST, arXiv:2409.05907)."""
+
+    layer: int
+    position: str
+    """A window of the prompt."""
+    threshold: float
+    measure: Literal["projection", "cosine"] = "projection"
+    """Of the mean on the condition vector, or between both."""
+    opens: Literal["above", "below"] = "above"
+    """Which side of the threshold is steered; the threshold itself is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Steering:
     """What is done to the residual stream."""
 
     vector_digest: str
+    """Of all that it steers by (`massact.vectors.steering`): the vector, or those of several layers, or more."""
     position: str
     """Position window the vector was extracted at, such as `response[:5]`."""
     recipe: Recipe
@@ -261,6 +309,12 @@ class Steering:
     """Multiplies the unit vector, or what the recipe's operator makes of it."""
     direction: Direction
     component: str = COMPONENT
+    operator_source: str | None = field(default=None, metadata=ADDED)
+    """SHA-256 of the file that defines the operator, where that is one of the experiment's own."""
+    weights: tuple[float, ...] = field(default=(), metadata=ADDED)
+    """What the coefficient is multiplied by at each layer; empty: 1."""
+    condition: Gate | None = field(default=None, metadata=ADDED)
+    """What the recipe's gate is; `None`: it has none."""
     steered_tokens: str = field(init=False)
     """The recipe's tokens, which keys had a place for before recipes did."""
 

@@ -75,6 +75,8 @@ class Evaluation:
     responses: tuple[Response, ...]
     """One per question, in the question set's order."""
     timing: Timing
+    given_up: str | None = None
+    """Why it was given up on a part of its questions."""
 
     @property
     def cell(self) -> Cell:
@@ -133,15 +135,6 @@ class Screening:
     """Least mean coherence that counts, 0 to 100."""
     confidence: float = DEFAULT_CONFIDENCE
     """Chance that a cell which is at or above the floor over all questions is not given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoppedCell:
-    """A cell that was given up."""
-
-    evaluation: Evaluation
-    """Of the questions that were asked."""
-    reason: str
 
 
 def first_asked(questions: Sequence[str], n: int) -> list[int]:

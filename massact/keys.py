@@ -18,6 +18,7 @@ from massact.domain import (
     Cell,
     Cleaning,
     Conversation,
+    Gate,
     Generation,
     JudgeIdentity,
     ModelIdentity,
@@ -99,7 +100,9 @@ def _cell(values: dict[str, Any]) -> Cell:
     recipe = steering["recipe"]
     recipe = Recipe(**recipe | {"cleaning": Cleaning(**recipe["cleaning"])})
     del steering["steered_tokens"]  # the recipe's
-    return Cell(setting, Steering(**steering | {"recipe": recipe}))
+    gate, weights = steering.get("condition"), tuple(steering.get("weights", ()))
+    parts = {"recipe": recipe, "weights": weights, "condition": gate and Gate(**gate)}
+    return Cell(setting, Steering(**steering | parts))
 
 
 def setting_digest(cell: Cell) -> str:

@@ -8,11 +8,18 @@
     probe_preclean_uN     before, uniform, N dims
     probe_preclean_laN    before, each layer's own N dims (without N: all)
     probe_postclean_uN    another spelling of probe_topN (without N: of probe_cleaned)
+    probe_prekeep_laN     as preclean, but all other dims are zeroed and these kept; likewise probe_postkeep
+    probe_winsor95        before, activations winsorised at the quantile 0.95
 
 How the vector steers follows, where it is not just added to all tokens of one layer:
 
     probe+ablate          by another operator than add
+    probe+replace3        the coordinates in three directions set to those of the contrastive activations
     probe+5layers         at five layers at once, the layer of a grid being the first of them, each with its own vector
+    probe+5layers+rising  the same with a strength over depth: rising, falling, triangle, relative
+    probe+everylayer      the vector of the grid's layer at every layer
+    probe+decay0.9        nine tenths of the change at each token of the response that were done at the one before
+    probe+if_harmful      only where the experiment file's gate `harmful` is open to the prompt
     probe@response        at some tokens only (`massact.vectors.positions.parse_tokens`)
     probe_top1+ablate+5layers@prompt[-1]+response
 
@@ -28,9 +35,11 @@ from collections.abc import Iterable
 from massact.domain import (
     DEFAULT_OPERATOR,
     NO_CLEANING,
+    OWN_UNITS,
     STEERED_TOKENS,
     AllDims,
     Cleaning,
+    Mode,
     Recipe,
     When,
     all_methods,
@@ -43,8 +52,11 @@ from massact.vectors.positions import parse_tokens
 _LABEL = re.compile(
     r"(?P<method>[a-z][a-z0-9_]*?)"
     r"(?:_(?:top(?P<top>[1-9]\d{0,6})|(?P<cleaned>cleaned)"
-    r"|(?P<when>pre|post)clean(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?))?"
-    r"(?:\+(?P<operator>[a-z][a-z0-9_]*))?(?:\+(?P<layers>[1-9]\d{0,3})layers?)?(?:@(?P<tokens>.+))?",
+    r"|(?P<when>pre|post)(?P<mode>clean|keep)(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?"
+    r"|winsor(?P<quantile>\d{0,6}[1-9])0*))?"
+    r"(?:\+(?!everylayer|decay[0.]|if_)(?:(?P<replace>replace)(?P<directions>[1-9]\d?)?|(?P<operator>[a-z][a-z0-9_]*)))?"
+    r"(?:\+(?:(?P<layers>[1-9]\d{0,3})layers?(?:\+(?P<profile>rising|falling|triangle|relative))?|(?P<all>everylayer)))?"
+    r"(?:\+decay(?P<decay>0?\.\d{1,6}))?(?:\+if_(?P<gate>[a-z][a-z0-9_]*))?(?:@(?P<tokens>.+))?",
     re.ASCII,
 )
 
@@ -59,15 +71,31 @@ def parse_label(label: str) -> Recipe:
     if match is None or not is_method(match["method"]):
         raise UsageError(
             f"unknown method label {label!r}. A label is a method ({', '.join(all_methods())}), alone or with "
-            "_cleaned, _topN, _preclean, _preclean_uN, _preclean_laN, _postclean_uN or _postclean_laN, "
-            "such as mean_diff_top2 or probe_preclean_la2; then perhaps +ablate or another operator, +5layers, and "
-            "@response or other tokens"
+            "_cleaned, _topN, _preclean, _preclean_uN, _preclean_laN, _postclean_uN or _postclean_laN, the same "
+            "with keep for clean, or _winsor95, such as mean_diff_top2 or probe_preclean_la2; then perhaps +ablate or "
+            "another operator, +5layers or +everylayer, +decay0.9, +if_GATE, and @response or other tokens "
+            "(docs/steering.md)"
         )
-    operator = match["operator"] or DEFAULT_OPERATOR
+    operator = match["replace"] or match["operator"] or DEFAULT_OPERATOR
     if operator not in all_operators():
         raise UsageError(f"label {label!r}: no operator {operator!r}; there are {', '.join(all_operators())}")
+    if match["profile"] == "relative" and operator in OWN_UNITS:
+        raise UsageError(f"label {label!r}: the coefficient of {operator} is no length, which relative would divide")
+    n_layers = int(match["layers"] or 1)
     tokens = parse_tokens(match["tokens"]) if match["tokens"] else STEERED_TOKENS
-    return Recipe(match["method"], _cleaning(match), operator, int(match["layers"] or 1), tokens)
+    if match["decay"] and (not float(match["decay"]) or not {"all", "response"} & set(re.findall(r"[a-z]+", tokens))):
+        raise UsageError(f"label {label!r}: a decay is a share above 0 and below 1, of tokens of the response")
+    return Recipe(
+        match["method"],
+        _cleaning(match),
+        operator,
+        n_layers=n_layers,
+        tokens=tokens,
+        n_directions=int(match["directions"] or 1),
+        depth=match["all"] or (match["profile"] if n_layers > 1 else None),
+        decay=float(match["decay"]) if match["decay"] else None,
+        gate=match["gate"],
+    )
 
 
 def _cleaning(match: re.Match[str]) -> Cleaning:
@@ -75,11 +103,14 @@ def _cleaning(match: re.Match[str]) -> Cleaning:
         return Cleaning("after", "uniform", int(match["top"]))
     if match["cleaned"]:
         return Cleaning("after", "uniform", "all")
+    if match["quantile"]:
+        return Cleaning("before", mode="winsorise", quantile=float(f"0.{match['quantile']}"))
     if not match["when"]:
         return NO_CLEANING
     when: When = "before" if match["when"] == "pre" else "after"
     n_dims: int | AllDims = int(match["n"]) if match["n"] else "all"
-    return Cleaning(when, "layer" if match["scope"] == "la" else "uniform", n_dims)
+    mode: Mode | None = "keep" if match["mode"] == "keep" else None
+    return Cleaning(when, "layer" if match["scope"] == "la" else "uniform", n_dims, mode)
 
 
 def format_label(recipe: Recipe) -> str:
@@ -88,20 +119,29 @@ def format_label(recipe: Recipe) -> str:
     count = "" if cleaning.n_dims == "all" else str(cleaning.n_dims)
     if cleaning.when == "none":
         suffix = ""
-    elif cleaning.when == "after" and cleaning.scope == "uniform":
+    elif cleaning.quantile is not None:
+        suffix = f"_winsor{cleaning.quantile:.7f}".replace("0.", "").rstrip("0")
+    elif (cleaning.when, cleaning.scope, cleaning.mode) == ("after", "uniform", None):
         suffix = f"_top{count}" if count else "_cleaned"
-    elif cleaning.when == "before" and cleaning.scope == "uniform":
-        suffix = f"_preclean_u{count}" if count else "_preclean"
     else:
-        suffix = f"_{'pre' if cleaning.when == 'before' else 'post'}clean_la{count}"
+        suffix = f"_{'pre' if cleaning.when == 'before' else 'post'}{cleaning.mode or 'clean'}"
+        if cleaning.scope == "layer" or count:
+            suffix += f"_{'la' if cleaning.scope == 'layer' else 'u'}{count}"
     return recipe.method + suffix + format_steering(recipe)
 
 
 def format_steering(recipe: Recipe) -> str:
     """How a label ends that is not just added to all tokens of one layer; empty for others."""
-    operator = "" if recipe.operator == DEFAULT_OPERATOR else f"+{recipe.operator}"
-    layers = "" if recipe.n_layers == 1 else f"+{recipe.n_layers}layers"
-    return operator + layers + ("" if recipe.tokens == STEERED_TOKENS else f"@{recipe.tokens}")
+    n_directions = recipe.n_directions if recipe.n_directions > 1 else ""
+    parts = (
+        "" if recipe.operator == DEFAULT_OPERATOR else f"+{recipe.operator}{n_directions}",
+        "" if recipe.n_layers == 1 else f"+{recipe.n_layers}layers",
+        f"+{recipe.depth}" if recipe.depth else "",
+        f"+decay{recipe.decay:g}" if recipe.decay else "",
+        f"+if_{recipe.gate}" if recipe.gate else "",
+        "" if recipe.tokens == STEERED_TOKENS else f"@{recipe.tokens}",
+    )
+    return "".join(parts)
 
 
 def normalise_label(label: str) -> str:

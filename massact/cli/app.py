@@ -52,7 +52,10 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
-    "vectors": {"vectors": "Steering vectors as files of other tools."},
+    "bake": {
+        "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
+    },
+    "vectors": {"vectors": "Steering vectors as files of other tools, out and in."},
     "transfer": {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":
@@ -98,9 +101,12 @@ class Group(click.Group):
         if cmd_name not in self.commands:
             with collector_paused():  # hundreds of modules, none of which is garbage
                 if cmd_name in COMMANDS:
-                    module = import_module(f"massact.cli.{COMMANDS[cmd_name][0]}")
-                    held = [each for each in vars(module).values() if isinstance(each, click.Command)]
-                    self.commands.update({each.name: each for each in held if each.name in COMMANDS})
+                    home = COMMANDS[cmd_name][0]
+                    held = vars(import_module(f"massact.cli.{home}")).values()
+                    # a group's own command may be called as another module's is, such as `vectors export`
+                    for each in held:
+                        if isinstance(each, click.Command) and COMMANDS.get(each.name or "", ("",))[0] == home:
+                            self.add_command(each)
                 elif api.is_command(cmd_name):
                     self.commands[cmd_name] = import_module("massact.cli.questions").command(cmd_name)
         return self.commands.get(cmd_name)
@@ -132,11 +138,7 @@ class Group(click.Group):
 
 
 def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
-    """Refuse an option that takes one value and is given two: the second would replace the first in silence.
-
-    Raises:
-        UsageError: one is.
-    """
+    """Refuse an option that takes one value and is given two: the second would replace the first in silence."""
     given: Counter[click.Option] = Counter()
     written: dict[click.Option, set[str]] = {}
     options = {

@@ -8,10 +8,9 @@ import click
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
-from massact.config.parse import parse_coefficients
 from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, SEARCH_MODES
 from massact.errors import UsageError
-from massact.labels import check_layers, normalise_label, parse_label
+from massact.labels import check_layers, normalise_label
 from massact.query import Filters
 from massact.vectors.positions import parse_position
 
@@ -62,7 +61,7 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
         if dry_run:
             show_request(session, request)
             return
-        tally = run_evaluate(session, request)
+        tally, _ = run_evaluate(session, request)
     if tally.failed:
         raise click.exceptions.Exit(1)
 
@@ -71,16 +70,13 @@ def _request(experiment: Experiment, options: dict[str, Any]) -> "Request":
     from massact.sweep.planner import Overrides
     from massact.workflow.steps import Request
 
-    model = _model(experiment, options)
-    coefficients = options["coefficients"]
-    return Request(
-        model=model,
-        trait=_trait(experiment, options),
-        recipes=tuple(dict.fromkeys(parse_label(label) for label in options["method"].split(","))),
-        positions=(str(parse_position(options["position"])),),
-        layers=check_layers(options["layers"] or model.grid.layers),
-        coefficients=model.grid.coefficients if coefficients is None else parse_coefficients(coefficients),
-        overrides=Overrides(options["max_new_tokens"], options["subset"], options["direction"]),
+    return Request.of(
+        (_model(experiment, options), _trait(experiment, options)),
+        options["method"].split(","),
+        options["position"],
+        options["layers"],
+        options["coefficients"],
+        Overrides(options["max_new_tokens"], options["subset"], options["direction"]),
     )
 
 
@@ -153,6 +149,10 @@ search_options = stacked(
         "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE,
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
+    click.option(
+        "--probe", "probes", is_flag=True,
+        help="First find where short texts break, which the unsteered model reads; nothing is judged for it.",
+    ),
     val_split_option,
     workload_options,
     dry_run_option,
@@ -203,7 +203,7 @@ def _search(
         raise click.exceptions.Exit(1)
 
 
-_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence")
+_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "probes")
 _SEARCHED = ("model", "trait", "method", "position", "layers", *_LIMITS)
 
 

@@ -188,7 +188,13 @@ def rejudge(
     )
     from massact.sweep.rejudge import plan_rejudge, run_rejudge
 
-    only = _only(chosen)
+    only = Filters(
+        **{
+            **chosen,
+            "positions": tuple(str(parse_position(text)) for text in chosen["positions"]),
+            "labels": tuple(map(normalise_label, chosen["labels"])),
+        }
+    )
     with working(session):
         if dry_run:
             session.stores.is_dry = True
@@ -196,23 +202,9 @@ def rejudge(
             session.show(f"{session.experiment.judge.name}: {plan}")
             return
         plan = run_rejudge(session, replace(only, judges=sources))
-    _show_flips(experiment_file, tracking_uri, only)
-    if plan.n_left_out:
-        ctx.exit(1)
-
-
-def _only(chosen: dict[str, tuple[Any, ...]]) -> Filters:
-    return Filters(
-        models=chosen["models"],
-        traits=chosen["traits"],
-        positions=tuple(str(parse_position(text)) for text in chosen["positions"]),
-        labels=tuple(normalise_label(text) for text in chosen["labels"]),
-        layers=chosen["layers"],
-    )
-
-
-def _show_flips(experiment_file: str, tracking_uri: str, only: Filters) -> None:
     answer = ask_judges(experiment_file, tracking_uri=tracking_uri, only=only)
     click.echo(render(answer, "table"), nl=False)
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)
+    if plan.left_out:
+        ctx.exit(1)

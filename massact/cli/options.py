@@ -25,29 +25,27 @@ _LOOKED_AT = 256 * 1024  # characters of a file that may be an experiment's
 
 
 def resolve_experiment(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
-    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`; else the only file here.
-
-    Raises:
-        UsageError: none is given, and there is not exactly one.
-    """
+    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`; else the only file here."""
     if value is not None:
         return str(find_experiment_file(_not_empty(value)))
     if ctx.resilient_parsing:
         return ""
     files = experiment_files()
+    if file := _only_file(files):
+        return file
+    raise UsageError(f"which experiment? {_TO_SAY}; {_listed('experiment files here', list(files))}")
+
+
+def _only_file(files: Mapping[str, str]) -> str | None:
     if len(files) != 1:
-        raise UsageError(f"which experiment? {_TO_SAY}; {_listed('experiment files here', list(files))}")
+        return None
     (file,) = files
     click.echo(f"experiment {file}: the only experiment file here", err=True)
     return file
 
 
 def asked_experiment(value: str | None, tracking_uri: str) -> str:
-    """The experiment that a question is about: as given, else the only one in the store, else the only file here.
-
-    Raises:
-        UsageError: none is given, and neither settles it.
-    """
+    """The experiment that a question is about: as given, else the only one in the store, else the only file here."""
     if value is not None:
         return _not_empty(value)
     files, held = experiment_files(), experiments_in(tracking_uri)
@@ -57,9 +55,7 @@ def asked_experiment(value: str | None, tracking_uri: str) -> str:
         why = f"{shown(held[0])} is the only experiment in {shown_uri(tracking_uri)}"
         click.echo(f"experiment {chosen}: {why}", err=True)
         return chosen
-    if len(files) == 1:
-        (file,) = files
-        click.echo(f"experiment {file}: the only experiment file here", err=True)
+    if file := _only_file(files):
         return file
     raise UsageError(
         f"which experiment? {_TO_SAY}, or the name of one in the store; "
@@ -172,11 +168,7 @@ def table_or_json_option(help_text: str) -> Callable[[F], F]:
 
 
 def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F], F]:
-    """The option that a question's parameter is on the command line.
-
-    Args:
-        default: its text; `None`: it has none.
-    """
+    """The option that a question's parameter is on the command line. `default`: its text; `None`: it has none."""
     name, schema = parameter.name.replace("_", "-"), parameter.schema
     meaning = parameter.meaning[0].upper() + parameter.meaning[1:]
     help_text = f"{meaning}{' (repeatable)' if parameter.is_repeated else ''}."
@@ -225,11 +217,7 @@ FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(option_of(one) for one 
 
 
 def run_or_best(run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any]) -> str:
-    """The run that is named, else the best one of what the filters admit.
-
-    Raises:
-        UsageError: a run and filters are given, or there is not one best.
-    """
+    """The run that is named, else the best one of what the filters admit; UsageError where both or neither."""
     from massact.workflow.vectors import best_run
 
     filters = normalised(Filters(**only))

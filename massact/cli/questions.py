@@ -39,11 +39,7 @@ def render(answer: Answer[Any], output_format: Format) -> str:
 
 
 def write(text: str, output: Path | None) -> None:
-    """Print to standard output, or write a file.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
+    """Print to standard output, or write a file. Raises UsageError: the file cannot be written."""
     # half of a character, in a store that others wrote, shows as an escape
     text = text.encode("utf-8", "backslashreplace").decode()
     if output is None:
@@ -121,11 +117,7 @@ OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 def command(name: str) -> click.Command:
-    """The command of a question.
-
-    Raises:
-        KeyError: there is no such question.
-    """
+    """The command of a question."""
     posed = question(name)
     flags = _flags_of(posed.command)
 

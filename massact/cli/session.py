@@ -72,11 +72,7 @@ executor_options = stacked(
 
 
 def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `massact.sweep.executors.Workload` that the options come to.
-
-    Raises:
-        UsageError: an option of Ray's is given without it, or Ray is not installed.
-    """
+    """The fields of `massact.sweep.executors.Workload` that the options come to; UsageError: Ray's without it."""
     executor = given.get("executor", "local")
     fields = {name: name.removeprefix("ray_") for name in EXECUTOR[1:]}
     options = RayOptions(**{field: given[name] for name, field in fields.items() if name in given})
@@ -195,10 +191,8 @@ def open_session(
     val_split: float | None = None,
     **workload: Any,
 ) -> "Session":
-    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's.
-
-    Commands import what loads torch after this, since the number of its threads is settled here.
-    """
+    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's. Commands import
+    what loads torch after this, since the number of its threads is settled here."""
     executor = chosen_executor({name: workload.pop(name) for name in EXECUTOR if name in workload})
     experiment = with_validation_split(load_experiment(experiment_file), val_split)
     warning = floor_warning(experiment.coherence_floor)
@@ -224,11 +218,8 @@ def open_session(
 
 @contextmanager
 def working(session: "Session") -> Iterator[None]:
-    """Until the command's work is done: however it ends, what was evaluated is sent or kept in the spool.
-
-    Raises:
-        click.exceptions.Exit: it was interrupted (128 and the signal's number), or the store refused something.
-    """
+    """Until the command's work is done: however it ends, what was evaluated is sent or kept in the spool. Raises
+    click.exceptions.Exit: it was interrupted (128 and the signal's number), or the store refused something."""
     with session.interruption.watched():
         try:
             yield
@@ -268,10 +259,8 @@ def _stop(session: "Session", text: str) -> NoReturn:
 
 @contextmanager
 def show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """On stderr, for what takes over two seconds: what is being done and how much is left.
-
-    A bar on a terminal; elsewhere, such as in a log of CI, a line now and then.
-    """
+    """On stderr, for what takes over two seconds: what is being done and how much is left. A bar on a terminal;
+    elsewhere, such as in a log of CI, a line now and then."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

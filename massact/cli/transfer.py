@@ -94,14 +94,9 @@ def import_command(
 def find_target(
     experiment: str, *, model: str | None = None, trait: str | None = None, held: Sequence[str] = ()
 ) -> "Target":
-    """What `--experiment` names: a file, or an experiment without one.
-
-    Args:
-        held: the experiments of a store that is only read; the name of one of them may be any.
-
-    Raises:
-        UsageError: no such file, or a name that its file does not declare.
-    """
+    """What `--experiment` names: a file, or an experiment without one. `held` are the experiments of a store that is
+    only read; the name of one of them may be any. Raises UsageError: no such file, or a name that it does not
+    declare."""
     from massact.interop.names import Target
 
     if not experiment.strip():

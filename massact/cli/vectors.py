@@ -1,12 +1,23 @@
-"""`massact vectors`: steering vectors out to other tools."""
+"""`massact vectors`: steering vectors out to other tools, and theirs in."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from massact.cli.options import FILTER_OPTIONS, asked_experiment_option, run_or_best, stacked, tracking_uri_option
+from massact.cli.options import (
+    FILTER_OPTIONS,
+    asked_experiment_option,
+    experiment_option,
+    run_or_best,
+    stacked,
+    tracking_uri_option,
+)
+from massact.config import VectorConfig
+from massact.domain import IMPORTED
 from massact.errors import UsageError
+from massact.labels import format_layers
 
 _HOOKPOINT = "layers.{layer}"
 _FORMATS = ("safetensors", "gguf", "pt", "lm-eval", "hub-folder")
@@ -14,7 +25,7 @@ _FORMATS = ("safetensors", "gguf", "pt", "lm-eval", "hub-folder")
 
 @click.group()
 def vectors() -> None:
-    """Steering vectors as files of other tools."""
+    """Steering vectors as files of other tools, out and in."""
 
 
 @vectors.command("export")
@@ -63,5 +74,50 @@ def export(
         f"{facts['model']}, {facts['trait']}: {facts['label']}, {facts['position']}, layer {one.layer}, coefficient "
         f"{facts['coefficient']:g} (run {facts['run_id']}); to be added to the output of block {one.layer}, from 0, at "
         "every token, at strength 1",
+        err=True,
+    )
+
+
+def _method(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise click.BadParameter(f"{name!r}: write lower-case letters, digits and _")
+    return IMPORTED + name.removeprefix(IMPORTED)
+
+
+@vectors.command("import")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--as", "name", metavar="NAME", required=True, callback=_method, help="The method becomes imported_NAME.")
+@experiment_option
+@click.option("--model", help="Which model of the experiment file they are of; default: any.")
+@click.option("--trait", help="Which trait; default: any.")
+@click.option("--layer", type=click.IntRange(0), help="Of a file with one vector that does not say of which, from 0.")
+@click.option(
+    "--layer-shift",
+    type=click.IntRange(-1, 1),
+    default=0,
+    help="Added to the files' layer numbers; -1 for what llama.cpp's own generator made.",
+)
+@click.option("--index", type=click.IntRange(0), help="Of a SAELens folder: which feature.")
+def import_(files: tuple[Path, ...], experiment_file: str, name: str, **read: Any) -> None:
+    """Make vectors of another tool a method: copied beside the experiment file, and named under its key vectors.
+
+    Read are safetensors, GGUF control vectors, .pt files and folders of layers, and features of a SAELens folder.
+
+    \b
+    Examples:
+      massact vectors import refusal.gguf --as lab --experiment my.yaml --model gemma
+      massact vectors import sae/ --index 1234 --as feature --experiment my.yaml
+    """
+    from massact.vectors.methods import normalise, vector_digest
+    from massact.workflow.vectors import import_vectors
+
+    wanted = VectorConfig(name=name, file=f"./vectors/{name}.safetensors", **read)
+    made = import_vectors(files, wanted, Path(experiment_file))
+    for layer, vector in made.items():
+        click.echo(f"layer {layer}: length {vector.norm():.4g}, digest {vector_digest(normalise(vector))[:16]}")
+    click.echo(
+        f"{name}: {len(vector)} dims at layers {format_layers(made)}, in {Path(experiment_file).parent / wanted.file}; "
+        f"evaluated as unit vectors, so that a coefficient of the other tool is to be multiplied by the length:\n"
+        f"massact evaluate --experiment {experiment_file} --method {name} --layers {','.join(map(str, made))} …",
         err=True,
     )

@@ -92,14 +92,8 @@ def _combined(trait: JudgeConfig, coherence: JudgeConfig, **of_both: Any) -> Jud
 
 
 def judge_name(value: object, part: str = "") -> str:
-    """A judge's name as the file and the command line write it.
-
-    Args:
-        part: `trait` or `coherence` where only that score is wanted of it.
-
-    Raises:
-        UsageError: there is no such judge, or it does not give both scores or the one that is wanted.
-    """
+    """A judge's name as the file and the command line write it; `part`: which score alone is wanted of it. Raises
+    UsageError: there is no such judge, or it does not give what is wanted."""
     name = value.strip() if isinstance(value, str) else value
     if isinstance(name, str) and not part and (two := _TWO.fullmatch(name)):
         for side, one in two.groupdict().items():
@@ -125,11 +119,7 @@ def judge_name(value: object, part: str = "") -> str:
 
 
 def check_pattern(pattern: str) -> str:
-    """A regular expression that can be read.
-
-    Raises:
-        UsageError: it cannot.
-    """
+    """A regular expression that can be read. Raises UsageError: it cannot."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -138,11 +128,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
-    """Another judge with the settings of `config` that it has too.
-
-    Raises:
-        UsageError: there is no such judge.
-    """
+    """Another judge with the settings of `config` that it has too."""
     two = _TWO.fullmatch(judge_name(name))
     if two is None:
         return _like(config.trait or config, judge_name(name), cache=config.cache)

@@ -1,9 +1,12 @@
 """Reading an experiment file: every key is known, every value is checked, before anything runs."""
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from massact.config.values import (
     ChatConfig,
     Experiment,
     ExtractionConfig,
+    GateConfig,
     Grid,
     ModelConfig,
     PhaseConfig,
@@ -23,11 +27,12 @@ from massact.config.values import (
     VettingConfig,
 )
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
-from massact.domain import IMPORTED, METHODS, AllDims, Coefficients, Generation, Recipe, all_methods
+from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label, parse_label
 from massact.names import shown
+from massact.plugins import declare_own, forget_own
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
@@ -86,10 +91,6 @@ def _variant(entry: Entry) -> VariantConfig:
     return VariantConfig(read["variant"], read["model"], read["revision"], adapter)
 
 
-def parse_grid(entry: Entry) -> Grid:
-    return entry.into(Grid, _GRID)
-
-
 def _coefficients(entry: Entry) -> Coefficients:
     if isinstance(entry.value, dict):
         section = entry.section()
@@ -111,11 +112,7 @@ _GRID: Readers = {"layers": lambda e: e.checked(lambda _: check_layers(e.spelled
 
 
 def check_coefficient(value: float) -> float:
-    """A coefficient that can be evaluated.
-
-    Raises:
-        UsageError: it is 0, which is the baseline, or beyond any use.
-    """
+    """A coefficient that can be evaluated. Raises UsageError: it is 0, which is the baseline, or beyond any use."""
     if not abs(value) <= _LARGEST:  # nor is NaN
         raise UsageError(f"coefficient {value:g} is not a number from {-_LARGEST:g} to {_LARGEST:g}")
     if value == 0:
@@ -124,11 +121,7 @@ def check_coefficient(value: float) -> float:
 
 
 def parse_coefficients(text: str) -> Coefficients:
-    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`.
-
-    Raises:
-        UsageError: an element is no number that a vector can be steered with.
-    """
+    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
     values: dict[float, None] = {}
@@ -170,7 +163,7 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     readers: Readers = {
         "positions": lambda e: e.unique(parse_window),
         "max_new_tokens": lambda e: e.integer(at_least=1),
-        "methods": lambda e: e.unique(lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))),
+        "methods": lambda e: e.unique(_method),
         "uniform_dims": lambda e: e.unique_if_any(_n_dims),
         "layer_dims": lambda e: e.unique_if_any(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
@@ -188,13 +181,29 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     return ExtractionConfig(**{**read, "max_new_tokens": read["max_new_tokens"] if tokens else max(longest, 1)})
 
 
+def _method(entry: Entry) -> str:
+    if isinstance(entry.value, str) and ":" in entry.value:
+        return _declared("methods", entry, METHODS)
+    return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
+
+
+def _declared(kind: str, entry: Entry, taken: Sequence[str], before: str = "") -> str:
+    """The name of a function `module:function` of a file beside this one, which labels can have from now on."""
+    name = entry.checked(lambda _: declare_own(kind, entry.text(), Path(entry.file).parent))
+    with suppress(UsageError):
+        recipe = parse_label(before + name)
+        if name not in taken and name in (recipe.method, recipe.operator):
+            return name
+    raise entry.error(f"a label cannot have {name!r}: it is taken, or ends as a cleaning does; rename the function")
+
+
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
     """Files by method; a list of them where each model or trait has its own."""
-    return tuple(one for files in entry.each(_vectors) for one in files)
 
+    def files(name: str, one: Entry) -> list[VectorConfig]:
+        return [_vector(name, file) for file in (one.items() if isinstance(one.value, list) else [one])]
 
-def _vectors(name: str, entry: Entry) -> list[VectorConfig]:
-    return [_vector(name, one) for one in (entry.items() if isinstance(entry.value, list) else [entry])]
+    return tuple(chain.from_iterable(entry.each(files)))
 
 
 def _vector(name: str, entry: Entry) -> VectorConfig:
@@ -211,12 +220,38 @@ def _vector(name: str, entry: Entry) -> VectorConfig:
     return entry.into(VectorConfig, readers, name=name)
 
 
-def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
-    """The experiment with the validation split of the command line, where one is given.
+def _gate(name: str, entry: Entry) -> GateConfig:
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
+        raise entry.error("call a gate by lower-case letters, digits and _")
+    readers: Readers = {
+        "label": lambda e: e.checked(lambda _: _bare_label(e.spelled())),
+        "position": _prompt_window,
+        "layer": Entry.integer,
+        "trait": Entry.text,
+        "threshold": lambda e: e.number(low=-_LARGEST, high=_LARGEST),
+        "measure": lambda e: e.choice("projection", "cosine"),
+        "opens": lambda e: e.choice("above", "below"),
+    }
+    return entry.into(GateConfig, readers, name=name)
 
-    Raises:
-        UsageError: no share of a side that leaves half of it for training.
-    """
+
+def _bare_label(label: str) -> str:
+    recipe = parse_label(label)
+    if recipe != recipe.of_vector:
+        raise UsageError(f"{label!r} says how to steer: a condition vector is a method, perhaps cleaned")
+    return normalise_label(label)
+
+
+def _prompt_window(entry: Entry) -> str:
+    window = parse_window(entry)
+    if parse_position(window).frame != "prompt":
+        raise entry.error(f"{window}: a gate looks at the prompt; write prompt[-1] or another window of it")
+    return window
+
+
+def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
+    """The experiment with the validation split of the command line, where one is given that leaves half for
+    training."""
     if share is None:
         return experiment
     if not 0 <= share <= LARGEST_SPLIT:
@@ -269,15 +304,12 @@ _LEAST_TEMPERATURE = 0.01
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and validate an experiment file.
-
-    Raises:
-        ConfigError: anything in it is wrong; the message names file, line, key, value and what is allowed, a line
-            for each fault that can be told without the others.
-    """
+    """Read and validate an experiment file; a ConfigError names file, line, key, value and what is allowed, fault by
+    fault."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")
+    forget_own()
     top = read_yaml(file).section()
     values: dict[str, Any] = {}
 
@@ -304,14 +336,25 @@ def load_experiment(path: str | Path) -> Experiment:
 
 def _check_vectors(experiment: Experiment, top: Section) -> None:
     """What vectors of other tools are of, and whether each that a phase names is there."""
-    for one in experiment.vectors:
-        for name, known in ((one.model, experiment.models), (one.trait, experiment.traits)):
-            if name is not None and name not in [each.name for each in known]:
-                raise top.take("vectors").error(f"{one.name} is of {name!r}, which the file does not declare")
+    models, traits = ({None, *(one.name for one in known)} for known in (experiment.models, experiment.traits))
+    declared: tuple[VectorConfig | GateConfig, ...] = (*experiment.vectors, *experiment.gates)
+    for one in declared:
+        key = "gates" if isinstance(one, GateConfig) else "vectors"
+        for name, known in ((getattr(one, "model", None), models), (one.trait, traits)):
+            if name not in known:
+                raise top.take(key).error(f"{one.name} is of {name!r}, which the file does not declare")
+    for gate in experiment.gates:
+        if gate.label.startswith(IMPORTED) and gate.threshold is None:
+            raise top.take("gates").error(f"{gate.name} has a vector of another tool: write its threshold")
+        if gate.position not in experiment.extraction.positions and not gate.label.startswith(IMPORTED):
+            raise top.take("gates").error(f"{gate.name}: {gate.position} is not among extraction.positions")
+    labels = [parse_label(label) for phase in experiment.phases for label in phase.labels]
+    labels += (parse_label(gate.label) for gate in experiment.gates)
     there = {one.name for one in experiment.vectors}
-    labels = (parse_label(label) for phase in experiment.phases for label in phase.labels)
     if absent := sorted({one.method for one in labels if one.is_imported} - there):
         raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
+    if shut := sorted({one.gate for one in labels if one.gate} - {gate.name for gate in experiment.gates}):
+        raise top.take("phases").error(f"+if_{shut[0]}: declare {shut[0]} under the key 'gates'")
 
 
 def _temperature(entry: Entry) -> float:
@@ -347,7 +390,7 @@ def _phase(
     section, known = entry.section(), tuple(model.name for model in models or ())
     readers: Readers = {
         "models": lambda e: e.unique(lambda item: item.choice(*known) if known else item.text()),
-        "grids": lambda e: e.each(lambda model, grid: (model, parse_grid(grid))),
+        "grids": lambda e: e.each(lambda model, grid: (model, grid.into(Grid, _GRID))),
         "labels": lambda e: e.unique(lambda item: item.checked(lambda _: normalise_label(item.spelled()))),
         "positions": lambda e: e.unique(lambda item: _extracted(item, extraction)),
     }
@@ -391,6 +434,8 @@ _SECTIONS: Readers = {
     "subset": Entry.integer,
     "questions": _confirm_share,
     "vectors": parse_vectors,
+    "operators": lambda e: e.unique(lambda one: _declared("operators", one, OPERATORS, f"{METHODS[0]}+")),
+    "gates": lambda entry: entry.each(_gate),
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
 _DEFAULTS: Mapping[str, Any] = {

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from massact.domain import (
     DEFAULT_COHERENCE_FLOOR,
     DEFAULT_LEAST_SCORED,
-    METHODS,
+    DEFAULT_METHODS,
     AllDims,
     Coefficients,
     Direction,
@@ -144,7 +144,7 @@ class ExtractionConfig:
     positions: tuple[str, ...] = ("response[:5]",)
     max_new_tokens: int = 5
     """As many as the longest window reads, unless the file says more."""
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = DEFAULT_METHODS
     uniform_dims: tuple[int | AllDims, ...] = (1, 2, 3, 5, 10, "all")
     """Cleanings with the uniform list, each before and after."""
     layer_dims: tuple[int | AllDims, ...] = (1, 2, 3)
@@ -174,6 +174,24 @@ class VectorConfig:
     """Added to the file's layer numbers: -1 for what llama.cpp's own generator made."""
     index: int | None = None
     """Of a SAELens folder: which feature."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """A gate that labels name with `+if_NAME` (docs/steering.md)."""
+
+    name: str
+    label: str
+    """Of the condition vector: a method, perhaps cleaned."""
+    position: str
+    """The window of the prompt that it was extracted at, and is held against."""
+    layer: int
+    trait: str | None = None
+    """Whose vector it is; `None`: that of the trait that is steered."""
+    threshold: float | None = None
+    """`None`: half-way between the two sides of the trait's contrastive prompts."""
+    measure: Literal["projection", "cosine"] = "projection"
+    opens: Literal["above", "below"] = "above"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,13 +300,12 @@ class Experiment:
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
     vectors: tuple[VectorConfig, ...] = ()
+    operators: tuple[str, ...] = ()
+    """Those of its own files, by the names that labels give them."""
+    gates: tuple[GateConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:
-        """The model of that name.
-
-        Raises:
-            UsageError: the file declares none; likewise the next two.
-        """
+        """The model of that name. Raises UsageError: the file declares none; likewise the next two."""
         return _named(self.models, name, "model", self.file)
 
     def trait(self, name: str) -> TraitConfig:

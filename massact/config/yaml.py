@@ -202,11 +202,7 @@ class Section:
         return entry
 
     def find(self, key: str, *, may_be_empty: bool = False) -> Entry | None:
-        """The value of a key, or `None` where it is absent.
-
-        Args:
-            may_be_empty: whether no value (`null`) is as good as no key.
-        """
+        """The value of a key, or `None` where it is absent; or, with `may_be_empty`, where it has no value (`null`)."""
         self._known.append(key)
         entry = self._entries.get(key)
         if entry is None or entry.value is not None:
@@ -216,10 +212,8 @@ class Section:
         raise entry.error(f"the key {key!r} is missing its value: write one, or leave the key out")
 
     def read(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of keys; all that is wrong with them is raised at once.
-
-        One with a default may be left out; where that is `None`, no value says the same.
-        """
+        """The values of keys; all that is wrong with them is raised at once. One with a default may be left out; where
+        that is `None`, no value says the same."""
 
         def read(key: str, parse: Callable[[Entry], Any]) -> Any:
             may_be_absent = key in defaults
@@ -235,12 +229,8 @@ class Section:
         return values
 
     def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
-        """A dataclass of the keys that `readers` read, which are then all that there may be.
-
-        Args:
-            kind: what it has a default for may be left out in the file.
-            known: fields that are known already.
-        """
+        """A dataclass of the keys that `readers` read, which are then all that there may be. `kind`: what it has a
+        default for may be left out in the file. `known`: fields that are known already."""
         return kind(**known, **self.rest(readers, defaults_of(kind)))
 
     def names(self) -> Iterator[tuple[str, Entry]]:
@@ -265,11 +255,7 @@ class Section:
         return {key: entry.plain() for key, entry in self._entries.items()}
 
     def close(self) -> None:
-        """Refuse keys that nobody asked for.
-
-        Raises:
-            ConfigError: a key is unknown; the message names the nearest known one. All of them at once.
-        """
+        """Refuse keys that nobody asked for: a ConfigError names the nearest known ones, all at once."""
 
         def refuse(key: str, entry: Entry) -> None:
             if key not in self._known:
@@ -286,11 +272,7 @@ def defaults_of(kind: Any) -> dict[str, Any]:
 
 
 def all_of(attempts: Iterable[Callable[[], T]]) -> list[T]:
-    """What each attempt gives.
-
-    Raises:
-        ConfigError: one or more complain; a line for each fault of the file.
-    """
+    """What each attempt gives. Raises ConfigError: one or more complain; a line for each fault of the file."""
     found, faults = [], list[ConfigError]()
     for attempt in attempts:
         try:
@@ -309,11 +291,7 @@ def _line_number(fault: str) -> int:
 
 
 def read_yaml(path: Path) -> Entry:
-    """The top of a YAML file.
-
-    Raises:
-        ConfigError: the file cannot be read, is too large, is not YAML, or gives a key twice.
-    """
+    """The top of a YAML file; ConfigError where it cannot be read, is too large, is not YAML, or gives a key twice."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)

@@ -1,4 +1,4 @@
-"""Files of prompts: one a line, JSON lines, or a JSON list; every complaint names the file and the line."""
+"""Files of prompts: one a line, JSON lines, a JSON list, CAA's pairs; every complaint names the file and the line."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,14 +25,17 @@ class Prompt:
     """System prompt; `None` where there is none."""
     place: str = field(default="", compare=False, repr=False)
     """Where it stands in its file, such as `line 4`."""
+    answer: str | None = None
+    """What stands after the text as its answer already; `None` where the model is to go on."""
+
+    @property
+    def whole(self) -> str:
+        """The text, and its answer below it."""
+        return self.text if self.answer is None else f"{self.text}\n\n{self.answer}"
 
 
 def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
-    """The prompts of one side of a trait, such as `positive`, and the file that holds them.
-
-    Raises:
-        DataError: there is no file or more than one, or it is malformed.
-    """
+    """The prompts of one side of a trait, such as `positive`, and the one file that holds them; else a DataError."""
     found = [path for ending in PROMPT_FILES if (path := folder / f"{name}{ending}").exists()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
@@ -46,11 +49,8 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
 
 
 def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
-    """The prompts of a file; its ending says how it is written.
-
-    Raises:
-        DataError: the file is missing, empty or malformed, or a prompt stands twice where it may not.
-    """
+    """The prompts of a file, written as its ending says; DataError where it is malformed, or one stands twice that may
+    not."""
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
     if not prompts:
         raise DataError(f"{path} holds no prompt; write {_EXPECTED.get(path.suffix, 'one a line')}")
@@ -60,6 +60,33 @@ def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, .
             raise DataError(f"{path}, {prompt.place}: stands twice: {prompt.text!r}; remove one of them")
         seen.add(prompt)
     return prompts
+
+
+def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """Both sides of a file as CAA publishes it (Rimsky et al. 2023, arXiv:2312.06681): questions with two answers each.
+
+    A question may stand twice, as in some of those files.
+
+    Raises:
+        DataError: the file is malformed, or an answer is on both sides.
+    """
+    items = read_json(path)
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{path}: not a list of objects with {', '.join(_PAIR)}")
+    sides = [_pair(path, f"pair {number}", item) for number, item in enumerate(items, 1)]
+    return tuple(first for first, _ in sides), tuple(second for _, second in sides)
+
+
+_PAIR = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
+
+
+def _pair(path: Path, place: str, item: object) -> tuple[Prompt, Prompt]:
+    texts = [item.get(key) if isinstance(item, dict) else None for key in _PAIR]
+    for key, text in zip(_PAIR, texts, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f'{path}, {place}: "{key}" is missing, empty or not a text')
+    question, *answers = (str(text).strip() for text in texts)
+    return Prompt(question, answer=answers[0], place=place), Prompt(question, answer=answers[1], place=place)
 
 
 def read_text(path: Path) -> str:
@@ -87,11 +114,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> object:
-    """A file's JSON document.
-
-    Raises:
-        DataError: it cannot be read or is not JSON.
-    """
+    """A file's JSON document. Raises DataError: it cannot be read or is not JSON."""
     try:
         document: object = parse_json(read_text(path))
     except JsonError as error:
@@ -154,16 +177,8 @@ ROLES = ("system", "user", "assistant")
 
 
 def read_question(item: object, system: str | None, where: str) -> str:
-    """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's.
-
-    Args:
-        item: the question; trait-interp also writes objects with a `question` among notes of its own.
-        system: the system prompt of all that have none of their own.
-        where: file and number, for messages.
-
-    Raises:
-        DataError: it is none.
-    """
+    """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's. `system`
+    is the system prompt of all that have none of their own; `where` names file and number in messages."""
     fields = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "question": item}
     own = fields.get("system_prompt", system)
     if not isinstance(own, str | None):

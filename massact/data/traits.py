@@ -1,8 +1,9 @@
 """Trait datasets in trait-interp's layout with what is doubtful about them, and files of neutral prompts.
 
 A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, one a line; or `.jsonl` or
-`.json`, where prompts may have system prompts), `definition.txt` (the trait in words) and `steering.json`
-(`questions`, each a text or messages, and `eval_prompt` if the trait has a judge prompt of its own). See docs/data.md.
+`.json`, where prompts may have system prompts) or `pairs.json` (questions with two answers each), `definition.txt` (the
+trait in words) and `steering.json` (`questions`, each a text or messages, and `eval_prompt` if the trait has a judge
+prompt of its own). See docs/data.md.
 """
 
 import hashlib
@@ -11,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from massact.data.prompt_files import Prompt, read_json, read_prompt_file, read_question, read_side, read_text
+from massact.data.prompt_files import (
+    Prompt,
+    read_json,
+    read_pairs,
+    read_prompt_file,
+    read_question,
+    read_side,
+    read_text,
+)
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts
@@ -29,15 +38,12 @@ def fraction(question: str) -> float:
 
 
 def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The questions that select and those that confirm, each in the order given.
+    """The questions that select and those that confirm, each in the order given; `share` is that of the latter, on
+    average.
 
     A winner is chosen on the questions that it was scored on, so its figure is too good; questions that took no part in
     the choice tell how much (sample splitting: Cox, Biometrika 62, 1975; docs/statistics.md). A question's place
     follows from its own text, so that adding, removing or reordering questions never moves another one.
-
-    Args:
-        questions: all questions of a trait.
-        share: of the questions that confirm, on average, between 0 and 1.
     """
     select: list[str] = []
     confirm: list[str] = []
@@ -77,20 +83,29 @@ class TraitDataset:
         return any(prompt.system for prompt in self.prompts)
 
     @property
+    def has_answers(self) -> bool:
+        """Whether the prompts are answered already: nothing that the model goes on with belongs to them."""
+        return any(prompt.answer for prompt in self.prompts)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether its prompts are put into the chat template."""
+        return self.has_system_prompts or self.has_answers
+
+    @property
     def digest(self) -> str:
-        """Digest of the contrastive prompts, their system prompts where there are any, and the definition."""
+        """Digest of the contrastive prompts, system prompts and answers where there are some, and the definition."""
         sides = {"positive": self.positive, "negative": self.negative}
         fields: dict[str, Any] = {name: tuple(prompt.text for prompt in side) for name, side in sides.items()}
         if self.has_system_prompts:
             fields["system"] = {name: tuple(prompt.system for prompt in side) for name, side in sides.items()}
+        if self.has_answers:
+            fields["answers"] = {name: tuple(prompt.answer for prompt in side) for name, side in sides.items()}
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
-        """The first `subset` questions; 0 is all. Where a share confirms, of those that select.
-
-        Raises:
-            DataError: there are fewer questions, or the split leaves a part without any.
-        """
+        """The first `subset` questions, 0 is all; where a share confirms, of those that select. DataError: there are
+        fewer."""
         questions, among = self.questions, "questions"
         if confirm_share is not None:
             questions, among = self._split(confirm_share)[0], "questions that select"
@@ -99,11 +114,7 @@ class TraitDataset:
         return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
 
     def confirming_set(self, confirm_share: float) -> QuestionSet:
-        """The questions that confirm, all of them.
-
-        Raises:
-            DataError: the split leaves a part without questions.
-        """
+        """The questions that confirm, all of them."""
         questions = self._split(confirm_share)[1]
         return QuestionSet(questions, digest_texts(questions), 0)
 
@@ -119,25 +130,18 @@ class TraitDataset:
 
 
 def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset.
-
-    Args:
-        reference: a folder, or `toy:<name>` for an embedded one.
-
-    Raises:
-        DataError: a file is missing, empty or malformed; the message names it, and the line where there is one.
-    """
+    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"no trait dataset {str(folder)!r}: give a folder with positive.txt, negative.txt, definition.txt "
-            "and steering.json"
+            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {_PAIRS}), "
+            "definition.txt and steering.json"
         )
-    steering = _read_steering(folder / _STEERING)
-    (positive_file, positive), (negative_file, negative) = (
-        read_side(folder, side) for side in ("positive", "negative")
-    )
-    _check_sides_differ(folder, positive, negative, (positive_file.name, negative_file.name))
+    steering = read_json(folder / _STEERING)
+    if not isinstance(steering, dict):
+        raise DataError(f'{folder / _STEERING}: not an object with "questions"')
+    files, (positive, negative) = _read_sides(folder)
+    _check_sides_differ(folder, positive, negative, files)
     definition = read_text(folder / "definition.txt").strip()
     if not definition:
         raise DataError(f"{folder / 'definition.txt'} is empty: write in words what the trait is")
@@ -151,28 +155,35 @@ def load_trait(reference: str) -> TraitDataset:
         definition,
         _questions(steering, folder),
         eval_prompt,
-        files=(positive_file.name, negative_file.name),
+        files=files,
         steering={
             name: value for name, value in steering.items() if name not in ("questions", "eval_prompt", "system_prompt")
         },
     )
 
 
-def load_prompts(reference: str) -> tuple[str, ...]:
-    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`.
+_PAIRS = "pairs.json"
+_Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
 
-    Raises:
-        DataError: the file is missing, empty or malformed.
-    """
+
+def _read_sides(folder: Path) -> tuple[tuple[str, str], _Sides]:
+    """The names of the files of both sides, which may be one, and their prompts."""
+    pairs = folder / _PAIRS
+    if not pairs.exists():
+        (first, positive), (second, negative) = (read_side(folder, side) for side in ("positive", "negative"))
+        return (first.name, second.name), (positive, negative)
+    if others := [path.name for side in ("positive", "negative") for path in folder.glob(f"{side}.*")]:
+        raise DataError(f"{folder}: {_PAIRS} and {', '.join(others)} both hold contrastive prompts; keep one kind")
+    return (_PAIRS, _PAIRS), read_pairs(pairs)
+
+
+def load_prompts(reference: str) -> tuple[str, ...]:
+    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`."""
     return read_prompts(resolve(reference) if is_toy(reference) else Path(reference).expanduser())
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a file without system prompts, blank lines left out.
-
-    Raises:
-        DataError: the file is missing, empty or malformed, or a prompt stands twice in a file with one a line.
-    """
+    """The prompts of a file without system prompts, blank lines left out; else a DataError."""
     prompts = read_prompt_file(path, may_repeat=path.suffix == ".json")
     for prompt in prompts:
         if prompt.system:
@@ -208,13 +219,6 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(questions)
 
 
-def _read_steering(path: Path) -> dict[str, Any]:
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise DataError(f'{path}: not an object with "questions"')
-    return document
-
-
 FEW_PROMPTS = 10
 """Fewer a side are doubtful: a mean of them says much about each single one."""
 UNEQUAL_SIDES = 1.5
@@ -227,11 +231,7 @@ _SHOWN = 3
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
-    """Doubts about a dataset, each as a sentence with the numbers it rests on.
-
-    Args:
-        direction: in which the experiment file steers the trait.
-    """
+    """Doubts about a dataset that is steered in a direction, each as a sentence with the numbers it rests on."""
     doubts = [*_examples(dataset), *_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:
@@ -241,8 +241,8 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
     return tuple(doubts)
 
 
-def check_pairs(dataset: TraitDataset) -> None:
-    """Refuse to treat the sides as pairs where they cannot be.
+def check_pairs(dataset: TraitDataset, reason: str) -> None:
+    """Refuse to treat the sides as pairs, which something wants for a reason, where they cannot be.
 
     Raises:
         DataError: they differ in length.
@@ -250,9 +250,9 @@ def check_pairs(dataset: TraitDataset) -> None:
     n_positive, n_negative = len(dataset.positive), len(dataset.negative)
     if n_positive != n_negative:
         raise DataError(
-            f"extraction.vetting.filter is paired, but {dataset.folder / dataset.files[0]} holds {n_positive} prompts "
-            f"and {dataset.files[1]} {n_negative}: prompt i of one side belongs to prompt i of the other. Make them "
-            "equally many, or write filter: independent"
+            f"{reason}, but {dataset.folder / dataset.files[0]} holds {n_positive} prompts and {dataset.files[1]} "
+            f"{n_negative}: prompt i of one side belongs to prompt i of the other. Make them equally many, or do "
+            "without"
         )
 
 
@@ -284,7 +284,7 @@ def _nearly_equal(dataset: TraitDataset) -> Iterator[str]:
     """Prompts that differ in case or blanks alone, on one side or on both."""
     alike: dict[tuple[str, ...], list[tuple[str, Prompt]]] = {}
     for placed in _placed(dataset):
-        texts = (placed[1].text, placed[1].system or "")
+        texts = (placed[1].text, placed[1].system or "", placed[1].answer or "")
         alike.setdefault(tuple(" ".join(text.split()).casefold() for text in texts), []).append(placed)
     shown = [f"{_where(first)} and {_where(one)}" for first, *rest in alike.values() for one in rest]
     if shown:

@@ -138,6 +138,8 @@ class VectorSources:
         from massact.store.write.stages import tensor_bytes
         from massact.vectors.methods import vector_digest
 
+        if row.gate or row.operator == "replace":
+            raise CannotMendError("beyond mending: it holds more than vectors of its label, a gate's or a subspace's")
         label = row.label or ""
         with suppress(UsageError):  # of a method that is not installed
             label = format_label(parse_label(label).of_vector)

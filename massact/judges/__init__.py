@@ -90,24 +90,16 @@ class Judge(Protocol):
     @property
     def identity(self) -> JudgeIdentity:
         """Who judges: part of every cell's key."""
-        ...
 
     @property
     def usage(self) -> Usage:
         """What it was asked since it was built."""
-        ...
 
     def prepare(self) -> None:
-        """Load what scoring needs: called before a sweep, which then measures the memory that is left.
-
-        Raises:
-            UsageError: it cannot be loaded.
-        """
-        ...
+        """Load what scoring needs: called before a sweep, which then measures the memory that is left."""
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order. Never raises for a single response."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,11 +45,7 @@ class JudgeCache:
     """Verdicts by digest. The file is opened at the first question, not before."""
 
     def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
-        """
-        Args:
-            path: the file; it and its folder are made where they are missing.
-            say: takes a warning.
-        """
+        """`path`: the file; it and its folder are made where they are missing. `say`: takes a warning."""
         self._path, self._say = path, say
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -218,20 +214,16 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 class CachingJudge:
-    """Gives what the inner judge gave for the same exchange, now or in another command.
+    """Gives what the inner judge gave for the same exchange, now or in another command; a missing score is asked for
+    again.
 
-    A missing score is asked for again. It hands the inner judge answers alone, or with what was thought before them; a
-    thought that did not end has no answer and is not judged.
+    The inner judge gets answers alone, or with what was thought before them; a thought that did not end is not judged.
     """
 
     def __init__(
         self, judge: Judge, cache: JudgeCache | None = None, *, thinking: Literal["skip", "include"] = "skip"
     ) -> None:
-        """
-        Args:
-            cache: keeps verdicts beyond this command; `None` keeps them in memory alone.
-            thinking: whether the judge reads what was thought before an answer.
-        """
+        """Without a cache verdicts are kept in memory alone; `thinking` says whether thoughts are read too."""
         self.inner = judge
         """The judge itself, which remembers nothing."""
         self._cache = cache

@@ -56,11 +56,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def run_canaries(judge: Judge, canaries: Sequence[Canary], *, repeats: int) -> list[CanaryResult]:
-    """Score canaries `repeats` times, each time anew, and see whether the means are as expected.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
-    """
+    """Score canaries `repeats` times, each time anew, and see whether the means are as expected."""
     asked = [canary.exchange for canary in canaries]
     rounds = [judge.score(asked) for _ in range(repeats)]
     results: dict[str, CanaryResult] = {}
@@ -100,11 +96,7 @@ _TRAIN = "Can you tell me how trains stay on their tracks in a curve?"
 
 
 def english_canaries(*, relevance: bool) -> list[Canary]:
-    """Canaries for a judge that reads English.
-
-    Args:
-        relevance: whether the judge also asks if a response takes up its question.
-    """
+    """Canaries for a judge that reads English, and perhaps asks if a response takes up its question."""
     texts = (
         ("word salad", _STEW, _SALAD, _BROKEN),
         ("broken words", _TRAIN, "thr tsk ofle mbrr anlq wee xxuv pno ingi rttle sss owk. Fbn yrro q lmm!", _BROKEN),

@@ -42,6 +42,7 @@ from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_object
 from massact.judges import Exchange, Subject, Usage, Verdict
+from massact.judges.rubric import whole
 from massact.toy import is_toy, resolve
 from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, single_thread, terms, words
 
@@ -66,11 +67,7 @@ class LikelihoodJudge:
     """Scores refusal in the language of the toy models; satisfies `massact.judges.Judge`."""
 
     def __init__(self, folder: Path, *, trait_definition: str, batch_size: int = 64) -> None:
-        """Read the fitted judge in `folder`; its language model is loaded at the first scoring.
-
-        Raises:
-            JudgeError: `folder` does not hold a fitted judge, or its language model is missing.
-        """
+        """Read the fitted judge in a folder, else a JudgeError; its language model is loaded at the first scoring."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -78,7 +75,8 @@ class LikelihoodJudge:
             description = parse_object((folder / "judge.json").read_bytes())
             arrays = load_file(folder / "judge.safetensors")
             self._model_folder = (folder / description["language_model"]).resolve()
-            self._identity = _identity(folder, self._model_folder, trait_definition)
+            self.identity = _identity(folder, self._model_folder, trait_definition)
+            """`model` digests its files and its language model, `prompt_digest` the formula and the definition."""
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise JudgeError(
                 f"no fitted likelihood judge in {folder}: {error}; `python -m tools.toy` in a clone makes one"
@@ -87,18 +85,8 @@ class LikelihoodJudge:
         self._known = {size: np.sort(arrays[f"known_{size}"]) for size in NGRAM_SIZES}
         self._batch_size = batch_size
         self._language_model: _LanguageModel | None = None
-        self._n_scored = 0
-
-    @property
-    def identity(self) -> JudgeIdentity:
-        """`model` digests the judge's files and its language model, `prompt_digest` the formula and the
-        trait's definition."""
-        return self._identity
-
-    @property
-    def usage(self) -> Usage:
+        self.usage = Usage()
         """A call is an exchange; formulas take no tokens."""
-        return Usage(calls=self._n_scored)
 
     def prepare(self) -> None:
         if self._language_model is None:
@@ -106,13 +94,13 @@ class LikelihoodJudge:
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order; equal exchanges are scored once."""
-        exchanges = [Exchange(_whole(item.question), _whole(item.response)) for item in exchanges]
+        exchanges = [Exchange(whole(item.question), whole(item.response)) for item in exchanges]
         distinct = list(dict.fromkeys(exchanges))
         self.prepare()
         assert self._language_model is not None
         with single_thread():
             likelihoods = self._language_model.mean_log_probabilities(distinct)
-        self._n_scored += len(distinct)
+        self.usage += Usage(calls=len(distinct))
         verdicts = {
             exchange: self._verdict(exchange.response, likelihood)
             for exchange, likelihood in zip(distinct, likelihoods, strict=True)
@@ -144,17 +132,8 @@ class LikelihoodJudge:
 
 
 def check_scope(trait: str, *, definition: str, questions: Sequence[str], models: Mapping[str, str]) -> None:
-    """Refuse to judge what the formulas do not know.
-
-    Args:
-        trait: its name.
-        definition: what it is, in words.
-        questions: what the models are asked.
-        models: of each model whose responses are to be judged, its reference: embedded, or a folder.
-
-    Raises:
-        ConfigError: another trait than refusal, another language than the embedded models', or another model.
-    """
+    """Refuse to judge what the formulas do not know: another trait or language, or a model that is no embedded one.
+    `models` has the reference of each model whose responses are to be judged: embedded, or a folder."""
     problem = _out_of_scope(trait, definition, questions, models)
     if problem is not None:
         raise ConfigError(
@@ -182,7 +161,7 @@ def _tokens_a_word(toy: Path, texts: Sequence[str]) -> float:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(toy / "tokenizer.json"))
-    encoded = tokenizer.encode_batch(list(map(_whole, texts)), add_special_tokens=False)
+    encoded = tokenizer.encode_batch(list(map(whole, texts)), add_special_tokens=False)
     return sum(len(text.ids) for text in encoded) / max(1, sum(len(words(text)) for text in texts))
 
 
@@ -226,7 +205,10 @@ class _LanguageModel:
 
     def mean_log_probabilities(self, exchanges: Sequence[Exchange]) -> list[float]:
         """Nats a token of each response, given its question; 0 for an empty response."""
-        encoded = [self._encode(exchange) for exchange in exchanges]
+        encode = self._tokenizer.encode
+        prompts = [encode(chat_prompt(one.question)).ids for one in exchanges]
+        responses = [encode(one.response, add_special_tokens=False).ids[:MAX_TOKENS] for one in exchanges]
+        encoded = list(zip(prompts, responses, strict=True))
         # Sorted by length so that little of a batch is padding.
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i][0]) + len(encoded[i][1]))
         means = [0.0] * len(encoded)
@@ -235,11 +217,6 @@ class _LanguageModel:
             for i, mean in zip(rows, self._batch([encoded[i] for i in rows]), strict=True):
                 means[i] = mean
         return means
-
-    def _encode(self, exchange: Exchange) -> tuple[list[int], list[int]]:
-        prompt = self._tokenizer.encode(chat_prompt(exchange.question)).ids
-        response = self._tokenizer.encode(exchange.response, add_special_tokens=False).ids
-        return prompt, response[:MAX_TOKENS]
 
     def _batch(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         import torch
@@ -255,20 +232,13 @@ class _LanguageModel:
             ]
 
     def _response_mean(self, states: "Tensor", ids: "Tensor", n_prompt: int) -> float:
-        """Mean log-probability of `ids[n_prompt:]`, given `states` `[seq, d_model]`; 0 where there are none.
-
-        Only the response's states become logits, so that a long question costs no memory.
-        """
+        """Mean log-probability of `ids[n_prompt:]`, given `states` `[seq, d_model]`; 0 where there are none. Only the
+        response's states become logits, so that a long question costs no memory."""
         if len(ids) == n_prompt:
             return 0.0
         logits = self._model.lm_head(states[n_prompt - 1 : len(ids) - 1])
         picked = logits.gather(-1, ids[n_prompt:, None])[:, 0] - logits.logsumexp(dim=-1)
         return float(picked.double().mean())
-
-
-def _whole(text: str) -> str:
-    """Without halves of characters, which a text may hold and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _variety(tokens: list[str]) -> float:

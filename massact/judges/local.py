@@ -75,12 +75,8 @@ class IntegerTokens:
         return tuple(sorted({spelling[0] for spelling in self.values}))
 
     def weights(self, after: Mapping[Tokens, Mapping[int, float]]) -> dict[int, float]:
-        """Probability by integer.
-
-        Args:
-            after: probability by token: of the `beginning` ones at the answer's first position (the key `()`),
-                and of the `continuing` ones after each stem that was followed.
-        """
+        """Probability by integer. `after`: probability by token: of the `beginning` ones at the answer's first position
+        (the key `()`), and of the `continuing` ones after each stem that was followed."""
         weight_of: dict[int, float] = {}
         for spelling, value in self.values.items():
             weight = 1.0
@@ -104,11 +100,7 @@ def _without_blanks(tokenizer: Any, text: str) -> Tokens:
 def hub_source(
     reference: str, *, revision: str | None, options: LoadConfig, adapter: AdapterConfig | None = None
 ) -> ModelSource:
-    """A model of the judge's own, loaded when it is first needed and kept: one for all traits.
-
-    Raises:
-        ModelError: there is no such model.
-    """
+    """A model of the judge's own, loaded when it is first needed and kept: one for all traits."""
     described = read_description(reference, revision=revision, adapter=adapter, options=options)
 
     @lru_cache(maxsize=1)
@@ -147,12 +139,7 @@ class Prompts:
     """A batch of prompts that were read, and can be gone on from."""
 
     def __init__(self, model: SteerableModel, prefix: Prefix, prompts: Sequence[Tokens], *, room: int) -> None:
-        """Read the prompts.
-
-        Args:
-            prefix: what each of them begins with.
-            room: tokens that will be put after a prompt at once, at most.
-        """
+        """Read prompts that all begin with a prefix, with room for so many tokens after each."""
         self._model, device = model, model.device
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._width = max(map(len, prompts))
@@ -357,14 +344,12 @@ class LocalJudge:
     """Scores by a local model's probabilities; satisfies `massact.judges.Judge`."""
 
     def __init__(self, name: str, source: ModelSource, rubric: Rubric, *, batch_rows: int = 0) -> None:
-        """
-        Args:
-            name: the judge as the experiment file names it.
-            batch_rows: prompts read side by side at most; 0: as many as are of use.
-        """
+        """`name` is the judge's in the experiment file; so many prompts are read side by side, 0: as many as are of
+        use."""
         self._name, self._source, self._rubric = name, source, rubric
         self._batch_rows = batch_rows
-        self._usage = Usage()
+        self.usage = Usage()
+        """An answer counts as the one token that is read of it at least."""
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -378,20 +363,11 @@ class LocalJudge:
         }  # fmt: skip
         return JudgeIdentity(self._name, f"{model.id}@{model.revision} {model.dtype}", digest(asked))
 
-    @property
-    def usage(self) -> Usage:
-        """An answer counts as the one token that is read of it at least."""
-        return self._usage
-
     def prepare(self) -> None:
         self._source.load()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order; equal prompts are read once.
-
-        Raises:
-            ModelError: the model cannot be loaded, or is of a kind that cannot judge.
-        """
+        """One verdict per exchange, in order; equal prompts are read once."""
         if not exchanges:
             return []
         asked = [self._rubric.prompts(exchange) for exchange in exchanges]
@@ -409,7 +385,7 @@ class LocalJudge:
         with model_lock(model.model):
             encoded = [encode_chat(model, prompt, chat=model.unasked_chat) for prompt in distinct]
         readings = answerer.answer(encoded)
-        self._usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
+        self.usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
         return dict(zip(distinct, readings, strict=True))
 
 

@@ -23,7 +23,7 @@ from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_json
 from massact.judges import Exchange, Subject, Usage, Verdict
-from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
+from massact.judges.reading import TOP_LOGPROBS, Reading, read_completion
 from massact.judges.rubric import Rubric
 from massact.keys import digest
 
@@ -70,23 +70,18 @@ _log = logging.getLogger(__name__)
 
 
 class OpenAIJudge:
-    """Scores trait and coherence with one prompt each; `massact.judges.reading` says how an answer is read.
-
-    Raises:
-        ConfigError: the `openai` package or the key is missing, or the base URL is none.
-    """
+    """Scores trait and coherence with one prompt each; `massact.judges.reading` says how an answer is read. Raises
+    ConfigError: the `openai` package or the key is missing, or the base URL is none."""
 
     _expects = "a chat completion"
+    _completion = staticmethod(read_completion)
 
     def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
         """Reads the key from the environment; nothing is sent yet.
 
-        Args:
-            config: how the model is reached, of the kind `openai`; without `base_url` it is `OPENAI_BASE_URL` of the
-                environment, or else OpenAI's own.
-            rubric: what it is asked.
-            backoff_seconds: wait before a malformed answer is asked for again, doubled each time, 8 at
-                most. All else is retried by the client at its own pace, or at the server's Retry-After.
+        Without `base_url` in its config it is `OPENAI_BASE_URL` of the environment, or else OpenAI's own. A malformed
+        answer is asked for again after `backoff_seconds`, doubled each time, 8 at most; all else the client retries at
+        its own pace.
         """
         try:
             self._openai = importlib.import_module("openai")
@@ -126,11 +121,8 @@ class OpenAIJudge:
         """Nothing is loaded here."""
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order; equal prompts of one call are asked once.
-
-        Raises:
-            JudgeError: the server refuses the key or the model, so that no response can be scored.
-        """
+        """One verdict per exchange, in order; equal prompts of one call are asked once. JudgeError: no response can be
+        scored."""
         asked = [self._prompts(exchange) for exchange in exchanges]
         prompts = list(dict.fromkeys(prompt for several in asked for prompt in several))
         readings = _run(self._ask_all(prompts)) if prompts else {}
@@ -196,9 +188,6 @@ class OpenAIJudge:
         return await client.chat.completions.with_raw_response.create(
             model=self._config.model, messages=[{"role": "user", "content": prompt}], temperature=0, **options
         )
-
-    def _completion(self, payload: Any) -> Completion:
-        return read_completion(payload)
 
     def _adapt(self, err: Exception, options: dict[str, Any]) -> None:
         """Ask from now on for what the server says that it takes."""
@@ -316,11 +305,8 @@ def _split(base_url: str) -> SplitResult:
 
 
 def address_in_identity(base_url: str) -> str:
-    """The whole address as a part of an identity; empty for OpenAI's own.
-
-    What most addresses share is left out: the path `/v1`, and the scheme where it is https without a port or http
-    with one.
-    """
+    """The whole address as a part of an identity; empty for OpenAI's own. What most addresses share is left out: the
+    path `/v1`, and the scheme where it is https without a port or http with one."""
     parts = _split(base_url)
     standard = 443 if parts.scheme == "https" else 80
     port = parts.port if parts.port != standard else None

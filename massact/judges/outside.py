@@ -2,10 +2,8 @@
 
 import hashlib
 import inspect
-import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,21 +13,15 @@ from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges import Exchange, Judge, Subject, Usage, Verdict
 from massact.keys import digest
-from massact.plugins import load_plugin
+from massact.plugins import load_code, load_plugin
 
 
 class OutsideJudge:
-    """Checks what a judge gives, and adds what it lacks; satisfies `massact.judges.Judge`.
-
-    The identity, where it has none of its own, is the class's name with the SHA-256 of the file that defines it, and
-    what it was told of the trait.
-    """
+    """Checks what a judge gives, and adds what it lacks: an identity of the class's name, the SHA-256 of the file that
+    defines it and what it was told of the trait; satisfies `massact.judges.Judge`."""
 
     def __init__(self, inner: Any, made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> None:
-        """
-        Raises:
-            ConfigError: it cannot score, or the file that defines it cannot be read.
-        """
+        """Raises ConfigError: it cannot score, or the file that defines it cannot be read."""
         if not callable(getattr(inner, "score", None)):
             raise ConfigError(f"the judge {config.name} has no method score(exchanges) that gives verdicts")
         self._inner, self._name, self._n_scored = inner, config.name, 0
@@ -58,11 +50,8 @@ class OutsideJudge:
             _run(self._name, prepare)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict each; what is no score from 0 to 100 leaves a response unscored.
-
-        Raises:
-            JudgeError: its code raises, or gives something else than a verdict each.
-        """
+        """A verdict each; what is no score from 0 to 100 leaves a response unscored. JudgeError where its code
+        fails."""
         self._n_scored += len(exchanges)
         verdicts = _run(self._name, lambda: list(self._inner.score(exchanges)))
         if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):
@@ -107,12 +96,7 @@ def _checked(verdict: Verdict) -> Verdict:
 
 
 def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> OutsideJudge:
-    """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks.
-
-    Raises:
-        ConfigError: it is no such thing.
-        JudgeError: its code raises.
-    """
+    """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks; else a ConfigError."""
     if not callable(made_by):
         raise ConfigError(f"the judge {config.name} is no class: write python:MODULE:CLASS")
     return OutsideJudge(_run(config.name, lambda: made_by(config, subject)), made_by, config, subject)
@@ -124,19 +108,5 @@ def open_added_judge(config: JudgeConfig, subject: Subject) -> Judge:
 
 
 def open_python_judge(config: JudgeConfig, subject: Subject) -> Judge:
-    """`python:MODULE:CLASS`, a module that is installed or lies beside the experiment file.
-
-    Raises:
-        ConfigError: there is no such module or class, or it cannot be loaded.
-    """
-    module, _, name = config.model.partition(":")
-    if subject.folder and subject.folder not in sys.path:
-        sys.path.append(subject.folder)
-    try:
-        made_by = getattr(import_module(module), name)
-    except (Exception, SystemExit) as error:  # whatever the module does at its import
-        raise ConfigError(
-            f"the judge {config.name} cannot be loaded: {type(error).__name__}: {error}; write "
-            "python:MODULE:CLASS, with a module that is installed or lies beside the experiment file"
-        ) from error
-    return completed(made_by, config, subject)
+    """`python:MODULE:CLASS`, a module that is installed or lies beside the experiment file; else a ConfigError."""
+    return completed(load_code(config.model, subject.folder, f"the judge {config.name}"), config, subject)

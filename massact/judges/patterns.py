@@ -14,10 +14,8 @@ VERSION = 1
 
 
 class RegexJudge:
-    """100 where a pattern is found in a response, or the share of the patterns that are; `massact.judges.Judge`.
-
-    Case does not count, `^` and `$` match at every line. There is no coherence score.
-    """
+    """100 where a pattern is found in a response, or the share of the patterns that are; `massact.judges.Judge`. Case
+    does not count, `^` and `$` match at every line. There is no coherence score."""
 
     def __init__(self, name: str, patterns: Sequence[str], *, share: bool) -> None:
         self._patterns = [re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns]

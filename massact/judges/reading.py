@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 READING_VERSION = 2
 """Raised with every change of what is read as a score: what the judge cache holds is then asked for again."""
@@ -56,6 +56,11 @@ _REMARK = re.compile(
 )
 _PERCENT = re.compile(r"\s?%|\s+percent\b(?=[\s.]*$)", re.IGNORECASE)
 
+_ONLY_THOUGHT = "the judge was thinking and then answered nothing"
+_STILL_THINKING = (
+    "the judge was still thinking when its tokens were used up: switch thinking off at the server, "
+    "or set max_tokens of the judge, such as max_tokens: 4096"
+)
 _THOUGHTS_END = re.compile(
     r"</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<channel\|>|"
     r"<\|channel\|>final<\|message\|>",
@@ -90,33 +95,24 @@ class Completion:
     """Why the score is the integer in the text and no mean over probabilities."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """A score that a text gives."""
+class _Number(NamedTuple):
+    """A score that a text gives, and where its digits begin there."""
 
     value: int
     start: int
-    """Where its digits begin in the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """What a chat completion says."""
+class _Message(NamedTuple):
+    """What a chat completion says, without thoughts."""
 
     text: str
-    """The answer, without thoughts."""
     refusal: str
     has_thoughts: bool
 
 
 def read_completion(payload: Any) -> Completion:
-    """The answer in the decoded JSON of a chat completion.
-
-    Probabilities are read at the token that the score begins with, wherever in the answer that is.
-
-    Raises:
-        ValueError: it is not a chat completion.
-    """
+    """The answer in the decoded JSON of a chat completion; ValueError where it is none. Probabilities are read at the
+    token that the score begins with, wherever in the answer that is."""
     try:
         choice = payload["choices"][0]
         used = payload.get("usage") or {}
@@ -137,11 +133,8 @@ def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
     """The mean of the integers among an answer's probable beginnings, each of which is a whole integer.
 
     Weighted by probability (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in
-    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up.
-
-    Args:
-        text: What the answer most probably begins with, for the reason.
-        top: Text and probability, 0 to 1.
+    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up. `text`, which the answer most
+    probably begins with, is for the reason; `top` has texts with their probabilities, 0 to 1.
     """
     weights = _integer_weights(top)
     total = sum(weights.values())
@@ -181,7 +174,7 @@ def _read(
     if message.refusal:
         return Reading(None, f"the judge refused: {_excerpt(message.refusal)}"), None
     if not text.strip(BLANKS) and message.has_thoughts:
-        return Reading(None, _only_thoughts(is_cut=is_cut)), None
+        return Reading(None, _STILL_THINKING if is_cut else _ONLY_THOUGHT), None
     number = _find_number(text, is_cut=is_cut and not (tokens and _is_whole(text, tokens[-1])))
     if isinstance(number, Reading):
         answer = text.strip(BLANKS)
@@ -192,10 +185,12 @@ def _read(
         top = tops[first]
         is_all = answer == tokens[first].strip(BLANKS) and answer in {token.strip(BLANKS) for token, _ in top}
         is_first_word = is_all and not re.search("[0-9]", text)
-        return read_weights(text, top) if is_first_word else _unscored(text, top, number), None
+        little = read_weights(text, top) if top else number
+        # little probability on integers says more than the text does
+        return little if is_first_word or little.score is None else number, None
     at = _position(text, number.start, tokens)
     if at is None or not tops[at]:
-        return _of_text(number), "gives no logprobs"
+        return Reading(float(number.value)), "gives no logprobs"
     return _of_number(text, number.value, tokens[at], tops[at])
 
 
@@ -223,11 +218,8 @@ def _of_number(text: str, value: int, token: str, top: Sequence[tuple[str, float
 
 
 def _position(text: str, start: int, tokens: Sequence[str]) -> int | None:
-    """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's.
-
-    The answer is the end of what was written: thoughts and control tokens may come before it. Some servers tell of
-    its first tokens alone.
-    """
+    """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's. The answer
+    is the end of what was written, after thoughts and control tokens. Some servers tell its first tokens alone."""
     pieces, answer = [_plain(token) for token in tokens], _plain(text).strip(" \r\n")
     written = "".join(pieces)
     beginning = written.strip(" \r\n")
@@ -272,16 +264,6 @@ def _integer_weights(top: Iterable[tuple[str, float]]) -> dict[int, float]:
     return weights
 
 
-def _of_text(number: "_Number | Reading") -> Reading:
-    return number if isinstance(number, Reading) else Reading(float(number.value))
-
-
-def _unscored(text: str, top: Sequence[tuple[str, float]], why: Reading) -> Reading:
-    """Why a text is no score; little probability on integers says more than the text does."""
-    little = read_weights(text, top) if top else why
-    return little if little.score is None else why
-
-
 def _find_number(text: str, *, is_cut: bool) -> "_Number | Reading":
     """The score that a text gives, or why it gives none."""
     if _JSON.match(text):
@@ -305,10 +287,8 @@ def _find_number(text: str, *, is_cut: bool) -> "_Number | Reading":
 
 
 def _ends_a_score(text: str, end: int, value: int, *, is_labelled: bool) -> bool:
-    """Whether what follows a number leaves it a score: nothing, a new line, or a remark on it.
-
-    `1.` to `9)` before a remark count the items of a list or the things in a sentence.
-    """
+    """Whether what follows a number leaves it a score: nothing, a new line, or a remark on it. `1.` to `9)` before a
+    remark count the items of a list or the things in a sentence."""
     percent = _PERCENT.match(text, end)
     after = percent.end() if percent else end
     if _END.fullmatch(text, after) or _NEW_LINE.match(text, after):
@@ -347,15 +327,6 @@ def _no_number(text: str, *, is_cut: bool) -> str:
     if not _INTEGER_TOKEN.fullmatch(numbers[0]):
         return f"no integer 0 to 100 in {answer}"
     return f"the number in {answer} is no score: one stands at the beginning, alone or as in 'Score: 85'"
-
-
-def _only_thoughts(*, is_cut: bool) -> str:
-    if not is_cut:
-        return "the judge was thinking and then answered nothing"
-    return (
-        "the judge was still thinking when its tokens were used up: switch thinking off at the server, "
-        "or set max_tokens of the judge, such as max_tokens: 4096"
-    )
 
 
 def _excerpt(text: str) -> str:

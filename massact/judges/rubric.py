@@ -103,11 +103,7 @@ _DISARMED = str.maketrans("<>[]", "\u2039\u203a\u27e6\u27e7")
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """The prompts for one trait; each asks for one integer, 0 to 100.
-
-    Raises:
-        DataError: neither a definition nor an `eval_prompt`, or an `eval_prompt` that is not a template.
-    """
+    """The prompts for one trait; each asks for one integer, 0 to 100. DataError: no definition, or no template."""
 
     definition: str
     """Text of the trait's `definition.txt`; not asked where there is an `eval_prompt`."""
@@ -232,5 +228,9 @@ def _tagged(name: str, number: int, text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text that can be sent as JSON, and that a server's tokenizer takes for text, not for chat markup."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return _CHAT_MARKUP.sub(lambda match: match.group().translate(_DISARMED), text)
+    return _CHAT_MARKUP.sub(lambda match: match.group().translate(_DISARMED), whole(text))
+
+
+def whole(text: str) -> str:
+    """Without halves of characters, which a text may hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -34,14 +34,27 @@ _LEAST_SUM = 0.99
 """What the levels' probabilities must come to at least."""
 
 
-class SystemOneJudge(OpenAIJudge):
-    """Scores trait and coherence with one question each; satisfies `massact.judges.Judge`.
+def read_levels(payload: Any) -> Completion:
+    """The score in the decoded JSON of an answer; ValueError where it is none to one question of several levels."""
+    try:
+        levels: Mapping[str, float] = payload["answers"][_NAME]["probabilities"]
+        weights = [float(levels[str(level)]) for level in range(len(levels))]
+        used = payload.get("usage") or {}
+        n_tokens = int(used.get("input_tokens") or 0)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise ValueError(f"not an answer of levels: {err!r}") from err
+    total = sum(weights)
+    if len(weights) < 2 or not math.isfinite(total) or min(weights) < 0 or not _LEAST_SUM <= total <= 2 - _LEAST_SUM:
+        return Completion(Reading(None, f"the levels' probabilities are none: {weights}"), n_tokens, 0)
+    mean = sum(level * weight for level, weight in enumerate(weights)) / total
+    return Completion(Reading(100 * mean / (len(weights) - 1)), n_tokens, 0)
 
-    Raises:
-        ConfigError: no server is named, or see `OpenAIJudge`.
-    """
+
+class SystemOneJudge(OpenAIJudge):
+    """Scores trait and coherence with one question each; satisfies `massact.judges.Judge`."""
 
     _expects = "an answer of levels"
+    _completion = staticmethod(read_levels)
 
     def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
         if not (config.base_url or os.environ.get("OPENAI_BASE_URL")):
@@ -83,29 +96,6 @@ class SystemOneJudge(OpenAIJudge):
         body = {"model": self._config.model, **json.loads(prompt), **options}
         raw = {"X-Stainless-Raw-Response": "true"}
         return await client.post("/systemone", cast_to=object, body=body, options={"headers": raw})
-
-    def _completion(self, payload: Any) -> Completion:
-        return read_levels(payload)
-
-
-def read_levels(payload: Any) -> Completion:
-    """The score in the decoded JSON of an answer.
-
-    Raises:
-        ValueError: it is not the answer to one question of several levels.
-    """
-    try:
-        levels: Mapping[str, float] = payload["answers"][_NAME]["probabilities"]
-        weights = [float(levels[str(level)]) for level in range(len(levels))]
-        used = payload.get("usage") or {}
-        n_tokens = int(used.get("input_tokens") or 0)
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise ValueError(f"not an answer of levels: {err!r}") from err
-    total = sum(weights)
-    if len(weights) < 2 or not math.isfinite(total) or min(weights) < 0 or not _LEAST_SUM <= total <= 2 - _LEAST_SUM:
-        return Completion(Reading(None, f"the levels' probabilities are none: {weights}"), n_tokens, 0)
-    mean = sum(level * weight for level, weight in enumerate(weights)) / total
-    return Completion(Reading(100 * mean / (len(weights) - 1)), n_tokens, 0)
 
 
 def _request(template: str, quoted: str, rules: str, **filled: str) -> str:

@@ -20,7 +20,7 @@ Texts are read one at a time, so that no score depends on its neighbors.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from massact.config import JudgeConfig
 from massact.domain import Generation, JudgeIdentity
 from massact.errors import ConfigError
 from massact.judges import Exchange, Subject, Usage, Verdict
+from massact.judges.rubric import whole
 from massact.keys import digest
 from massact.models.blocks import record, text_config
 from massact.models.generate import Row, generate
@@ -55,20 +56,23 @@ class _Reading:
     """What the two judges share: the unsteered model, and how it reads."""
 
     def __init__(self, config: JudgeConfig, subject: Subject) -> None:
-        """
-        Raises:
-            ConfigError: the model whose responses are judged is not named.
-        """
+        """Raises ConfigError: the model whose responses are judged is not named."""
         if subject.steered is None:
             raise ConfigError(f"the judge {config.name} reads with the steered model: name that model")
         self._name, self._subject, self._source = config.name, subject, subject.steered
-        self._usage = Usage()
+        self.usage = Usage()
+        """A call is a response; nothing is asked in words."""
         self._is_ready = False
 
-    @property
-    def usage(self) -> Usage:
-        """A call is a response; nothing is asked in words."""
-        return self._usage
+    prepare: Callable[[], None]
+    _verdict: Callable[[SteerableModel, Exchange], Verdict]
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """The one score of each exchange that the judge gives."""
+        self.prepare()
+        model = self._source.load()
+        self.usage += Usage(calls=len(exchanges))
+        return [self._verdict(model, one) for one in exchanges]
 
     def _identity(self, **asked: object) -> JudgeIdentity:
         described = self._source.describe()
@@ -117,13 +121,6 @@ class PerplexityJudge(_Reading):
             )
         self._is_ready = True
 
-    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """The coherence of each exchange; no trait score."""
-        self.prepare()
-        model = self._source.load()
-        self._usage += Usage(calls=len(exchanges))
-        return [self._verdict(model, one) for one in exchanges]
-
     def _verdict(self, model: SteerableModel, exchange: Exchange) -> Verdict:
         if not exchange.response.strip():
             return Verdict(None, 0.0)
@@ -149,11 +146,7 @@ class ClassifierJudge(_Reading):
         return self._identity(classifier=self._subject.sides, penalty=_PENALTY)
 
     def prepare(self) -> None:
-        """Fit it.
-
-        Raises:
-            ConfigError: by cross-validation it does not tell its own texts apart.
-        """
+        """Fit it. Raises ConfigError: by cross-validation it does not tell its own texts apart."""
         if self._is_ready:
             return
         from sklearn.linear_model import LogisticRegression
@@ -179,33 +172,21 @@ class ClassifierJudge(_Reading):
         self._fitted.fit(states, sides)
         self._is_ready = True
 
-    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """The trait score of each exchange; no coherence."""
-        self.prepare()
-        model = self._source.load()
-        self._usage += Usage(calls=len(exchanges))
-        return [Verdict(self._trait(model, one.response), None) for one in exchanges]
-
-    def _trait(self, model: SteerableModel, response: str) -> float:
-        if not response.strip():
-            return 0.0
-        state = _state(model, response).numpy()[None]
-        return round(100 * float(self._fitted.predict_proba(state)[0, 1]), DECIMALS)
+    def _verdict(self, model: SteerableModel, exchange: Exchange) -> Verdict:
+        if not exchange.response.strip():
+            return Verdict(0.0, None)
+        state = _state(model, exchange.response).numpy()[None]
+        return Verdict(round(100 * float(self._fitted.predict_proba(state)[0, 1]), DECIMALS), None)
 
 
 def _asked(model: SteerableModel, question: str) -> tuple[int, ...]:
     """Tokens of a question, to be answered without a thought where that can be said."""
-    return encode_chat(model, _whole(question), chat=model.unasked_chat)
+    return encode_chat(model, whole(question), chat=model.unasked_chat)
 
 
 def _tokens(model: SteerableModel, text: str) -> list[int]:
-    ids: list[int] = model.tokenizer(_whole(text), add_special_tokens=False)["input_ids"]
+    ids: list[int] = model.tokenizer(whole(text), add_special_tokens=False)["input_ids"]
     return ids[:_MOST_TOKENS]
-
-
-def _whole(text: str) -> str:
-    """Without halves of characters, which a text may hold and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @torch.inference_mode()

@@ -263,6 +263,8 @@ class RenderError(ModelError):
 def render(tokenizer: Any, messages: Messages, arguments: Mapping[str, Any], name: str) -> str:
     """The rendered chat with all that is said in it, which templates of models that see may take in parts alone.
 
+    It ends where the model is to answer; where the last message is an answer, with that.
+
     Raises:
         RenderError: it cannot be rendered, or leaves out what somebody says.
     """
@@ -286,10 +288,10 @@ def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, object]], argument
 
     dated = _CLOCK in str(tokenizer.chat_template)
     template = _stopped_clock() + tokenizer.get_chat_template() if dated else None
+    is_answered = messages[-1]["role"] == "assistant"
+    ends = {"add_generation_prompt": not is_answered, "continue_final_message": is_answered}
     try:
-        text = tokenizer.apply_chat_template(
-            messages, chat_template=template, add_generation_prompt=True, tokenize=False, **arguments
-        )
+        text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **ends, **arguments)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RenderError(

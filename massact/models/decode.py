@@ -5,16 +5,16 @@ loop, whose steps are recorded once on a GPU and repeated.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Generation
+from massact.domain import DEFAULT_OPERATOR, Generation
 from massact.errors import ModelError
 from massact.models.blocks import block_output, check_all_ran, replace_block_output, steer
 from massact.models.cache import RowCache, with_cache
@@ -38,7 +38,7 @@ class Step:
     edit: Edit | None
     """What is done to these."""
     tokens: torch.Tensor | None
-    """`[n_steered, seq]`, bool: where it is done; `None`: at every token."""
+    """`[n_steered, seq]`: where it is done, or what share of it (`Edit`); `None`: at every token."""
     prompts: torch.Tensor | None
     """Of each stream of the next block, its prompt; `None`: one stream a prompt, in order."""
 
@@ -102,15 +102,16 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
     return Branching(list(places), steps, sources)
 
 
-def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None) -> list[list[bool]]:
-    """Which tokens of each row are steered, as they stand beside each other: prompts end at `width`.
+def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None) -> list[list[float]]:
+    """Which tokens of each row are steered, or what share of the change they get, as they stand beside each other:
+    prompts end at `width`.
 
     Args:
         n_tokens: with room for those of the responses; `None`: the prompts alone.
     """
     n_tokens = width if n_tokens is None else n_tokens
     pads = [width - len(row.prompt) for row in rows]
-    return [[False] * pad + row.steered(n_tokens - pad) for pad, row in zip(pads, rows, strict=True)]
+    return [[False] * pad + [*row.steered(n_tokens - pad)] for pad, row in zip(pads, rows, strict=True)]
 
 
 @contextmanager
@@ -221,7 +222,8 @@ class Batch:
     edits: dict[int, Edit]
     """Per steered layer."""
     steered: torch.Tensor | None
-    """`[n, capacity]`, bool: which tokens are steered, where they stand in the cache; `None`: every one."""
+    """`[n, capacity]`: which tokens are steered, or what share each gets, where they stand in the cache; `None`: every
+    one, wholly."""
     draws: torch.Tensor | None
     """`[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy."""
     written: torch.Tensor
@@ -229,7 +231,7 @@ class Batch:
     width: int
     """Tokens of the longest prompt."""
     reading: torch.Tensor | None = None
-    """`[n, 1]`, bool: whether the token that is read now is steered; `None`: it is."""
+    """`[n, 1]`: whether the token that is read now is steered, or its share; `None`: it is."""
 
     def edit(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
         """The stream `[n, 1, d_model]` of that token after what is done to it."""
@@ -376,7 +378,8 @@ def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
     """What is done to each row at a layer where some are steered."""
     steered = [(i, row.intervention) for i, row in enumerate(rows) if row.intervention]
     here = [(i, one) for i, one in steered if layer in one.layers]
-    names = [DEFAULT_OPERATOR, *sorted({one.operator for _, one in here} - {DEFAULT_OPERATOR})]
+    names = [DEFAULT_OPERATOR, *sorted({one.operator for _, one in here} - {DEFAULT_OPERATOR, "replace"})]
+    replaced = {i: one for i, one in here if one.operator == "replace"}
 
     def by_row(values: torch.Tensor) -> torch.Tensor:
         """`[n_rows, 1, …]`, 0 where nothing is done."""
@@ -384,19 +387,37 @@ def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
         filled[torch.tensor([i for i, _ in here])] = values
         return filled[:, None]
 
-    which = torch.tensor([[names.index(one.operator)] for _, one in here])
-    coefficients = torch.tensor([[one.coefficient] for _, one in here], dtype=torch.float32)
-    vectors = torch.stack([one.at(layer) for _, one in here]).float().cpu()
-    edit = Edit(by_row(torch.where(which == 0, coefficients * vectors, 0.0)))
+    which = torch.tensor([[0 if i in replaced else names.index(one.operator)] for i, one in here])
+    coefficients = torch.tensor([[one.coefficient_at(layer)] for _, one in here], dtype=torch.float32)
+    vectors = torch.stack([one.at(layer)[-1] if i in replaced else one.at(layer) for i, one in here]).float().cpu()
+    added = torch.where(which == 0, coefficients * vectors, 0.0)
+    edit = Edit(by_row(added))
     if operators := tuple(map(find_operator, names[1:])):
         others = (by_row(values * (which > 0)) for values in (vectors, coefficients))
         edit = Edit(edit.added, operators, by_row(which), *others)
+    if replaced:
+        edit = replace(edit, basis=_bases({i: one.at(layer).float().cpu() for i, one in replaced.items()}, edit.added))
     return edit.map(lambda tensor: tensor.to(device))
 
 
+def _bases(rows: Mapping[int, torch.Tensor], added: torch.Tensor) -> torch.Tensor:
+    """`[n_rows, 1, k, d_model]`: the directions in which `replace` sets coordinates; what is put there is added.
+
+    Args:
+        rows: of each row with that operator its directions, then the two vectors (`Intervention.vector`).
+        added: `[n_rows, 1, d_model]`, in which the second of these is already.
+    """
+    basis = added.new_zeros(len(added), 1, max(map(len, rows.values())) - 2, added.shape[-1])
+    for i, values in rows.items():
+        basis[i, 0, : len(values) - 2] = values[:-2]
+        added[i] += values[-2]
+    return basis
+
+
 def steered_of(rows: Sequence[Row], width: int, capacity: int, device: torch.device) -> torch.Tensor | None:
-    """`[n_rows, capacity]`, bool: which tokens are steered, prompts ending at `width`; `None`: every one."""
-    if all(row.intervention is None or row.intervention.tokens == STEERED_TOKENS for row in rows):
+    """`[n_rows, capacity]`: which tokens are steered, or what share each gets, prompts ending at `width`; `None`: every
+    one, wholly."""
+    if all(row.intervention is None or row.intervention.is_everywhere for row in rows):
         return None
     return torch.tensor(_steered_tokens(rows, width, capacity), device=device)
 

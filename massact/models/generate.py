@@ -15,6 +15,7 @@ from massact.errors import ModelError
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, is_out_of_memory, measure_memory
 from massact.models.decode import CannotShareError, begin, finish, responses
+from massact.models.gates import GateReader
 from massact.models.load import SteerableModel
 from massact.models.plain import generate_plainly
 from massact.models.prompting import Intervention, Row, distinct_rows
@@ -74,7 +75,7 @@ class Generator:
 
         """
         self._model, self._memory = model, memory
-        self._sharing = sharing_of(model.model)
+        self._sharing, self._gates = sharing_of(model.model), GateReader(model)
         self._rows_at_most = batch_rows or _useful_rows(model)
         self._cache: RowCache | None = None
         self._recorder = Recorder(model) if (can_record(model) if recorded is None else recorded) else None
@@ -105,7 +106,7 @@ class Generator:
             NotFiniteError: the logits of some rows were not finite; it has what the others said.
             ModelError: the memory does not suffice for one row.
         """
-        kept, places = distinct_rows(rows, settings)
+        kept, places = distinct_rows(self._gates.opened(rows), settings)
         like = Counter(places)
         said_by_row: Responses = [() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding

@@ -71,12 +71,22 @@ def find_operator(name: str) -> Operator:
     return _OPERATORS.get(name) or load_plugin("operators", name)
 
 
+# Coordinates of a subspace. `replace` sets those in k directions, the rows of an orthonormal basis V `[k, d_model]`, to
+# what lies at c on the way from the negative side's mean activation m to the positive side's n:
+#
+#     h' = h - V^T V h + V^T V (m + c (n - m))
+#
+# so that c = 0 is the one and c = 1 the other; it is idempotent, and what is orthogonal to V stays. No function of
+# one projection does that: the subspace is taken out, then a vector is added.
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """What is done to the rows of a batch at the output of one decoder block."""
 
     added: torch.Tensor
-    """`[n, 1, d_model]`, float32: coefficient x vector of rows whose operator is `add`; 0 of others."""
+    """`[n, 1, d_model]`, float32: coefficient x vector of rows whose operator is `add`, or what `replace` puts there; 0
+    of others."""
     operators: tuple[Operator, ...] = ()
     """The other operators among the rows."""
     which: torch.Tensor | None = None
@@ -85,33 +95,41 @@ class Edit:
     """`[n, 1, d_model]`, float32: the unit vectors of rows with those operators."""
     coefficients: torch.Tensor | None = None
     """`[n, 1, 1]`, float32."""
+    basis: torch.Tensor | None = None
+    """`[n, 1, k, d_model]`, float32: the directions of rows whose operator is `replace`, 0 of others and beyond a row's
+    own; `None`: there are none."""
 
-    def __call__(self, stream: torch.Tensor, steered: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(self, stream: torch.Tensor, shares: torch.Tensor | None = None) -> torch.Tensor:
         """The stream `[n, seq, d_model]` afterwards, reckoned in float32, in its own dtype.
 
         Args:
-            steered: `[n, seq]`, which tokens it is done at; `None`: all.
+            shares: `[n, seq]`, which tokens it is done at, or what share of the change each gets; `None`: all of it.
         """
-        moved = stream.float()
-        if self.which is not None and self.vectors is not None and self.coefficients is not None:
-            moved = _operated(
-                moved,
-                self.vectors.to(stream.device),
-                self.coefficients.to(stream.device),
-                self.which.to(stream.device),
-                self.operators,
-            )
-        moved = (moved + self.added.to(stream.device)).to(stream.dtype)
-        return moved if steered is None else moved.where(steered.to(stream.device)[..., None], stream)
+        is_here = self.added.device == stream.device
+        here = self if is_here else self.map(lambda tensor: tensor.to(stream.device))
+        before = moved = stream.float()
+        if here.which is not None and here.vectors is not None and here.coefficients is not None:
+            moved = _operated(moved, here.vectors, here.coefficients, here.which, self.operators)
+        if here.basis is not None:
+            basis = here.basis.squeeze(1)
+            moved = moved - moved @ basis.mT @ basis
+        moved = moved + here.added
+        if shares is not None:
+            shares = shares.to(stream.device)[..., None]
+            if shares.is_floating_point():
+                moved = moved.where(shares == 1, before + shares * (moved - before))
+            return moved.to(stream.dtype).where(shares != 0, stream)
+        return moved.to(stream.dtype)
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Edit":
         """The same with each tensor, by row, changed."""
-        rest = (None if one is None else change(one) for one in (self.which, self.vectors, self.coefficients))
-        return Edit(change(self.added), self.operators, *rest)
+        more = (self.which, self.vectors, self.coefficients, self.basis)
+        which, vectors, coefficients, basis = (None if one is None else change(one) for one in more)
+        return Edit(change(self.added), self.operators, which, vectors, coefficients, basis)
 
     def tensors(self) -> list[torch.Tensor]:
         """All that it holds by row."""
-        every = (self.added, self.which, self.vectors, self.coefficients)
+        every = (self.added, self.which, self.vectors, self.coefficients, self.basis)
         return [one for one in every if one is not None]
 
 
@@ -119,7 +137,8 @@ def _operated(
     h: torch.Tensor, v: torch.Tensor, c: torch.Tensor, which: torch.Tensor, operators: tuple[Operator, ...]
 ) -> torch.Tensor:
     p = (h * v).sum(-1, keepdim=True)
-    q = (h - p * v).norm(dim=-1, keepdim=True)
+    # the others take twice the memory traffic without need
+    q = (h - p * v).norm(dim=-1, keepdim=True) if {*operators} - {ablate, clamp} else p
     scale, shift = torch.ones_like(p), torch.zeros_like(p)
     for number, operator in enumerate(operators, 1):
         own_scale, own_shift = operator(p, q, c)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Generation
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Gate, Generation
 from massact.errors import ModelError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
@@ -18,7 +18,12 @@ _Messages = Sequence[tuple[str, str]]
 
 
 def encode_chat(
-    model: SteerableModel, question: str, system: str | None = None, *, chat: Chat | None = None
+    model: SteerableModel,
+    question: str,
+    system: str | None = None,
+    *,
+    answer: str | None = None,
+    chat: Chat | None = None,
 ) -> tuple[int, ...]:
     """Tokens of what a user says after an optional system prompt, or of a `Conversation`, ready to be answered.
 
@@ -26,6 +31,8 @@ def encode_chat(
     line between, as Gemma's own template has it; likewise where there is no chat template.
 
     Args:
+        answer: what is answered already, with which the tokens then end; without a chat template it stands after the
+            question as in CAA's prompts for base models (`Input: …`, `Response: …`).
         chat: how the model is asked; `None`: as the experiment file says.
 
     Raises:
@@ -40,9 +47,11 @@ def encode_chat(
     if model.tokenizer.chat_template is None:
         if len(folded) > 1:
             raise ModelError(f"{model.identity.id}: it has no chat template, and a question has several turns")
-        return encode_text(model, folded[0][1])
+        return encode_text(model, folded[0][1] if answer is None else f"Input: {folded[0][1]}\nResponse: {answer}")
+    if answer is not None:
+        messages, folded = (*messages, ("assistant", answer)), (*folded, ("assistant", answer))
     arguments = (chat or model.chat).arguments
-    text = None if folded is messages else _with_system(model, messages, arguments)
+    text = None if folded == messages else _with_system(model, messages, arguments)
     if text is None:
         text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another
@@ -121,12 +130,21 @@ class Intervention:
     layer: int
     """The first layer that is steered."""
     vector: torch.Tensor
-    """Unit vector `[d_model]`, float32; or `[n_layers, d_model]`, of this layer and those after it."""
+    """Unit vector `[d_model]`, float32; or `[n_layers, d_model]`, of this layer and those after it; of `replace`
+    `[n_layers, k + 2, d_model]`: of each layer k directions, then what is added once and what the coefficient times."""
     coefficient: float
     operator: str = DEFAULT_OPERATOR
     """See `massact.models.operators`."""
     tokens: str = STEERED_TOKENS
     """At which tokens; see `massact.vectors.positions.parse_tokens`."""
+    weights: tuple[float, ...] = ()
+    """What the coefficient is multiplied by at each layer; empty: 1."""
+    decay: float = 1.0
+    """What is left of the change at each token of the response, a share of that at the one before."""
+    gate: Gate | None = None
+    """`None`: it is open to every prompt."""
+    condition: torch.Tensor | None = None
+    """The gate's vector, `[d_model]`."""
 
     @property
     def layers(self) -> range:
@@ -134,13 +152,22 @@ class Intervention:
         return range(self.layer, self.layer + (len(self.vector) if self.vector.ndim > 1 else 1))
 
     def at(self, layer: int) -> torch.Tensor:
-        """The vector of one of the layers, `[d_model]`."""
+        """The vector of one of the layers, `[d_model]`; of `replace` all rows."""
         return self.vector[layer - self.layer] if self.vector.ndim > 1 else self.vector
 
     @property
     def values(self) -> torch.Tensor:
         """Coefficient x vector, in the vector's shape, float32, on the CPU."""
         return self.coefficient * self.vector.float().cpu()
+
+    def coefficient_at(self, layer: int) -> float:
+        """The coefficient of one of the layers."""
+        return self.coefficient * (self.weights[layer - self.layer] if self.weights else 1.0)
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether the whole change is made at every token."""
+        return self.tokens == STEERED_TOKENS and self.decay == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +182,16 @@ class Row:
     n_drawn: int = 0
     """Tokens of the response that now stand at the prompt's end; as many draws were taken already."""
 
-    def steered(self, n_tokens: int) -> list[bool]:
-        """Of each of so many tokens, prompt and response together, whether it is steered."""
-        if self.intervention is None or self.intervention.tokens == STEERED_TOKENS:
-            return [self.intervention is not None] * n_tokens
-        return steered_tokens(self.intervention.tokens, len(self.prompt) - self.n_drawn, n_tokens)
+    def steered(self, n_tokens: int) -> list[bool] | list[float]:
+        """Of each of so many tokens, prompt and response together, whether it is steered, or what share of the change
+        it gets."""
+        one, n_prompt = self.intervention, len(self.prompt) - self.n_drawn
+        if one is None or one.is_everywhere:
+            return [one is not None] * n_tokens
+        among = steered_tokens(one.tokens, n_prompt, n_tokens)
+        if one.decay == 1:
+            return among
+        return [one.decay ** max(0, i - n_prompt) if steered else 0.0 for i, steered in enumerate(among)]
 
 
 def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row], list[int]]:
@@ -183,9 +215,10 @@ def _identity(row: Row) -> tuple[object, ...] | None:
     one = row.intervention
     if one is None:
         return None
-    tokens = None if one.tokens == STEERED_TOKENS else (one.tokens, row.n_drawn)
+    tokens = None if one.is_everywhere else (one.tokens, one.decay, row.n_drawn)
+    more = (one.layer, one.weights, tokens)
     if one.operator != DEFAULT_OPERATOR:
-        return (one.layer, one.operator, one.coefficient, one.vector.float().cpu().numpy().tobytes(), tokens)
+        return (*more, one.operator, one.coefficient, one.vector.float().cpu().numpy().tobytes())
     values = one.values
     # nothing added is no intervention: the baseline
-    return (one.layer, values.numpy().tobytes(), tokens) if bool(values.any()) else None
+    return (*more, values.numpy().tobytes()) if bool(values.any()) else None

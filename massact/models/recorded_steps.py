@@ -118,9 +118,12 @@ class Recorder:
 
     def _take(self, batch: Batch, settings: Generation) -> _Buffers:
         """Copy a batch into the buffers, new ones where it does not fit in those that are there."""
-        edits = tuple(sorted((layer, edit.operators) for layer, edit in batch.edits.items()))
-        n_places = padded_rows(len(batch.live))
-        shape = (n_places, id(batch.cache), edits, batch.steered is None, settings)
+        shapes = (
+            (layer, edit.operators, [tensor.shape[1:] for tensor in edit.tensors()])
+            for layer, edit in batch.edits.items()
+        )
+        n_places, tokens = padded_rows(len(batch.live)), None if batch.steered is None else batch.steered.dtype
+        shape = (n_places, id(batch.cache), sorted(shapes), tokens, settings)
         if self._buffers is None or self._shape != shape:
             self.release()
             self._buffers, self._shape = _new_buffers(batch, n_places), shape
@@ -199,7 +202,7 @@ class Recorder:
         if steered is not None:
             steered = steered[:n_places].index_select(1, buffers.place)
         edits = {layer: edit.map(lambda values: values[:n_places]) for layer, edit in buffers.edits.items()}
-        with steer(self._model.blocks, {layer: partial(edit, steered=steered) for layer, edit in edits.items()}):
+        with steer(self._model.blocks, {layer: partial(edit, shares=steered) for layer, edit in edits.items()}):
             output = self._model.model(
                 input_ids=chosen[:, None].clamp_min(0),
                 attention_mask=self._masks(buffers.valid[:n_places, :window], buffers.place),

@@ -89,7 +89,7 @@ def why_one(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
 
 def one_direction(recipe: Recipe) -> Recipe:
     """The recipe that stands for all whose vector has the same direction by algebra."""
-    if recipe.method != "mean_diff" or recipe.cleaning.when != "before":
+    if recipe.method != "mean_diff" or recipe.cleaning.when != "before" or not recipe.cleaning.scope:
         return recipe
     return replace(recipe, cleaning=replace(recipe.cleaning, when="after"))
 
@@ -125,7 +125,7 @@ def _is_algebra(a: Side, b: Side) -> bool:
     if recipes[0] is None or recipes[1] is None or {one.method for one in recipes if one} != {"mean_diff"}:
         return False
     first, second = recipes[0].cleaning, recipes[1].cleaning
-    if {first.when, second.when} != {"before", "after"} or first.scope != second.scope:
+    if {first.when, second.when} != {"before", "after"} or (first.scope, first.mode) != (second.scope, second.mode):
         return False
     n_dims = (a.best.n_dims_cleaned, b.best.n_dims_cleaned)
     if None not in n_dims and a.best.layer == b.best.layer:

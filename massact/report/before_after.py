@@ -212,6 +212,7 @@ class BeforeAfter:
 def _pair_name(row: ComparisonRow) -> str:
     recipe = parse_label(row.label_a)
     dims = "all dims" if recipe.cleaning.n_dims == "all" else f"top {recipe.cleaning.n_dims}"
+    dims += " kept" if recipe.cleaning.mode else ""
     layers = ", own dims" if recipe.cleaning.scope == "layer" else ""
     same = "\n" + re.split(r":| by | at ", row.same_vector)[0] if row.same_vector else ""
     return f"{recipe.method}{format_steering(recipe)}\n{dims}{layers}{same}"

@@ -103,7 +103,8 @@ def _top2(evidence: Evidence) -> Criterion:
 
 def top2_shape(evidence: Evidence, place: Place, method: str) -> str | None:
     """How top-2 lies to its neighbours on the cleaning curve; `None` where one has no best, or grids forbid it."""
-    curve = {row.label: row.best for row in evidence.curve(method, "after", "uniform") if place_of(row) == place}
+    rows = evidence.curve(method=method, when="after", scope="uniform", mode="zero")
+    curve = {row.label: row.best for row in rows if place_of(row) == place}
     if evidence.on_equal_grids(place, curve)[1].is_refused:
         return None
     bests = [curve.get(label) for label in _neighbours(method)]

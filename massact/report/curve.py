@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from massact.domain import AllDims, Scope, When
 from massact.query.equal_grids import EqualGrids
@@ -53,16 +54,19 @@ class CurveKind:
     method: str
     when: When
     scope: Scope
+    mode: Literal["zero", "keep"] = "zero"
 
     @property
     def name(self) -> str:
         scope = "" if self.scope == "uniform" else ", each layer's own dims"
-        return f"{self.method}{', before' if self.when == 'before' else ''}{scope}"
+        kept = ", all others zeroed" if self.mode == "keep" else ""
+        return f"{self.method}{', before' if self.when == 'before' else ''}{scope}{kept}"
 
     @property
     def look(self) -> style.Look:
         dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
-        return {"color": style.method_colour(self.method), "linestyle": dashes.get((self.when, self.scope), "-.")}
+        dash = "-." if self.mode == "keep" else dashes.get((self.when, self.scope), "-.")
+        return {"color": style.method_colour(self.method), "linestyle": dash}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,10 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     lines: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     cleanings = ((r.method, r.cleaning) for r in map(recipe_of, set().union(*labels.values())) if r is not None)
-    for kind in sorted({CurveKind(method, c.when, c.scope) for method, c in cleanings if c.scope}):
+    kinds = {CurveKind(one, c.when, c.scope, "keep" if c.mode else "zero") for one, c in cleanings if c.scope}
+    for kind in sorted(kinds):
         rows: dict[Place, list[CurveRow]] = {place: [] for place in labels}
-        for row in evidence.curve(kind.method, kind.when, kind.scope):
+        for row in evidence.curve(**asdict(kind)):
             if row.label in labels.get(place_of(row), ()):
                 rows[place_of(row)].append(row)
         for place, some in rows.items():

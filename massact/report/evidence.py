@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
-from massact.domain import RANDOM, Direction, Group, Scope, When
+from massact.domain import RANDOM, Direction, Group
 from massact.query import Answers, Filters, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
@@ -309,12 +309,11 @@ class Evidence:
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
         return self.current(ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows)
 
-    def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
-        """The steps of each curve, over the cells that all of its steps have."""
-        asked, known = (method, when, scope), self._done.setdefault("curve", {})
+    def curve(self, **kind: Any) -> tuple[CurveRow, ...]:
+        """The steps of each curve, over the cells that all of its steps have; `kind`: as `massact curve` is told."""
+        asked, known = tuple(kind.values()), self._done.setdefault("curve", {})
         if asked not in known:
-            answer = ask_curve.of(self.answers, self.floor, method=method, when=when, scope=scope)
-            known[asked] = self.current(answer.rows)
+            known[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
         rows: tuple[CurveRow, ...] = known[asked]
         return rows
 

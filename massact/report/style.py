@@ -38,7 +38,11 @@ Look = dict[str, Any]
 """Matplotlib's options of a line."""
 FLOOR_DASHES: Look = {"color": INK, "linestyle": (0, (2, 2)), "linewidth": 0.9, "zorder": 1}
 _DIMS_COLOURS: dict[int | str, str] = {0: INK, 1: ORANGE, 2: SKY, 3: GREEN, 5: PURPLE, 10: QUIET, "all": BLUE}
-_METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET}
+_METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET} | {
+    "pca": ORANGE,
+    "lat": PURPLE,
+    "mean_centred": SKY,
+}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -96,10 +100,13 @@ def label_style(label: str) -> LabelStyle:
         colour = VERMILLION
     if cleaning.when == "none":
         return LabelStyle(colour, "-", "o", "uncleaned")
-    name = "all" if cleaning.n_dims == "all" else f"top {cleaning.n_dims}"
+    if cleaning.quantile is not None:
+        return LabelStyle(QUIET, "-", "P", f"winsorised at {cleaning.quantile:g}")
+    name = ("all" if cleaning.n_dims == "all" else f"top {cleaning.n_dims}") + (" kept" if cleaning.mode else "")
     is_layer = cleaning.scope == "layer"
     dashes = (":" if is_layer else "-") if cleaning.when == "after" else ("-." if is_layer else "--")
     marker = ("D" if is_layer else "s") if cleaning.when == "after" else ("v" if is_layer else "^")
+    marker = "*" if cleaning.mode else marker
     return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{', own dims' if is_layer else ''}")
 
 

@@ -96,14 +96,8 @@ PROXIED_ARTIFACTS = "mlflow-artifacts:/"
 
 
 def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
-    """Make MLflow's tables where the database is empty. Returns what was done, in words.
-
-    Args:
-        upgrade: migrate one of an older MLflow, which otherwise is refused.
-
-    Raises:
-        StoreError: the database cannot be reached, is not MLflow's, or has another schema than this MLflow's.
-    """
+    """Make MLflow's tables where the database is empty. Returns what was done, in words. `upgrade`: migrate one of an
+    older MLflow, which otherwise is refused."""
     set_up_client()  # MLflow's chatter turned down
     notes: list[str] = []
     with closing(TrackingDatabase(uri, shown_uri(uri))) as database:
@@ -154,11 +148,7 @@ _ANALYSED = ("runs", "tags", "params", "metrics", "latest_metrics", "experiments
 
 
 def tuned(uri: str) -> list[str]:
-    """Tune a run store. Again it changes nothing but the statistics. Returns what was done, in words.
-
-    Raises:
-        StoreError: the database refused.
-    """
+    """Tune a run store; again it changes nothing but the statistics. Returns what was done, in words."""
     try:
         with _connected(uri, isolation_level="AUTOCOMMIT") as connection:
             return _sqlite(connection) if sqlite_path(uri) else _postgresql(connection)

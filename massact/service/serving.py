@@ -69,11 +69,7 @@ class Server:
         self._relay.start()
 
     def wait_until_healthy(self, address: str, stopped: Callable[[], bool]) -> None:
-        """Return when the server answers, or when it is to be stopped.
-
-        Raises:
-            MassactError: it died, or does not answer.
-        """
+        """Return when the server answers, or is to be stopped; MassactError where it died, or does not answer."""
         deadline = time.monotonic() + START_SECONDS
         while not stopped():
             self._must_live("before it answered")
@@ -84,11 +80,7 @@ class Server:
             time.sleep(_POLL_SECONDS)
 
     def watch(self, stopped: Callable[[], bool]) -> None:
-        """Return when the server is to be stopped.
-
-        Raises:
-            MassactError: it died.
-        """
+        """Return when the server is to be stopped. Raises MassactError: it died."""
         while not stopped():
             self._must_live("by itself")
             time.sleep(_POLL_SECONDS)
@@ -199,12 +191,7 @@ Say = Callable[[str], None]
 
 
 def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
-    """Serve until SIGINT or SIGTERM. `environment` has its secrets resolved.
-
-    Raises:
-        UsageError: nothing was started.
-        MassactError: the server died.
-    """
+    """Serve until SIGINT or SIGTERM, with an environment of resolved secrets; UsageError where nothing was started."""
     check(settings)
     with _signals() as stopped, _users_file(settings) as users:
         server_environment = _environment(settings, environment, users)
@@ -235,9 +222,6 @@ def maintain(
     Args:
         tune: make it quicker to read; a service on it may go on.
         upgrade: migrate it to the schema of the MLflow that is installed; of a SQLite file a copy is kept.
-
-    Raises:
-        MassactError: it could not be done.
     """
     check_database(database)
     for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):
@@ -245,11 +229,7 @@ def maintain(
 
 
 def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
-    """Have a child do the task. Returns what it did, in words.
-
-    Raises:
-        MassactError: it could not be done.
-    """
+    """Have a child do the task. Returns what it did, in words. Raises MassactError: it could not be done."""
     done = subprocess.run(
         [sys.executable, "-m", "massact.service.preparing"],
         input=json.dumps(asdict(task)),

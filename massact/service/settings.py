@@ -22,11 +22,7 @@ _SUFFIX = "_FILE"
 
 
 def with_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment with each secret's file read, and without the names of those files.
-
-    Raises:
-        UsageError: a secret is given twice, or its file is missing, empty or no text.
-    """
+    """The environment with each secret's file read, and without the names of those files."""
     resolved = dict(environment)
     for name in SECRETS:
         path = resolved.pop(name + _SUFFIX, "")
@@ -108,12 +104,7 @@ class Task:
 
 
 def check(settings: Settings) -> None:
-    """Make sure that a service can be started so.
-
-    Raises:
-        UsageError: the database is none that MLflow keeps runs in here, the address is open to the network
-            without passwords, or it is taken.
-    """
+    """Make sure that a service can be started so; UsageError says what is wrong with database, address or port."""
     check_database(settings.database)
     if "://" not in settings.artifacts:
         check_path(Path(settings.artifacts), "the folder for artifacts")
@@ -129,11 +120,7 @@ def check(settings: Settings) -> None:
 
 
 def check_database(uri: str) -> None:
-    """Make sure that a URI names a database of a kind that is served.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Make sure that a URI names a database of a kind that is served. Raises UsageError: it does not."""
     if scheme_of(uri) not in ("sqlite", "postgresql", "postgres"):
         raise UsageError(
             f"{shown_uri(uri)} is no database that can be served: write sqlite:///PATH or "
@@ -145,11 +132,7 @@ def check_database(uri: str) -> None:
 
 
 def check_shown(uri: str, option: str) -> None:
-    """Make sure that nobody reads a password in a URI that was given on a command line.
-
-    Raises:
-        UsageError: it holds a password.
-    """
+    """Make sure that nobody reads a password in a URI that was given on a command line; else a UsageError."""
     if shown_uri(uri) != uri:
         raise UsageError(
             f"{option} holds a password, and a command line can be read by everybody on the machine: put the URI "
@@ -159,11 +142,7 @@ def check_shown(uri: str, option: str) -> None:
 
 
 def check_artifacts(uri: str, *, is_on_command_line: bool) -> None:
-    """Make sure that nobody reads a secret in the place of artifacts.
-
-    Raises:
-        UsageError: it was given on a command line, which everybody on the machine can read, and holds a login or keys.
-    """
+    """Make sure that nobody reads a login or keys in the place of artifacts on a command line; else a UsageError."""
     if is_on_command_line and artifacts_shown(uri) != uri:
         raise UsageError(
             f"--artifacts-destination {artifacts_shown(uri)} holds a login or keys, and a command line can be read by "

@@ -46,12 +46,8 @@ class User:
 
 
 class Users:
-    """The users of one tracking server.
-
-    Raises:
-        UsageError: the address is not a tracking server's.
-        StoreError: it does not answer, has no users, or refuses; also from every method.
-    """
+    """The users of one tracking server. Raises UsageError: the address is not a tracking server's; StoreError: it does
+    not answer, has no users, or refuses; also from every method."""
 
     def __init__(self, uri: str) -> None:
         if not uri.startswith(("http://", "https://")):
@@ -186,21 +182,14 @@ def generate_password() -> str:
 
 
 def check_name(name: str) -> None:
-    """Whether MLflow can log a user of this name in.
-
-    Raises:
-        UsageError: it cannot.
-    """
+    """Whether MLflow can log a user of this name in. Raises UsageError: it cannot."""
     if not name or not name.isascii() or not name.isprintable() or any(sign in name for sign in ": "):
         raise UsageError(f"user name {name!r}: write ASCII characters, without a colon and spaces")
 
 
 def check_password(password: str) -> None:
-    """Whether MLflow takes a password, and takes it again at the login.
-
-    Raises:
-        UsageError: it does not; the password is not in the message.
-    """
+    """Whether MLflow takes a password, and takes it again at the login; a UsageError, without it, says what it
+    lacks."""
     if len(password) < MIN_PASSWORD:
         raise UsageError(f"the password has fewer than {MIN_PASSWORD} characters: choose a longer one")
     if not password.isascii() or not password.isprintable():

@@ -22,33 +22,22 @@ class Login:
     token: str | None = field(repr=False)
 
 
-def credentials_path() -> Path:
-    """Where MLflow's client looks for a name and a password that the environment does not give."""
-    return Path("~/.mlflow/credentials").expanduser()
-
-
 def find_login() -> Login:
     """The login of this process, as MLflow's client finds it.
 
-    Name and password each come from the environment, or else from the section `[mlflow]` of the credentials
-    file; the token from the environment only. MLflow reads that file with interpolation: `%` is written `%%`.
-
-    Raises:
-        StoreError: the credentials file cannot be read; nothing of what it holds is in the message.
+    Name and password each come from the environment, or else from the section `[mlflow]` of the credentials file, where
+    `%` is written `%%`; the token from the environment only. Raises StoreError, which quotes nothing, where it cannot
+    be read.
     """
     username, password = (os.environ.get(name) or None for name in (_USERNAME, _PASSWORD))
     if not (username and password):
-        in_file = _from_file(credentials_path())
+        in_file = _from_file(Path("~/.mlflow/credentials").expanduser())
         username, password = username or in_file[0], password or in_file[1]
     return Login(username, password, os.environ.get(_TOKEN) or None)
 
 
 def log_in(session: requests.Session) -> None:
-    """Give a session the login, and the certificates, that MLflow's client would use.
-
-    Raises:
-        StoreError: the credentials file cannot be read.
-    """
+    """Give a session the login, and the certificates, that MLflow's client would use."""
     login = find_login()
     if login.username and login.password:
         # as MLflow's client encodes them; requests alone would write Latin-1

@@ -36,11 +36,7 @@ _AT_THE_DOOR = ("password", "pg_hba.conf", "does not exist", "not permitted to l
 
 
 def database_url(uri: str) -> sa.URL:
-    """The URI of SQLite, or of PostgreSQL with the one driver that is supported, psycopg 3.
-
-    Raises:
-        UnusableStoreError: it cannot be parsed.
-    """
+    """The URI of SQLite, or of PostgreSQL with psycopg 3. Raises UnusableStoreError: it cannot be parsed."""
     scheme, _, place = uri.strip().partition(":")
     backend = "sqlite" if scheme.lower().startswith("sqlite") else "postgresql+psycopg"
     try:
@@ -53,11 +49,7 @@ def database_url(uri: str) -> sa.URL:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite database, absolute; `None` for another database.
-
-    Raises:
-        UnusableStoreError: the database is in memory.
-    """
+    """The file of a SQLite database, absolute; `None` for another. Raises UnusableStoreError: it is in memory."""
     if not uri.strip().lower().startswith("sqlite"):
         return None
     name = database_url(uri).database
@@ -69,14 +61,8 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def open_engine(url: sa.URL, doing: str, **options: Any) -> sa.Engine:
-    """An engine that waits for locks and connections no longer than is said above, unless the URI says otherwise.
-
-    Args:
-        doing: what needs it, for the message, such as `reading NAME`.
-
-    Raises:
-        UnusableStoreError: the driver is not installed.
-    """
+    """An engine that waits for locks and connections as long as is said above, unless the URI says otherwise. `doing`
+    is what needs it, such as `reading NAME`. Raises UnusableStoreError: the driver is not installed."""
     is_sqlite = url.get_backend_name() == "sqlite"
     limits: dict[str, Any] = {"timeout": LOCK_TIMEOUT_SECONDS} if is_sqlite else {}
     if not is_sqlite and "connect_timeout" not in url.query:
@@ -111,12 +97,7 @@ def database_errors(
     errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError,),
     refusals: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """A database's errors as ours, in one line; which of ours says whether they may pass by themselves.
-
-    Args:
-        errors: of SQLAlchemy and of drivers.
-        refusals: those of them that are about what was to be written.
-    """
+    """A database's errors as ours, in one line; `refusals` are those that are about what was to be written."""
     try:
         yield
     except errors as error:
@@ -151,10 +132,8 @@ def schema_versions(connection: sa.Connection) -> list[str]:
 
 
 def is_hollow(connection: sa.Connection, tables: Collection[str]) -> bool:
-    """Whether a database has tables of MLflow's and nothing in them but what MLflow puts there by itself.
-
-    With tables missing, its making was cut off; no run can have been in it.
-    """
+    """Whether a database has tables of MLflow's and nothing in them but what MLflow puts there by itself. With tables
+    missing, its making was cut off; no run can have been in it."""
     if "experiments" not in tables:
         return False
     for name in tables:
@@ -199,14 +178,8 @@ TESTED_SCHEMAS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
 
 
 def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[sa.Engine, str]:
-    """An engine that only reads, and the database's name as messages show it, without a password.
-
-    Args:
-        statement_seconds: how long PostgreSQL works on one statement at most; SQLite works in this process.
-
-    Raises:
-        StoreError: the URI cannot be parsed, there is no such file, or its driver is not installed.
-    """
+    """An engine that only reads, and the database's name as messages show it, without a password. PostgreSQL works on
+    one statement for `statement_seconds` at most; SQLite works in this process."""
     path = sqlite_path(uri)
     if path is not None:
         return _open_sqlite(path), str(path)
@@ -214,11 +187,7 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
 
 
 def is_absent(tracking_uri: str) -> bool:
-    """Whether there is no store yet: no SQLite file, a database without any table, or one half made.
-
-    Raises:
-        StoreError: the database cannot be reached.
-    """
+    """Whether there is no store yet: no SQLite file, a database without any table, or one half made."""
     uri = tracking_uri.strip()
     if not is_database(uri):
         return False
@@ -237,12 +206,8 @@ def is_absent(tracking_uri: str) -> bool:
 def check_schema(engine: sa.Engine, name: str) -> tuple[str, ...]:
     """Make sure that a database has the tables and columns that are read, of the types that are expected.
 
-    Returns:
-        A line where its schema is none that massact was tested with, though what is read is as expected.
-
-    Raises:
-        UnusableStoreError: it is not MLflow's, or of an MLflow that keeps runs otherwise.
-        SQLAlchemyError: it cannot be read.
+    Returns a line where its schema is none that massact was tested with. Raises UnusableStoreError: it is not MLflow's,
+    or of an MLflow that keeps runs otherwise.
     """
     missing, misfits, versions = _examined(engine, name)
     if missing:

@@ -18,10 +18,8 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A Ctrl-C or SIGTERM that comes within the block takes effect at its end; a second one at once.
-
-    Outside the main thread, which alone gets signals, it does nothing.
-    """
+    """A Ctrl-C or SIGTERM that comes within the block takes effect at its end; a second one at once. Outside the main
+    thread, which alone gets signals, it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -116,11 +114,7 @@ class Patience:
     """Tries again what failed because the store was down. Before `begin` everything is tried once."""
 
     def __init__(self, seconds: float, *, say: Callable[[str], None] = lambda _line: None) -> None:
-        """
-        Args:
-            seconds: how long one outage may last.
-            say: told in one line when the store does not answer, and when it does again.
-        """
+        """One outage may last `seconds`; `say` is told when the store does not answer, and when it does again."""
         self.seconds = seconds
         self._say = say
         self._waiting = f"waiting up to {seconds:g} s for the tracking store to come back"

@@ -60,11 +60,8 @@ class Sharing:
     """What this sweep has taken under one phase's run, and what others have."""
 
     def __init__(self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]) -> None:
-        """
-        Args:
-            run: of the phase, which must be open.
-        """
-        self._tracker, self._run = tracker, run
+        """`run`: of the phase, which must be open."""
+        self._tracker, self._run, self.run_id = tracker, run, run.run_id
         self._patience, self._say = patience, say
         self._since = int(time.time() * 1000)
         self._held: dict[str, None] = {}
@@ -98,10 +95,8 @@ class Sharing:
         """The first keys that no other sweep has, `n` at most; no other takes them from now on.
 
         Some more are taken with them where they would soon be asked for. None is taken after another sweep has ended,
-        until the store was read again (`renew`).
-
-        Args:
-            is_known: the caller has just read that the store has none of these.
+        until the store was read again (`renew`), unless the caller has just read that it has none of these
+        (`is_known`).
         """
         keys = list(keys)
         if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._read():
@@ -156,11 +151,6 @@ class Sharing:
         """Whether another sweep had a cell and came to an end with it, so that what the store lacks failed there."""
         return _short(key) in self._ended_elsewhere
 
-    @property
-    def run_id(self) -> str:
-        """Of the phase's run."""
-        return self._run.run_id
-
     def close(self) -> None:
         """Give no sign of life any more."""
         self._stop.set()
@@ -189,11 +179,8 @@ class Sharing:
         self._took_at = now
 
     def _without_contested(self, keys: Sequence[str]) -> list[str]:
-        """What is left where another took some of the keys in the same moment: the lower run id keeps them.
-
-        The other may have looked before this one wrote. So this one keeps them only where it sees that the other
-        lets go.
-        """
+        """What is left where another took some of the keys in the same moment: the lower run id keeps them. The other
+        may have looked before this one wrote: they are kept only where it is seen to let go."""
         for attempt in range(_YIELDS):
             rivals = [other for other in self._alive() if other.keys & set(map(_short, keys))]
             if not rivals:
@@ -239,22 +226,19 @@ class Sharing:
 
     def _keep(self) -> None:
         with self._writing:
-            self._keep_alone()
-
-    def _keep_alone(self) -> None:
-        with self._lock:
-            held, ended = list(self._held), list(self._ended)[-_PER_TAG:]
-        chunks = [held[i : i + _PER_TAG] for i in range(0, len(held), _PER_TAG)][-_N_TAGS:]
-        tags = {name: "".join(chunk) for name, chunk in zip(KEY_TAGS, chunks, strict=False)}
-        tags |= {name: "" for name in self._written if name not in tags}
-        tags |= {ENDED_TAG: "".join(ended)} if ended else {}
-        sign = {"since": self._since, "sign": int(time.time() * 1000), "cells": len(held)}
-        changed = {name: text for name, text in tags.items() if self._written.get(name) != text}
-        self._tracker.set_tags(self._run, {**changed, Tag.SWEEP.value: json.dumps(sign)})
-        self._written |= changed
-        self._wrote_at = _now()
-        if not self._thread.is_alive() and not self._stop.is_set():
-            self._thread.start()
+            with self._lock:
+                held, ended = list(self._held), list(self._ended)[-_PER_TAG:]
+            chunks = [held[i : i + _PER_TAG] for i in range(0, len(held), _PER_TAG)][-_N_TAGS:]
+            tags = {name: "".join(chunk) for name, chunk in zip(KEY_TAGS, chunks, strict=False)}
+            tags |= {name: "" for name in self._written if name not in tags}
+            tags |= {ENDED_TAG: "".join(ended)} if ended else {}
+            sign = {"since": self._since, "sign": int(time.time() * 1000), "cells": len(held)}
+            changed = {name: text for name, text in tags.items() if self._written.get(name) != text}
+            self._tracker.set_tags(self._run, {**changed, Tag.SWEEP.value: json.dumps(sign)})
+            self._written |= changed
+            self._wrote_at = _now()
+            if not self._thread.is_alive() and not self._stop.is_set():
+                self._thread.start()
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):

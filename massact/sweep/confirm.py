@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from massact.domain import Cell, QuestionSet, Setting
-from massact.errors import MassactError, NothingToConfirmError
+from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key, differences
+from massact.plugins import own_digest
 from massact.query.questions.best import BestRow, ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, MlflowTag, Tag, is_scored
+from massact.store.schema import EvaluationRow, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, keep_outcome, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
 from massact.sweep.planner import check_experiment, load_answers, make_setting
 from massact.sweep.reuse import is_compared
@@ -73,12 +74,8 @@ class ConfirmPlan:
 
 
 def plan_confirm(session: Session) -> ConfirmPlan:
-    """Every winner and every label tied with it, at the experiment's floor and in its setting.
-
-    Raises:
-        NothingToConfirmError: there is none; says why and what to do.
-        MissingPrerequisiteError: in a dry run, only the weights of a model tell what it is.
-    """
+    """Every winner and every label tied with it, at the experiment's floor and in its setting; else
+    NothingToConfirmError."""
     if is_absent(session.stores.tracking_uri):
         raise NothingToConfirmError(f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}")
     floor = session.experiment.coherence_floor
@@ -180,11 +177,8 @@ PHASE = "confirm"
 def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     """Evaluate every winner and every label tied with it on the questions kept for that, as far as that was not done.
 
-    Where all of it was done, nothing is evaluated, and without a `parent` no run is made.
-
-    Raises:
-        NothingToConfirmError: no questions are kept for confirming, or no winner can be confirmed; nothing was written.
-        Interrupted: somebody asked to stop; the cells in hand were finished.
+    Where all of it was done, nothing is evaluated, and without a `parent` no run is made. Raises NothingToConfirmError:
+    no questions are kept for confirming, or no winner can be confirmed; nothing was written.
     """
     for trait in session.experiment.traits:
         session.datasets.confirming(trait)
@@ -196,7 +190,7 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     tally = Tally(wanted=plan.n_cells - plan.n_todo, finished_before=plan.n_cells - plan.n_todo)
     # the run that `mlflow run` made for this command is to say what it is, also where there is nothing to do
     if not plan.n_todo and parent is None and not os.environ.get(PROJECT_RUN):
-        session.show(_outcome(session)[0])
+        session.show(_outcome(session)[1])
         session.say(f"{PHASE}: {tally}; everything was confirmed already")
         return tally
     params = {"confirm_share": f"{session.experiment.confirm_share:g}"}
@@ -205,26 +199,15 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
             if cells := _read_cells(session, plan.todo(subject), tally):
                 tally.add(Driver(session, run, _source(session, subject, cells)).run())
         session.stores.settle()
-        _log(session, run)
+        keep_outcome(session, run, PHASE, *_outcome(session))
     session.say(f"{PHASE}: {tally}")
     return tally
 
 
-def _outcome(session: Session) -> tuple[str, dict[str, str]]:
-    """What was confirmed so far: in tables, and in a few words each for tags."""
+def _outcome(session: Session) -> tuple[dict[str, str], str]:
+    """What was confirmed so far: in a few words each for tags, and in tables."""
     answers = load_answers(session, with_scores=True, with_confirmations=True)
-    return confirm_markdown(session.experiment, answers), confirm_verdicts(session.experiment, answers)
-
-
-def _log(session: Session, run: OpenRun) -> None:
-    text, verdicts = _outcome(session)
-    tracker = session.stores.tracker
-    tracker.set_tag(run, MlflowTag.NOTE, text)
-    for name, verdict in verdicts.items():
-        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
-    with tracker.artifacts(run) as folder:
-        (folder / f"{PHASE}.md").write_text(text + "\n", encoding="utf-8")
-    session.show(text)
+    return confirm_verdicts(session.experiment, answers), confirm_markdown(session.experiment, answers)
 
 
 def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[str, tuple[Chosen, PlannedCell]]:
@@ -232,11 +215,18 @@ def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[
     cells = {}
     for one in todo:
         try:
+            _check_code(one.cell)
             cells[one.key] = (one, stored_plan(session, one.cell, one.source))
         except MassactError as error:
             tally.add(Tally(wanted=1, failed=1))
             session.say(f"failed: the vector of run {one.source.run_id}: {error}")
     return cells
+
+
+def _check_code(cell: Cell) -> None:
+    """See that the experiment's own operator is the one that a cell was evaluated with."""
+    if cell.steering and cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
+        raise UsageError(f"the file of the operator {cell.steering.recipe.operator} was changed since")
 
 
 def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Chosen, PlannedCell]]) -> CellSource:

@@ -5,6 +5,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 
 from massact.config import Experiment, ModelConfig, Prices, TraitConfig
@@ -14,7 +15,7 @@ from massact.errors import JudgeError, NothingToConfirmError
 from massact.evaluation import Progress, silent
 from massact.judges import Usage
 from massact.judges.caching import CachingJudge
-from massact.store.schema import JudgeMetric, Tag, WorkerMetric
+from massact.store.schema import JudgeMetric, MlflowTag, Tag, WorkerMetric
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import Workload
@@ -44,11 +45,8 @@ class Session:
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
     ) -> None:
-        """
-        Args:
-            say: takes a line about the work (the command line writes it to stderr).
-            show: takes a result's text (the command line writes it to stdout).
-        """
+        """`say` takes a line about the work, `show` a result's text; the command line writes them to stderr and
+        stdout."""
         self.experiment, self.workload = experiment, workload or Workload()
         self.progress, self.say, self.show = progress, say, show
         self.interruption = Interruption(say)
@@ -76,22 +74,13 @@ class Datasets:
         return self._read[trait.name]
 
     def questions(self, trait: TraitConfig, subset: int | None = None) -> QuestionSet:
-        """The questions that are asked, and that winners are chosen by.
-
-        Raises:
-            DataError: there are fewer than the subset, or the split leaves a part without any.
-        """
+        """The questions that are asked, and that winners are chosen by."""
         return self.of(trait).question_set(
             self._experiment.subset if subset is None else subset, confirm_share=self._experiment.confirm_share
         )
 
     def confirming(self, trait: TraitConfig) -> QuestionSet:
-        """The questions that winners are confirmed on.
-
-        Raises:
-            NothingToConfirmError: the experiment file keeps none for that.
-            DataError: the split leaves a part without questions.
-        """
+        """The questions that winners are confirmed on; NothingToConfirmError where the experiment file keeps none."""
         share = self._experiment.confirm_share
         if share is None:
             raise NothingToConfirmError(
@@ -174,11 +163,8 @@ class Interruption:
 
 
 def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> CachingJudge:
-    """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used, or leaves most canaries unscored and is not forced to go on.
-    """
+    """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries. Raises
+    JudgeError where it leaves most unscored and is not forced to go on."""
     config, judge = session.experiment.judge, session.judges.of(trait, model)
     judge.prepare()
     session.judges.tell_note(judge)
@@ -220,11 +206,8 @@ def open_phase(
     *,
     say: bool = True,
 ) -> Iterator[OpenRun]:
-    """The run of an entry point; what judges were asked and workers did is kept on it, also after an interruption.
-
-    Args:
-        say: also tell what they did.
-    """
+    """The run of an entry point; what judges and workers did is kept on it and, with `say`, told, also when
+    interrupted."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.judges.usage
         reports = {one.number: one for one in session.models.executor.reports}
@@ -242,6 +225,21 @@ def open_phase(
             raise
         for log in logs:
             log()
+
+
+def keep_outcome(
+    session: Session, run: OpenRun, name: str, verdicts: Mapping[str, str], text: str, files: Mapping[str, bytes] = {}
+) -> None:
+    """Show what a phase came to, and keep it on its run: as its note, as NAME.md, and its verdicts as tags."""
+    tracker = session.stores.tracker
+    tracker.set_tag(run, MlflowTag.NOTE, text)
+    for verdict, said in verdicts.items():
+        tracker.set_tag(run, f"{Tag.VERDICT}.{verdict}", said)
+    with tracker.artifacts(run) as folder:
+        for path, content in {f"{name}.md": f"{text}\n".encode(), **files}.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(content)
+    session.show(text)
 
 
 def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:
@@ -288,15 +286,9 @@ def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerRepo
 def _since(before: WorkerReport | None, after: WorkerReport) -> WorkerReport:
     if before is None:
         return after
-    return WorkerReport(
-        after.number,
-        after.node,
-        after.cells - before.cells,
-        after.tokens - before.tokens,
-        after.busy_seconds - before.busy_seconds,
-        after.present_seconds - before.present_seconds,
-        after.is_lost and not before.is_lost,
-    )
+    figures = ("cells", "tokens", "busy_seconds", "present_seconds")
+    since = {name: getattr(after, name) - getattr(before, name) for name in figures}
+    return replace(after, is_lost=after.is_lost and not before.is_lost, **since)
 
 
 def _steps(one: WorkerReport) -> list[Step]:

@@ -9,17 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
-from massact.evaluation import (
-    Evaluation,
-    FailedCell,
-    Part,
-    PlannedCell,
-    Screening,
-    StoppedCell,
-    first_asked,
-    joined,
-    stop_reason,
-)
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Screening, first_asked, joined, stop_reason
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.read.base import Stored
@@ -30,8 +20,8 @@ from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
-from massact.sweep.reuse import Alikeness, Same, alike_lines, known_results, read_sources
-from massact.sweep.stored import Subject, checked_baseline, is_short, judged_again, put_again
+from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
+from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, put_again
 
 _JUDGED_AT_ONCE = 16
 """Stored results that no other sweep begins from then on."""
@@ -128,6 +118,7 @@ class Driver:
     def __init__(self, session: Session, parent: OpenRun, source: CellSource) -> None:
         self._session, self._parent, self._source = session, parent, source
         self._model = source.subject.model
+        self._work = (session, parent, source.subject)
         experiment = session.experiment
         self._place = source.place or Place(
             experiment.name,
@@ -150,7 +141,6 @@ class Driver:
 
         Raises:
             Interrupted: somebody asked to stop; the cells in hand were finished.
-            JudgeError: the judge as a whole cannot be used.
             MissingPrerequisiteError: the baseline could not be evaluated or scored.
         """
         self._came = set()
@@ -170,11 +160,7 @@ class Driver:
         return tally
 
     def baseline_row(self) -> EvaluationRow:
-        """The baseline's row; it is evaluated where the store has none.
-
-        Raises:
-            MissingPrerequisiteError: it could not be evaluated.
-        """
+        """The baseline's row, evaluated where the store has none; MissingPrerequisiteError where it could not be."""
         if self._known_baseline() is None:
             self._load_model()
             self._sweep([], Tally(), None)
@@ -198,10 +184,6 @@ class Driver:
     @property
     def _sharing(self) -> Sharing:
         return self._session.stores.sharing(self._parent)
-
-    @property
-    def _work(self) -> tuple[Session, OpenRun, Subject]:
-        return (self._session, self._parent, self._source.subject)
 
     def _load_model(self) -> bool:
         """Load the model where cells are evaluated. Returns whether it is another than its files tell."""
@@ -302,13 +284,9 @@ class Driver:
                         self._put(result, baseline, tally)
         self._stop_if_asked(tally)
 
-    def _screened(
-        self, cells: Sequence[PlannedCell], screening: Screening
-    ) -> Iterator[Evaluation | FailedCell | StoppedCell]:
+    def _screened(self, cells: Sequence[PlannedCell], screening: Screening) -> Iterator[Evaluation | FailedCell]:
         """The results of cells that are asked some questions first, and the others only where they are not hopeless.
-
-        What was asked first of a cell is lost where an interruption comes before its other questions.
-        """
+        What was asked first of a cell is lost where an interruption comes before its other questions."""
         whole = Part(self._source.questions)
         first = first_asked(whole.questions, screening.n_first)
         rest = [number for number in range(len(whole.questions)) if number not in first]
@@ -318,7 +296,7 @@ class Driver:
                 if isinstance(result, FailedCell):
                     yield result
                 elif reason := stop_reason(result.responses, len(whole.questions), screening):
-                    yield StoppedCell(result, reason)
+                    yield replace(result, given_up=reason)
                 else:
                     kept[cell_key(result.planned.cell)] = result
         if not kept or self._session.interruption.is_requested:
@@ -332,10 +310,8 @@ class Driver:
 
     @contextmanager
     def _results(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Iterator[Evaluation | FailedCell]]:
-        """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
-
-        Cells that another sweep has taken have no result here.
-        """
+        """The results of cells, one by one as they are judged; an interruption lets those in hand be finished. Cells
+        that another sweep has taken have no result here."""
         session, interruption = self._session, self._session.interruption
         work = Work(
             session.models.use(self._model, self._model.instruct),
@@ -392,11 +368,7 @@ class Driver:
         return None
 
     def _baseline_of_another(self) -> Baseline:
-        """The baseline that another sweep has in hand, waited for.
-
-        Raises:
-            MissingPrerequisiteError: that sweep ended without it.
-        """
+        """The baseline that another sweep has in hand, waited for."""
         if (baseline := self._known_baseline()) is None:
             raise MissingPrerequisiteError(
                 f"the baseline of {self._model.name} was another sweep's, which ended without it: "
@@ -410,38 +382,33 @@ class Driver:
         self._keep(result, None, keep_responses=True)
         return checked_baseline(self._session, self._model.name, result)
 
-    def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
-        key, keeps = cell_key(_planned(result).cell), True
+    def _put(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
+        key, keeps = cell_key(result.planned.cell), True
         self._came.add(key)
-        if isinstance(result, Evaluation):
+        if isinstance(result, FailedCell):
+            self._sharing.release(key)
+            tally.failed += 1
+            self._failed[key] = result.error
+            self._session.say(f"failed: {result.error}")
+        elif result.given_up:
+            self._sharing.release(key)
+            tally.stopped += 1
+        else:
             tally.evaluated += 1
             tally.short += is_short(self._session, result)
             tally.unscored += result.summary.n_unscored
             keeps = self._source.keeps_responses(result, baseline)
-        else:
-            self._sharing.release(key)
-            tally.stopped += isinstance(result, StoppedCell)
-        if isinstance(result, FailedCell):
-            tally.failed += 1
-            self._failed[key] = result.error
-            self._session.say(f"failed: {result.error}")
         self._keep(result, baseline, keep_responses=keeps)
 
-    def _keep(
-        self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline | None, *, keep_responses: bool
-    ) -> None:
+    def _keep(self, result: Evaluation | FailedCell, baseline: Baseline | None, *, keep_responses: bool) -> None:
         maker = RunMaker(
             place=self._place,
             parent=self._parent,
             baseline=baseline,
             keep_responses=keep_responses,
-            confirms=self._source.confirms.get(cell_key(_planned(result).cell)),
+            confirms=self._source.confirms.get(cell_key(result.planned.cell)),
         )
         self._session.models.executor.keep(result, maker, home=self._parent)
-
-
-def _planned(result: Evaluation | FailedCell | StoppedCell) -> PlannedCell:
-    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
 
 
 class Evaluator:
@@ -473,10 +440,6 @@ class Evaluator:
         self.baseline_row = self._driver.baseline_row
 
     @property
-    def n_layers(self) -> int:
-        return self.planner.n_layers
-
-    @property
     def allowed(self) -> tuple[float, float]:
         """Least and greatest |coefficient| that may be tried of the model."""
         return self.subject.model.coefficient_range or (0.0, math.inf)
@@ -493,10 +456,7 @@ class Evaluator:
         return tally
 
     def _stored_baseline(self) -> Stored[EvaluationRow] | None:
-        key = cell_key(self.planner.baseline().cell)
-        with self._session.stores.read() as store:
-            baselines = store.baselines(self._session.experiment.name)
-        return next((one for one in baselines if one.row.key == key), None)
+        return find_baseline(self._session, cell_key(self.planner.baseline().cell))
 
     def _plan(self) -> Plan:
         session = self._session
@@ -504,14 +464,7 @@ class Evaluator:
         with session.stores.read() as store:
             points = store.points(session.experiment.name)
         baseline = self._stored_baseline()
-        known = known_results(
-            points,
-            session.workload.alike,
-            model=self.subject.model.name,
-            trait=self.subject.trait.name,
-            least_scored=session.experiment.least_scored,
-            baseline=baseline.row if baseline else None,
-        )
+        known = self._reuse.known(points, self.subject, baseline.row if baseline else None)
         cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
         same = self._reuse.of(cells, known)
         runs = zip(points.keys, points.run_ids, strict=True)

@@ -48,12 +48,7 @@ class Models:
         """Runs cells; nothing is started before cells are to be run."""
 
     def _open_executor(self) -> Executor:
-        """Who evaluates cells.
-
-        Raises:
-            UsageError: what it needs is not installed.
-            PluginError: there is none of that name, or the package that adds it is broken.
-        """
+        """Who evaluates cells."""
         stores, workload = self._stores, self._workload
         context = CommandContext(
             tracking_uri=stores.tracking_uri,
@@ -132,11 +127,7 @@ class Models:
         return self._described[names]
 
     def tell_way(self, config: ModelConfig) -> None:
-        """Say what there is to know of how a model is steered, without loading it.
-
-        Raises:
-            ModelError: it cannot be steered.
-        """
+        """Say what there is to know of how a model is steered, without loading it."""
         use = self.use(config, config.instruct)
         self._say_notes(config.name, read_notes(use.reference, use.revision, options=use.options))
 
@@ -147,12 +138,7 @@ class Models:
                 self._say(line)
 
     def note_former_results(self, name: str, revision: str) -> None:
-        """Say, once, where the store has results from when less of a local folder identified its model.
-
-        Args:
-            name: the model's in the experiment file, or the judge's.
-            revision: that of the model, or of the judge's.
-        """
+        """Say, once, where the store has results of a model or judge from when less of a local folder identified it."""
         former, uri = former_revision(revision), self._stores.tracking_uri
         if former == revision or revision in self._warned_of or not uri or is_absent(uri):
             return
@@ -183,12 +169,7 @@ class Judges:
         say: Say,
         folder: Path = Path(DEFAULT_SPOOL).parent,
     ) -> None:
-        """
-        Args:
-            models: those that are steered, for the judge `self`.
-            dataset: reads a trait's dataset.
-            folder: where the judge cache lies unless the file names another place.
-        """
+        """`models` are for the judge `self`; the judge cache lies in `folder` unless the file names another place."""
         self._experiment, self._models, self._dataset = experiment, models, dataset
         self._folder, self._say = folder, say
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
@@ -201,16 +182,8 @@ class Judges:
     def of(
         self, trait: TraitConfig, model: ModelConfig | None = None, *, config: JudgeConfig | None = None
     ) -> CachingJudge:
-        """A judge for a trait, asked about equal text once.
-
-        Args:
-            model: whose responses are judged; only the judge `self` differs by it, and needs it where the
-                experiment has several.
-            config: `None`: the experiment's.
-
-        Raises:
-            UsageError: it cannot be used.
-        """
+        """A judge for a trait, asked about equal text once; without a `config` the experiment's. Whose responses are
+        judged, the `model`, matters to the judge `self` alone."""
         judge = self._opened(config or self._experiment.judge, trait, model)
         if config is None:
             self._models.note_former_results(judge.identity.id, judge.identity.model)
@@ -232,7 +205,10 @@ class Judges:
                 resolve=self._experiment.resolve,
             )
             if any(part.kind == "likelihood" for part in config.parts):
-                self._check_scope(trait, dataset)
+                from massact.judges.likelihood import check_scope
+
+                models = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
+                check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
             judge = self._placed(open_judge(config, subject), config, subject, model)
             self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
         return self._open[wanted]
@@ -260,11 +236,7 @@ class Judges:
         return sum((judge.usage for judge in self._open.values()), Usage())
 
     def failures(self, config: JudgeConfig, judge: CachingJudge) -> str:
-        """Which canaries a judge fails, empty where none: asked once for each judge, and remembered in the cache.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used.
-        """
+        """Which canaries a judge fails, empty where none: asked once for each judge, and remembered in the cache."""
         digest, cache = _check_digest(judge), self._cache(config)
         known = self._failures.get(digest)
         if known is None and cache is not None:
@@ -275,11 +247,7 @@ class Judges:
         return known
 
     def check(self, config: JudgeConfig, judge: CachingJudge, *, repeats: int) -> tuple[list[CanaryResult], str]:
-        """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used.
-        """
+        """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered."""
         is_toy_text = all(is_toy(one.instruct.reference) for one in self._experiment.models)
         results = run_canaries(judge.inner, canaries_for(config, is_toy_text), repeats=repeats)
         failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
@@ -314,12 +282,6 @@ class Judges:
         self._told.add(failures)
         return is_new
 
-    def _check_scope(self, trait: TraitConfig, dataset: TraitDataset) -> None:
-        from massact.judges.likelihood import check_scope
-
-        models = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
-        check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
-
     def _model(self, model: ModelConfig | None) -> ModelConfig:
         if model is None and len(self._experiment.models) > 1:
             raise ConfigError("the judge self is the steered model: name the model whose responses it is to judge")
@@ -346,11 +308,8 @@ def _check_digest(judge: CachingJudge) -> str:
 
 
 def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
-    """The canaries in the language that a judge reads, with bounds that its kind can keep.
-
-    Args:
-        is_toy_text: whether the models that are steered are embedded ones.
-    """
+    """The canaries in the language that a judge reads (the toys' where it reads those alone), with bounds it can
+    keep."""
     coherence = config.parts[-1]
     reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
     canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)
@@ -362,11 +321,7 @@ def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]
 
 def contrasts(dataset: TraitDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The texts that a classifier is fitted on: the contrastive prompts that stand on one side alone, and labelled
-    responses where the trait's folder has any in `responses`.
-
-    Raises:
-        DataError: a file of them is missing or malformed.
-    """
+    responses where the trait's folder has any in `responses`."""
     sides = [list(dataset.positive), list(dataset.negative)]
     folder = dataset.folder / "responses"
     if folder.is_dir():

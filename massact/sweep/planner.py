@@ -15,6 +15,7 @@ from massact.domain import (
     Cell,
     Coefficients,
     Direction,
+    Gate,
     Generation,
     Geometry,
     QuestionSet,
@@ -27,6 +28,7 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
+from massact.plugins import own_digest
 from massact.query import Answers
 from massact.query.load import read_answers
 from massact.query.questions.gaps import GapsAnswer, ask_gaps
@@ -34,6 +36,7 @@ from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors, unit_strength
 from massact.vectors.massive_dims import check_cleaning
 from massact.vectors.methods import cosine, massive_energy, vector_digest
+from massact.vectors.steering import depth_weights, midpoint, subspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +67,15 @@ class Planner:
     def __init__(
         self, session: Session, config: ModelConfig, trait: TraitConfig, overrides: Overrides = NO_OVERRIDES
     ) -> None:
-        """
-        Raises:
-            MissingPrerequisiteError: nothing was extracted, so that no cell has a vector.
-        """
+        """Raises MissingPrerequisiteError: nothing was extracted, so that no cell has a vector."""
         self._session, self._config, self._trait = session, config, trait
         self.direction: Direction = overrides.direction or trait.direction
         self.questions = session.datasets.questions(trait, overrides.subset)
-        self.generation = with_length(session.experiment.generation, overrides.max_new_tokens)
-        self._vectors = StoredVectors(session, config, trait)
-
-    @property
-    def vectors(self) -> StoredVectors:
-        """The vectors of the model and trait."""
-        return self._vectors
+        self.generation = session.experiment.generation
+        if overrides.max_new_tokens is not None:
+            self.generation = replace(self.generation, max_new_tokens=overrides.max_new_tokens)
+        self.vectors = StoredVectors(session, config, trait)
+        self.massive_dims = tuple(self.vectors.calibration.uniform_dims)
 
     @property
     def description(self) -> Description:
@@ -88,11 +86,6 @@ class Planner:
     def n_layers(self) -> int:
         return self.description.shape.n_layers
 
-    @property
-    def massive_dims(self) -> tuple[int, ...]:
-        """The uniform list of the model's calibration."""
-        return tuple(self._vectors.calibration.uniform_dims)
-
     def baseline(self) -> PlannedCell:
         """The cell without steering."""
         return PlannedCell(Cell(self._setting(), None), None)
@@ -101,9 +94,8 @@ class Planner:
         """The wanted cells by key, each once; those that steer alike are next to each other.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at a position.
             DataError: the vectors are of another model.
-            UsageError: a label asks for more massive dims than there are.
+            UsageError: a layer or a label asks for more than there is.
         """
         requests, setting = list(requests), self._setting()
         for recipe in {request.recipe for request in requests}:
@@ -115,7 +107,7 @@ class Planner:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
     def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
-        vectors = self._vectors.of(request.position, request.recipe)
+        vectors = self.vectors.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
             raise DataError(
@@ -123,7 +115,7 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
-        n_layers = request.recipe.n_layers
+        recipe, n_layers = request.recipe, request.recipe.n_layers
         if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
             raise UsageError(
                 f"{format_label(request.recipe)} steers {n_layers} layers from the one that is named on, and there are "
@@ -137,24 +129,73 @@ class Planner:
                 f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
                 "with --layers, or in the grid"
             )
-        uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
-        calibration = self._vectors.calibration
+        uncleaned = self.vectors.of(request.position, request.recipe.uncleaned)
+        calibration = self.vectors.calibration
+        gate = self._gate(recipe.gate) if recipe.gate else None
+        rows = {layer: self._rows(request, vectors, layer, gate) for layer in request.layers}
+        weights = {layer: self._weights(recipe, vectors, layer) for layer in request.layers}
         for layer, coefficient in self._spots(request, vectors):
-            vector = vectors[layer] if n_layers == 1 else vectors[layer : layer + n_layers]
             steering = Steering(
-                vector_digest=vector_digest(vector),
+                vector_digest=vector_digest(rows[layer]),
                 position=request.position,
-                recipe=request.recipe,
+                recipe=recipe,
                 layer=layer,
                 coefficient=coefficient,
                 direction=self.direction,
+                operator_source=own_digest("operators", request.recipe.operator),
+                weights=weights[layer],
+                condition=gate and gate[0],
             )
             yield PlannedCell(
                 Cell(setting, steering),
-                vector,
-                self._geometry(request.recipe, (vectors[layer], uncleaned[layer]), layer, coefficient),
-                n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
+                rows[layer],
+                self._geometry(recipe, (vectors[layer], uncleaned[layer]), layer, coefficient),
+                n_dims_cleaned=len(calibration.dims(recipe.cleaning, layer)),
             )
+
+    def _weights(self, recipe: Recipe, vectors: torch.Tensor, layer: int) -> tuple[float, ...]:
+        band = range(layer, layer + recipe.n_layers)
+        units = [unit_strength(vectors[one], self.vectors.calibration, one) for one in band]
+        if recipe.depth == "relative" and not min(units) > 0:
+            raise UsageError(f"{format_label(recipe)}, layer {layer}: a vector lies in massive dims alone")
+        return depth_weights(recipe, units)
+
+    def _rows(
+        self, request: GridRequest, vectors: torch.Tensor, layer: int, gate: tuple[Gate, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """All that cells of a layer steer by; see `massact.vectors.steering`."""
+        recipe, band = request.recipe, range(layer, layer + request.recipe.n_layers)
+        rows = vectors[layer : layer + recipe.n_layers]
+        if recipe.operator == "replace":
+            activations, calibration = self.vectors.activations(request.position), self.vectors.calibration
+            of_layer = (
+                (vectors[one], activations.sides(one), calibration.dims(recipe.cleaning, one), recipe.n_directions)
+                for one in band
+            )
+            rows = torch.cat([subspace(*each) for each in of_layer])
+        if gate is not None:
+            rows = torch.cat([rows, gate[1][None]])
+        return rows[0] if len(rows) == 1 else rows
+
+    def _gate(self, name: str) -> tuple[Gate, torch.Tensor]:
+        """A gate that the experiment file declares, and its condition vector `[d_model]`.
+
+        Raises:
+            UsageError: there is none of that name, or no such layer.
+        """
+        experiment = self._session.experiment
+        config = next((one for one in experiment.gates if one.name == name), None)
+        if config is None or config.layer >= self.n_layers:
+            told = "no such gate" if config is None else f"the model has layers 0 to {self.n_layers - 1}"
+            raise UsageError(f"+if_{name}: {told}: see the key 'gates' of {experiment.file}")
+        vectors, recipe = self.vectors, parse_label(config.label)
+        if config.trait not in (None, self._trait.name):
+            vectors = StoredVectors(self._session, self._config, experiment.trait(str(config.trait)))
+        condition, threshold = vectors.of(config.position, recipe)[config.layer], config.threshold
+        if threshold is None:
+            sides = vectors.activations(config.position).sides(config.layer)
+            threshold = midpoint(condition, sides, config.measure)
+        return Gate(config.layer, config.position, threshold, config.measure, config.opens), condition
 
     def _spots(self, request: GridRequest, vectors: torch.Tensor) -> Iterator[tuple[int, float]]:
         """Every layer with every coefficient of its vector."""
@@ -165,7 +206,7 @@ class Planner:
                 "it has no relative strength: write coefficients as they are"
             )
         for layer in request.layers:
-            unit = unit_strength(vectors[layer], self._vectors.calibration, layer)
+            unit = unit_strength(vectors[layer], self.vectors.calibration, layer)
             if is_relative and not unit > 0:
                 raise UsageError(
                     f"{format_label(request.recipe)} at {request.position}, layer {layer}: the vector lies in massive "
@@ -177,7 +218,7 @@ class Planner:
         self, recipe: Recipe, pair: tuple[torch.Tensor, torch.Tensor], layer: int, coefficient: float
     ) -> Geometry:
         """Where a layer's vector lies; `pair`: as it is, and uncleaned."""
-        (vector, uncleaned), calibration = pair, self._vectors.calibration
+        (vector, uncleaned), calibration = pair, self.vectors.calibration
         is_length = recipe.operator not in OWN_UNITS
         return Geometry(
             massive_energy=massive_energy(vector, calibration.uniform_dims),
@@ -189,11 +230,7 @@ class Planner:
 def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
-    """What cells of a model and trait share that are evaluated on some questions.
-
-    Raises:
-        UsageError: the thoughts of a model may take all tokens of its responses.
-    """
+    """What cells of a model and trait share that are evaluated on some questions."""
     description = session.models.description(config, config.instruct)
     budget = description.chat.budget
     if budget is not None and budget >= generation.max_new_tokens:
@@ -214,11 +251,6 @@ def make_setting(
     )
 
 
-def with_length(generation: Generation, max_new_tokens: int | None) -> Generation:
-    """With another length of the responses, where one is given."""
-    return generation if max_new_tokens is None else replace(generation, max_new_tokens=max_new_tokens)
-
-
 def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
     steering = planned.cell.steering
     return (steering.layer, steering.vector_digest, steering.coefficient) if steering else (-1, "", 0.0)
@@ -227,12 +259,8 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 def load_answers(
     session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
 ) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all.
-
-    Args:
-        with_scores: also by question, for intervals and tests.
-        with_confirmations: also what was evaluated once more on other questions.
-    """
+    """What the store holds, with the declared matrix of one phase or of all; with scores by question, and
+    confirmations."""
     experiment = session.experiment
     with session.stores.read() as store:
         answers = read_answers(store, experiment, phase)
@@ -266,25 +294,15 @@ MOST_CELLS = 10_000_000
 
 
 def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:
-    """Check datasets, calibration prompts, and that every grid's layers exist.
-
-    Args:
-        session: whose experiment is checked.
-        judges: also that the judge can be used, for steps that go on to evaluate.
-
-    Returns:
-        Each model's shape, by name.
-
-    Raises:
-        UsageError: something is wrong; nothing was written.
-    """
+    """Check datasets, calibration prompts, and that every grid's layers exist. Returns each model's shape, by name.
+    `judges`: also that the judge can be used, for steps that go on to evaluate."""
     experiment = session.experiment
     for trait in experiment.traits:
         session.datasets.questions(trait)
         if experiment.confirm_share is not None:
             session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
-            check_pairs(session.datasets.of(trait))
+            check_pairs(session.datasets.of(trait), "extraction.vetting.filter is paired")
         for model in experiment.models if judges else ():
             session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))
@@ -322,11 +340,7 @@ def _check_model(experiment: Experiment, model: ModelConfig) -> ModelShape:
 
 
 def check_cells(n_cells: int, where: str) -> None:
-    """Refuse what nobody can mean to evaluate.
-
-    Raises:
-        UsageError: there are more cells than `MOST_CELLS`.
-    """
+    """Refuse what nobody can mean to evaluate. Raises UsageError: there are more cells than `MOST_CELLS`."""
     if n_cells > MOST_CELLS:
         raise UsageError(
             f"{where}: {n_cells:,} cells (labels x positions x traits x layers x coefficients); {MOST_CELLS:,} are the "
@@ -335,11 +349,7 @@ def check_cells(n_cells: int, where: str) -> None:
 
 
 def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
-    """Refuse responses that leave a model no room for a prompt.
-
-    Raises:
-        UsageError: so many tokens are as many as the model was made to read, or more.
-    """
+    """Refuse responses of as many tokens as a model was made to read, or more: they leave no room for a prompt."""
     if shape.max_positions is not None and n_tokens >= shape.max_positions:
         raise UsageError(
             f"{where}: {n_tokens} tokens leave no room for a prompt: the model reads {shape.max_positions} tokens at "
@@ -348,11 +358,7 @@ def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
 
 
 def check_dims(experiment: Experiment, model: ModelConfig, n_uniform: int) -> None:
-    """Refuse declared labels that clean more dims than the model's uniform list has.
-
-    Raises:
-        ConfigError: a phase declares such a label; with what to write instead.
-    """
+    """Refuse declared labels that clean more dims than the model's uniform list has; says what to write instead."""
     for phase in experiment.phases:
         for label in phase.labels if model.name in phase.models else ():
             try:

@@ -22,7 +22,7 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.reuse import Same, is_compared
-from massact.sweep.stored import Subject, stored_plan, stored_subject
+from massact.sweep.stored import Subject, find_baseline, stored_plan, stored_subject
 
 _DATASET_CHANGED = "the trait's dataset, which tells the judge what to look for, has changed since"
 
@@ -75,10 +75,6 @@ class RejudgePlan:
         """Responses that the judge is asked about."""
         return sum(rescoring.n_responses for rescoring in (*self.baselines, *self.evaluations))
 
-    @property
-    def n_left_out(self) -> int:
-        return self.left_out.total()
-
     def __str__(self) -> str:
         left_out = "".join(f"; {n} left out: {reason}" for reason, n in sorted(self.left_out.items()))
         n = len(self.evaluations)
@@ -88,11 +84,8 @@ class RejudgePlan:
 
 
 def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
-    """What of the store the experiment's judge has not scored.
-
-    Args:
-        only: which evaluations; its judges are those that scored them so far.
-    """
+    """What of the store the experiment's judge has not scored, as far as `only` admits it; its judges are the former
+    ones."""
     return _Planning(session).plan(only)
 
 
@@ -226,12 +219,8 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     Args:
         only: which evaluations; its judges are those that scored them so far.
 
-    Returns:
-        What was scored, and what was left out.
-
     Raises:
         Interrupted: somebody asked to stop; what was scored is kept.
-        JudgeError: the judge as a whole cannot be used.
         MissingPrerequisiteError: a baseline has scores of too few responses still.
     """
     params = {"scored_by": ",".join(only.judges) or "any other judge"}
@@ -255,10 +244,7 @@ class _StoredResults:
     def __init__(
         self, session: Session, only: Filters, plan: RejudgePlan, baseline_key: str, *, is_current: bool
     ) -> None:
-        """
-        Args:
-            is_current: whether no other sweep may have gone on since the plan was made.
-        """
+        """`is_current`: whether no other sweep may have gone on since the plan was made."""
         self._session, self._only, self._key = session, only, baseline_key
         self._current = plan if is_current else None
         self._left_out = plan.left_out
@@ -285,9 +271,7 @@ class _StoredResults:
         return (result for result in results if result.baseline_key == self._key)
 
     def _stored_baseline(self) -> Stored[EvaluationRow] | None:
-        with self._session.stores.read() as store:
-            baselines = store.baselines(self._session.experiment.name)
-        return next((run for run in baselines if run.row.key == self._key), self._earlier)
+        return find_baseline(self._session, self._key) or self._earlier
 
     def _plan(self) -> Plan:
         plan, self._current = self._current or plan_rejudge(self._session, self._only), None

@@ -13,6 +13,7 @@ from massact.store.schema.points import HEAD, has_enough_scores
 from massact.store.write.evaluations import Source
 from massact.sweep.context import Session
 from massact.sweep.planner import GridRequest, Planner
+from massact.sweep.stored import Subject
 from massact.vectors.methods import alike_groups, likeness
 
 if TYPE_CHECKING:
@@ -63,16 +64,12 @@ def known_results(
 ) -> Known:
     """What is finished, told apart by whether it was evaluated itself.
 
-    A result that was taken over counts while its vector is alike enough for this command, and while the
-    figures are still those of the evaluation that it came from: that one may have been deleted, or been
-    evaluated again since.
-
-    What has scores of too few responses is not finished, nor is what was compared with another baseline than the
-    store's: one that was scored too little then, or none.
+    A result that was taken over counts while its vector is alike enough for this command, and while the figures are
+    still those of the evaluation that it came from: that one may have been deleted, or been evaluated again since. What
+    has scores of too few responses is not finished, nor is what was compared with another baseline than the store's.
 
     Args:
         threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
-        least_scored: share of its responses that must have scores.
         baseline: the store's; `None`: it has none.
     """
     points = points.where(_is_finished(points, least_scored, baseline))
@@ -107,11 +104,8 @@ def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | 
 
 
 def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any:
-    """Whether results were compared with a baseline that counts, and as the store has it now.
-
-    Args:
-        means: the baseline's as the results have it, a number or a column; NaN where they have none.
-    """
+    """Whether results were compared with a baseline that counts, and as the store has it now. `means`: the baseline's
+    as the results have it, a number or a column; NaN where they have none."""
     counts = baseline.trait_mean is not None and is_scored(baseline, least_scored)
     return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
 
@@ -129,10 +123,16 @@ class Alikeness:
 
     def __init__(self, planner: Planner, session: Session) -> None:
         self._planner, self._threshold = planner, session.workload.alike
+        self._least_scored = session.experiment.least_scored
         labels = (label for phase in session.experiment.phases for label in phase.labels)
         self._declared = tuple(dict.fromkeys(labels))
         """In the order in which others may take over their results."""
         self._measured: dict[tuple[str, str], float] = {}
+
+    def known(self, points: Points, subject: Subject, baseline: EvaluationRow | None) -> Known:
+        """What of a model and trait is finished for this command; see `known_results`."""
+        names, least = {"model": subject.model.name, "trait": subject.trait.name}, self._least_scored
+        return known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
         """Of the cells that are not finished, those that need no generation, by key.
@@ -228,11 +228,7 @@ def _label(planned: PlannedCell) -> str:
 
 
 def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
-    """The newest finished evaluation of each key, with its scores by question; a key without one is absent.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """The newest finished evaluation of each key, with its scores by question; a key without one is absent."""
     with session.stores.read() as store:
         points = store.points(session.experiment.name)
         runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}

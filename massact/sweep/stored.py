@@ -5,7 +5,7 @@ Nothing is generated here. What a run holds counts, not what files of today say.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Cell, Geometry, Response, Timing
@@ -68,11 +68,8 @@ def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
 
 
 def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
-    """A cell ready to be evaluated, with the vector and the geometry that its run keeps.
-
-    Raises:
-        MassactError: the vector cannot be read, or is another one than the row names.
-    """
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps; MassactError where it has
+    none."""
     row, vector = stored.row, None
     if row.layer is not None:
         vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")
@@ -83,6 +80,13 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
     if energy is not None and cosine is not None:
         geometry = Geometry(energy, cosine, strength)
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
+
+
+def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
+    """The newest finished run of a baseline, whatever scores it has."""
+    with session.stores.read() as store:
+        baselines = store.baselines(session.experiment.name)
+    return next((one for one in baselines if one.row.key == key), None)
 
 
 RESPONSES_AT_ONCE = 256
@@ -117,13 +121,8 @@ def judged_again(
 ) -> Iterator[Again]:
     """Stored results whose responses without scores are judged again: nothing is generated.
 
-    Args:
-        stored: cells by the run that holds their result; one whose responses were not kept comes as it is where it has
-            enough scores, and is passed over else.
-        say: told of each that is passed over; `None`: nobody is.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
+    `stored` has cells by the run that holds their result; one whose responses were not kept comes as it is where it has
+    enough scores, and else is passed over, of which `say` is told.
     """
     with session.stores.read() as store:
         rows = store.rows(stored)
@@ -156,13 +155,8 @@ def _held(
 
 
 def read_again(session: Session, run_id: str, planned: PlannedCell, row: EvaluationRow) -> Again:
-    """A stored result as that of a cell: without scores where another judge gave them.
-
-    It comes without texts where those were not kept and it has scores enough.
-
-    Raises:
-        MassactError: its responses cannot be read, and its scores do not suffice.
-    """
+    """A stored result as that of a cell: without scores where another judge gave them. It comes without texts where
+    those were not kept and it has scores enough; else that they cannot be read is an error."""
     is_own = cell_key(planned.cell) == row.key
     has_texts, judge_seconds = True, row.judge_seconds or 0.0
     try:
@@ -186,11 +180,7 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:
-    """The same results once the judge was asked about their responses without scores, all at once.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
-    """
+    """The same results once the judge was asked about their responses without scores, all at once."""
     unscored = [response for held in batch for response in held.unscored]
     seconds = 0.0
     if unscored:
@@ -202,7 +192,7 @@ def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[
         evaluation = held.evaluation
         if held.unscored:
             responses = tuple(
-                _with_verdict(said, next(verdicts)) if _is_unscored(said) else said for said in evaluation.responses
+                replace(said, **asdict(next(verdicts))) if _is_unscored(said) else said for said in evaluation.responses
             )
             spent = replace(evaluation.timing, judge_seconds=evaluation.timing.judge_seconds + seconds)
             evaluation = replace(evaluation, responses=responses, timing=spent)
@@ -231,10 +221,6 @@ def _exchange(response: Response) -> Exchange:
     return Exchange(response.question, (answer or "").strip(), thought, answer is not None)
 
 
-def _with_verdict(response: Response, verdict: object) -> Response:
-    return replace(response, **{name: getattr(verdict, name) for name in ("trait", "coherence", "reason")})
-
-
 def _is_unscored(response: Response) -> bool:
     return response.trait is None or response.coherence is None
 
@@ -251,11 +237,7 @@ def is_short(session: Session, evaluation: Evaluation) -> bool:
 
 
 def checked_baseline(session: Session, model: str, result: Evaluation | FailedCell) -> Baseline:
-    """A baseline's result as what evaluations are compared with.
-
-    Raises:
-        MissingPrerequisiteError: it could not be evaluated, or has scores of too few responses.
-    """
+    """A baseline's result as what evaluations are compared with; MissingPrerequisiteError where it cannot be."""
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
     n_unanswered = sum(not one.is_answered for one in result.responses)

@@ -6,6 +6,8 @@ Loads no model, so that `massact status` can ask it too.
 import shlex
 
 from massact.config import Experiment
+from massact.json_text import parse_object
+from massact.plugins import own_digest
 from massact.store.read import RunStore
 from massact.store.read.base import Stored
 from massact.store.schema import Kind, StageRow
@@ -14,11 +16,7 @@ from massact.store.schema import Kind, StageRow
 def newest_extractions(
     experiment: Experiment, store: RunStore, *, any_settings: bool = False
 ) -> dict[tuple[str, str | None, str | None], Stored[StageRow]]:
-    """By model, trait and window: the newest extraction that is meant, else the newest that is not.
-
-    Args:
-        any_settings: take the newest, whatever it was made with.
-    """
+    """By model, trait and window: the newest extraction that is meant, else the newest; or just the newest."""
     newest: dict[tuple[str, str | None, str | None], Stored[StageRow]] = {}
     for one in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
         place = (one.row.model, one.row.trait, one.row.position)
@@ -46,6 +44,10 @@ def other_settings(row: StageRow, experiment: Experiment) -> str | None:
     if row.vetting != vetting:
         was, wanted = (f"vetting ({words})" if words else "no vetting" for words in (row.vetting, vetting))
         return f"extracted with {was}, the experiment file asks for {wanted}: extract again"
+    told = parse_object(row.cell).get("sources", {}) if row.cell else {}
+    for method, source in told.items():
+        if method in experiment.extraction.methods and source != own_digest("methods", method):
+            return f"extracted before the file of the method {method} was changed: extract again"
     return None
 
 

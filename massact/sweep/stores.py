@@ -56,11 +56,7 @@ class Stores:
 
     @property
     def spool(self) -> Spool:
-        """Where finished evaluations go; the first use makes the folder.
-
-        Raises:
-            SpoolFolderError: it cannot be made or written to.
-        """
+        """Where finished evaluations go; the first use makes the folder, or raises a SpoolFolderError."""
         if self._spool is None:
             self._spool = Spool(self._workload.spool, self.tracking_uri, self._experiment.name, say=self._say)
         return self._spool
@@ -80,11 +76,7 @@ class Stores:
             store.close()
 
     def fetch(self, run_id: str, path: str) -> Path:
-        """An artifact on this machine.
-
-        Raises:
-            StoreError: the run holds no such artifact, or it cannot be had.
-        """
+        """An artifact on this machine. Raises StoreError: the run holds no such artifact, or it cannot be had."""
         if not self.is_dry:
             return self.tracker.fetch(run_id, path)
         if self._artifact_uris is None:
@@ -107,11 +99,8 @@ class Stores:
             self._sharing.close()
 
     def send_leftovers(self) -> None:
-        """Send what earlier commands left in the spool for this store, so that it is not evaluated again.
-
-        Raises:
-            StoreError: the store does not take all of it.
-        """
+        """Send what earlier commands left in the spool for this store, lest it is evaluated again; StoreError where it
+        is not taken."""
         if self._has_sent_leftovers:
             return
         folder = self._workload.spool
@@ -126,11 +115,8 @@ class Stores:
         self._has_sent_leftovers = True
 
     def settle(self) -> None:
-        """Wait until the store has what was evaluated so far.
-
-        Raises:
-            StoreLostError: it did not take all of it in time.
-        """
+        """Wait until the store has what was evaluated so far; StoreLostError where it did not take all of it in
+        time."""
         timeout, began = self._workload.store_timeout, time.monotonic()
         left = self.executor.settle(timeout) if self.executor else 0
         if self._spool is not None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import DEFAULT_ALIKE, Recipe
+from massact.domain import DEFAULT_ALIKE, NEUTRAL_METHOD, PAIRED_METHOD, Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError, UsageError
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import VectorFacts
 from massact.query import Answers
+from massact.query.groups import recipe_of
 from massact.query.questions.compare import before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
@@ -22,7 +23,7 @@ from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
 from massact.vectors.imported import read_vectors
 from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import cosine, normalise, relative_strength, vector_digest, zero_dims
+from massact.vectors.methods import clean, cosine, normalise, relative_strength, vector_digest
 
 
 class StoredVectors:
@@ -57,14 +58,9 @@ class StoredVectors:
         self._activations: dict[str, Activations] = {}
 
     def of(self, position: str, recipe: Recipe) -> torch.Tensor:
-        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
-
-        How the recipe steers makes no difference.
-
-        Raises:
-            MissingPrerequisiteError: nothing was extracted at that position, or with another validation split
-                or vetting only.
-        """
+        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none; how the
+        recipe steers makes no difference. Raises MissingPrerequisiteError: nothing was extracted there as the
+        experiment asks for."""
         recipe = recipe.of_vector
         label = format_label(recipe)
         if (position, label) not in self._made:
@@ -72,11 +68,7 @@ class StoredVectors:
         return self._made[position, label]
 
     def activations(self, position: str) -> Activations:
-        """What the vectors at a position were made from.
-
-        Raises:
-            MissingPrerequisiteError: nothing was extracted at that position.
-        """
+        """What the vectors at a position were made from."""
         if position not in self._activations:
             found = self._extraction(position)
             self._activations[position] = read_activations(
@@ -85,11 +77,7 @@ class StoredVectors:
         return self._activations[position]
 
     def check(self, position: str) -> None:
-        """Make sure that vectors can be had at a position, without reading any.
-
-        Raises:
-            MissingPrerequisiteError: as `of`.
-        """
+        """Make sure that vectors can be had at a position, without reading any."""
         self._extraction(position)
 
     def _extraction(self, position: str) -> Stored[StageRow]:
@@ -120,6 +108,12 @@ class StoredVectors:
                     f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
                     "run massact extract again"
                 ) from error
+        methods = {one.method for one in map(recipe_of, found.row.labels) if one}
+        if recipe.method in (PAIRED_METHOD, NEUTRAL_METHOD) and recipe.method not in methods:
+            raise MissingPrerequisiteError(
+                f"{label} cannot be made of what was extracted without {recipe.method}: write that under "
+                f"extraction.methods, and run {extract_command(self._session.experiment)}"
+            )
         activations = self.activations(position)
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
@@ -137,7 +131,7 @@ class StoredVectors:
             raise DataError(f"{path}: layer {outside[0]}, and {self._place[0]} has 0 to {len(layers) - 1}")
         cleaned = torch.zeros(len(layers), len(next(iter(vectors.values()))))
         for number, one in vectors.items():
-            cleaned[number] = normalise(zero_dims(one, self.calibration.dims(recipe.cleaning, number)))
+            cleaned[number] = normalise(clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number)))
         return cleaned
 
 
@@ -145,11 +139,7 @@ class StoredVectors:
 
 
 def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
-    """Facts about one recipe's vector at each layer, without evaluating anything.
-
-    Raises:
-        MissingPrerequisiteError: nothing was extracted at that position.
-    """
+    """Facts about one recipe's vector at each layer, without evaluating anything."""
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
     facts = {}
     for layer in layers:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import torch
 
+from massact.domain import NEUTRAL_METHOD
 from massact.errors import DataError
 
 MIN_TRAIN = 2
@@ -118,6 +119,21 @@ class Activations:
     n_validation_positive: int
     n_dropped: int
     """Prompts left out: their window held no token, or vetting dropped them."""
+    neutral: torch.Tensor | None = None
+    """`[n_neutral, n_layers, d_model]`, float32, of neutral prompts; `None`: they were not read."""
+
+    def neutral_at(self, layer: int) -> torch.Tensor:
+        """Activations of neutral prompts at a layer, `[n_neutral, d_model]`.
+
+        Raises:
+            DataError: they were not read.
+        """
+        if self.neutral is None:
+            raise DataError(
+                f"{NEUTRAL_METHOD} needs activations of neutral prompts, which this extraction did not read: write it "
+                "under extraction.methods or in a phase's labels, and run massact extract"
+            )
+        return self.neutral[:, layer]
 
     def sides(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Training activations of the positive and the negative side at a layer, `[n, d_model]` each."""
@@ -136,6 +152,7 @@ def split_sides(
     validation_split: float,
     *,
     statuses: tuple[PromptStatuses, PromptStatuses] | None = None,
+    neutral: torch.Tensor | None = None,
 ) -> Activations:
     """Leave out prompts without a window, and keep the last share of each side for validation.
 
@@ -144,10 +161,15 @@ def split_sides(
         negative: the same of the other side.
         validation_split: share of each side, 0 to 0.5.
         statuses: what becomes of each prompt, where that is decided already.
+        neutral: the same of neutral prompts, which all are kept but those without a window; `None`: not read.
 
     Raises:
-        DataError: fewer than two training prompts remain on a side.
+        DataError: fewer than two training prompts remain on a side, or no neutral one.
     """
+    if neutral is not None:
+        neutral = neutral[has_window(neutral)]
+        if not len(neutral):
+            raise DataError(f"no neutral prompt has a token in the window, as {NEUTRAL_METHOD} needs: use a wider one")
     sides = (positive, negative)
     if statuses is None:
         nothing = [None] * len(positive), [None] * len(negative)
@@ -163,6 +185,7 @@ def split_sides(
         n_train_positive=len(train[0]),
         n_validation_positive=len(validation[0]),
         n_dropped=len(positive) + len(negative) - n_kept,
+        neutral=neutral,
     )
 
 

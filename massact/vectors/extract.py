@@ -9,7 +9,7 @@ import torch
 
 from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset
-from massact.domain import AllDims, Cleaning, Recipe, Scope, When
+from massact.domain import NEUTRAL_METHOD, AllDims, Cleaning, Recipe, Scope, When
 from massact.errors import DataError
 from massact.evaluation import Progress, silent
 from massact.judges import Exchange, Judge, Verdict
@@ -19,14 +19,7 @@ from massact.models.load import SteerableModel
 from massact.models.prompting import decode, encode_chat, encode_text, read_response
 from massact.vectors.activations import Activations, Dropped, PromptStatus, pair_up
 from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import (
-    ProbeDidNotConvergeWarning,
-    Separation,
-    extract_vector,
-    normalise,
-    separation,
-    zero_dims,
-)
+from massact.vectors.methods import ProbeDidNotConvergeWarning, Separation, clean, extract_vector, normalise, separation
 from massact.vectors.positions import Position
 from massact.vectors.streams import Continued, Reading, continue_and_read
 
@@ -62,6 +55,8 @@ def read_contrast(
 ) -> tuple[Contrast, dict[Position, torch.Tensor]]:
     """Continue a trait's prompts greedily, and read activations at each window.
 
+    Where windows lie in prompts alone, and no judge is asked, nothing is continued.
+
     Args:
         max_new_tokens: tokens of each continuation that activations are read from.
         judged_tokens: tokens that a judge reads, which may be more; `None`: no judge is asked.
@@ -73,13 +68,15 @@ def read_contrast(
     Raises:
         DataError: a prompt is too long for the model; the message names file and line.
     """
-    prompts = encode_prompts(model, dataset)
+    is_chat = dataset.is_chat
+    prompts = encode_prompts(model, dataset.prompts, is_chat=is_chat)
     longest = max(max_new_tokens, judged_tokens or 0)
+    if judged_tokens is None and {position.frame for position in positions} == {"prompt"}:
+        longest = 0
     _check_lengths(model, dataset, prompts, longest)
     wanted = Reading(positions, max_new_tokens, longest)
     whole, means = continue_and_read(model, prompts, wanted, kept=kept, progress=progress)
     texts = tuple(Continued(one.prompt, one.response[:max_new_tokens]) for one in whole)
-    is_chat = dataset.has_system_prompts
     judged = (
         None
         if judged_tokens is None
@@ -90,17 +87,31 @@ def read_contrast(
     return contrast, dict(zip(positions, means, strict=True))
 
 
-def encode_prompts(model: SteerableModel, dataset: TraitDataset) -> list[tuple[int, ...]]:
-    """Tokens of both sides' prompts, the positive side's first.
+def read_neutral(
+    model: SteerableModel,
+    texts: Sequence[str],
+    positions: Sequence[Position],
+    *,
+    is_chat: bool,
+    max_new_tokens: int,
+    progress: Progress = silent,
+) -> dict[Position, torch.Tensor]:
+    """Activations `[n_texts, n_layers, d_model]` of neutral prompts at each window, as `read_contrast` reads others."""
+    prompts = encode_prompts(model, [Prompt(text) for text in texts], is_chat=is_chat)
+    wanted = Reading(positions, max_new_tokens, max_new_tokens)
+    return dict(zip(positions, continue_and_read(model, prompts, wanted, progress=progress)[1], strict=True))
 
-    Without system prompts every prompt is plain text that the model goes on with, also where it has a chat
-    template. Where any prompt has a system prompt, all are put into the chat template, so that the template
-    is no difference between the sides; a model without one reads the system prompt, a blank line and the
-    prompt.
+
+def encode_prompts(model: SteerableModel, prompts: Sequence[Prompt], *, is_chat: bool) -> list[tuple[int, ...]]:
+    """Tokens of a trait's prompts.
+
+    Without system prompts and answers every prompt is plain text that the model goes on with, also where it has a chat
+    template. Where any prompt of a trait has one, all are put into the chat template, so that the template is no
+    difference between the sides; a model without one reads the system prompt, a blank line and the prompt.
     """
-    if not dataset.has_system_prompts:
-        return [encode_text(model, prompt.text) for prompt in dataset.prompts]
-    return [encode_chat(model, prompt.text, prompt.system) for prompt in dataset.prompts]
+    if not is_chat:
+        return [encode_text(model, prompt.text) for prompt in prompts]
+    return [encode_chat(model, prompt.text, prompt.system, answer=prompt.answer) for prompt in prompts]
 
 
 def _check_lengths(
@@ -144,7 +155,7 @@ def declared_recipes(
 def make_vectors(
     recipes: Sequence[Recipe],
     activations: Activations,
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     seed: int,
     progress: Progress = silent,
@@ -152,6 +163,9 @@ def make_vectors(
     """Vectors of every recipe at every layer, by label.
 
     Cleaning after starts from the uncleaned vector, so a probe is fitted once for all of them.
+
+    Args:
+        calibration: tells the massive dims; `None`: nothing is cleaned.
     """
     making = _Making(activations, calibration, seed)
     made: dict[str, LabelVectors] = {}
@@ -165,14 +179,14 @@ def make_vectors(
 @dataclass(frozen=True, slots=True)
 class _Making:
     activations: Activations
-    calibration: Calibration
+    calibration: Calibration | None
     seed: int
     uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
     """By method and layer."""
 
     def label_vectors(self, recipe: Recipe) -> LabelVectors:
         vectors, separations, unconverged = [], [], []
-        for layer in range(len(self.calibration.layers)):
+        for layer in range(self.activations.train.shape[1]):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ProbeDidNotConvergeWarning)
                 vector = self.vector(recipe, layer)
@@ -185,7 +199,9 @@ class _Making:
 
     def vector(self, recipe: Recipe, layer: int) -> torch.Tensor:
         positive, negative = self.activations.sides(layer)
-        dims = self.calibration.dims(recipe.cleaning, layer)
+        if recipe.method == NEUTRAL_METHOD:
+            negative = self.activations.neutral_at(layer)
+        dims = self.calibration.dims(recipe.cleaning, layer) if self.calibration else ()
         seed = self.seed * 1000 + layer
         if recipe.cleaning.when == "before":
             return extract_vector(recipe, positive, negative, dims=dims, seed=seed)
@@ -193,12 +209,12 @@ class _Making:
         if place not in self.uncleaned:
             uncleaned = extract_vector(recipe.uncleaned, positive, negative, dims=(), seed=seed)
             self.uncleaned[place] = uncleaned
-        return clean_after(self.uncleaned[place], dims)
+        return clean_after(self.uncleaned[place], recipe.cleaning, dims)
 
 
-def clean_after(vector: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    """A unit vector `[d_model]` with dims zeroed and the norm restored; itself where there are none."""
-    return normalise(zero_dims(vector, dims)) if dims else vector
+def clean_after(vector: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torch.Tensor:
+    """A unit vector `[d_model]` cleaned, and the norm restored; itself where it has nothing to clean."""
+    return normalise(clean(vector, cleaning, dims)) if dims or cleaning.mode else vector
 
 
 def validation_metrics(made: Mapping[str, LabelVectors]) -> Iterable[tuple[str, int, Separation]]:

@@ -136,9 +136,7 @@ def steer(block, inputs, output):
 
 model.model.layers[layer].register_forward_hook(steer)
 chat = [{"role": "user", "content": QUESTION}]
-prompt = tokenizer.apply_chat_template(
-    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-)
+prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 tokens = model.generate(**prompt, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
 print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 """

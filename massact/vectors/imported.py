@@ -55,7 +55,7 @@ def read_vectors(path: Path, *, layer: int | None = None, index: int | None = No
         found = dict(enumerate(found))
     elif isinstance(found, torch.Tensor):
         if layer is None:
-            raise DataError(f"{path}: one vector, and nothing says of which layer: write `layer: N`")
+            raise DataError(f"{path}: one vector, and nothing says of which layer: write `layer: N`, or --layer N")
         found = {layer: found}
     vectors = {number: one.float() for number, one in found.items() if one.any()}
     shapes = {tuple(one.shape) for one in vectors.values()}

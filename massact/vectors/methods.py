@@ -1,8 +1,8 @@
 """Vector methods: how a direction is made from two sides' activations.
 
 A method is a plain function `(positive, negative, seed) -> direction`, activations
-`[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. Other packages
-add methods by entry points (docs/extending.md).
+`[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. Other packages and an
+experiment's own code add methods (docs/extending.md).
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import torch
 
-from massact.domain import METHODS, Recipe
+from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, PluginError
 from massact.plugins import load_plugin
 
-# Cleaning: zeroing massive dims, in the activations before a vector is made or in the vector after.
+# Cleaning: what is done to massive dims, in the activations before a vector is made or in the vector after.
 
 
 def zero_dims(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
@@ -36,6 +36,28 @@ def zero_dims(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
     cleaned = values.clone()
     cleaned[..., list(dims)] = 0
     return cleaned
+
+
+def clean(values: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torch.Tensor:
+    """`values` `[..., d_model]` (`[n, d_model]` to winsorise) cleaned; themselves where nothing is.
+
+    `keep` is the opposite of zeroing: only the dims stay (Roh et al. 2026, arXiv:2603.00029, steer so). `winsorise`
+    cuts each activation off at a quantile of its own |h| over all dims, above and below, as p-e-w/heretic does.
+
+    Args:
+        dims: the massive dims that the cleaning names (`Calibration.dims`).
+
+    Raises:
+        DataError: a dim that `d_model` does not have.
+    """
+    if cleaning.quantile is not None:
+        # one by one: torch's quantile takes 16 million numbers at most
+        limits = torch.stack([row.abs().quantile(cleaning.quantile) for row in values])[:, None]
+        return values.clamp(-limits, limits)
+    if cleaning.when == "none":
+        return values
+    zeroed = zero_dims(values, dims)
+    return values - zeroed if cleaning.mode == "keep" else zeroed
 
 
 def normalise(vector: torch.Tensor) -> torch.Tensor:
@@ -116,12 +138,80 @@ def gradient(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> t
     return vector
 
 
+def pca(positive: torch.Tensor, negative: torch.Tensor, _seed: int = 0) -> torch.Tensor:
+    """First principal component of the differences of pairs (RepE, Zou et al. 2023, arXiv:2310.01405; repeng).
+
+    Prompt i of one side is paired with prompt i of the other. The differences are not centred, so that what all pairs
+    share counts: that is repeng's `pca_center`, and in effect RepE, which shuffles the order within pairs and centres
+    then. repeng's default `pca_diff` centres them and so leaves their mean out. As in all three the sign is that by
+    which more positive prompts than not project higher than their negative ones; a tie goes by the mean.
+
+    Raises:
+        DataError: the sides differ in length.
+    """
+    if len(positive) != len(negative):
+        raise DataError(
+            f"pca takes prompts in pairs, and there are {len(positive)} positive and {len(negative)} negative ones: "
+            "give the trait equally many"
+        )
+    differences = positive.double() - negative.double()
+    direction = _first_component(differences)
+    projected = differences @ direction
+    return -direction if (projected.sign().sum() or projected.mean()) < 0 else direction
+
+
+def lat(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """First principal component of the differences of random pairs: RepE's linear artificial tomography (LAT).
+
+    All prompts are shuffled by the seed and paired whichever their side (Zou et al. 2023, arXiv:2310.01405); an odd
+    one is left out. The differences are centred, as in RepE's code. The sides decide the sign alone: the positive
+    one's mean projects higher.
+    """
+    rows = torch.cat([positive, negative]).double()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    first, second = rows[order[: len(rows) // 2 * 2]].view(-1, 2, rows.shape[1]).unbind(1)
+    differences = first - second
+    direction = _first_component(differences - differences.mean(0))
+    return -direction if mean_diff(positive, negative) @ direction < 0 else direction
+
+
+def _first_component(rows: torch.Tensor) -> torch.Tensor:
+    """The unit direction `[d_model]` along which rows `[n, d_model]` are largest; NaN where there is none."""
+    if not torch.isfinite(rows).all() or not rows.any():
+        return torch.full_like(rows[0], torch.nan)  # for `normalise` to refuse
+    component: torch.Tensor = torch.linalg.svd(rows, full_matrices=False).Vh[0]
+    return component
+
+
+def mean_centred(positive: torch.Tensor, neutral: torch.Tensor, _seed: int = 0) -> torch.Tensor:
+    """The positive mean minus that of neutral text: mean-centring (Jorgensen et al. 2023, arXiv:2312.03813).
+
+    The negative prompts take no part. Neutral are those that calibrate the model (`calibration.prompts`), read at the
+    same window; the paper takes text like that which the model was trained on.
+
+    Args:
+        neutral: activations `[n_neutral, d_model]`.
+    """
+    return mean_diff(positive, neutral)
+
+
 def random_baseline(positive: torch.Tensor, _negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """A seeded random direction: what any real vector has to beat."""
     return _random(positive.shape[-1], seed)
 
 
-_METHODS: dict[str, Method] = dict(zip(METHODS, (mean_diff, probe, gradient, random_baseline), strict=True))
+_METHODS: dict[str, Method] = dict(
+    zip(METHODS, (mean_diff, probe, gradient, pca, lat, mean_centred, random_baseline), strict=True)
+)
+
+
+def find_method(name: str) -> Method:
+    """The method of a name, massact's, another package's or the experiment's own.
+
+    Raises:
+        PluginError: there is none, or it cannot be loaded.
+    """
+    return _METHODS.get(name) or load_plugin("methods", name)
 
 
 def extract_vector(
@@ -131,22 +221,21 @@ def extract_vector(
 
     Args:
         positive: activations `[n_positive, d_model]` of one layer, averaged over the position window.
-        negative: the same of the other side.
-        dims: what the recipe's cleaning zeroes at this layer (`Calibration.dims`).
+        negative: the same of the other side, or of neutral prompts.
+        dims: the massive dims that the recipe's cleaning names at this layer (`Calibration.dims`).
         seed: of the methods that draw; give each layer its own.
 
     Raises:
         DataError: the vector has no direction, or a dim does not exist.
     """
-    if recipe.cleaning.when == "before":
-        positive, negative = zero_dims(positive, dims), zero_dims(negative, dims)
-    method = _METHODS.get(recipe.method) or load_plugin("methods", recipe.method)
-    direction = method(positive.float(), negative.float(), seed)
+    before = recipe.cleaning if recipe.cleaning.when == "before" else NO_CLEANING
+    positive, negative = (clean(side.float(), before, dims) for side in (positive, negative))
+    direction = find_method(recipe.method)(positive, negative, seed)
     if not isinstance(direction, torch.Tensor) or direction.shape != positive.shape[-1:]:
         shape = tuple(getattr(direction, "shape", ())) or type(direction).__name__
         raise PluginError(f"the method {recipe.method} gave {shape}, not a direction [{positive.shape[-1]}]")
     # a probe's weight of a dim that is zero everywhere is zero; a random direction's is not
-    return normalise(zero_dims(direction, dims))
+    return normalise(direction if recipe.cleaning.quantile else clean(direction, recipe.cleaning, dims))
 
 
 def _random(d_model: int, seed: int) -> torch.Tensor:

@@ -164,7 +164,7 @@ class Reading:
     n_read: int
     """Tokens of a continuation that windows cover."""
     n_new: int
-    """Tokens of a continuation: as many, or more."""
+    """Tokens of a continuation: as many, or more; 0: the prompts alone are read."""
 
 
 def continue_and_read(
@@ -192,11 +192,13 @@ def continue_and_read(
     said: dict[int, tuple[int, ...]] = {}
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     generator = Generator(model)  # one for all: a GPU's recorded steps are kept in it
-    with progress("continuing prompts, in tokens", len(prompts) * wanted.n_new) as advance:
+    n_steps = max(wanted.n_new, 1)
+    what = "continuing prompts, in tokens" if wanted.n_new else "reading prompts"
+    with progress(what, len(prompts) * n_steps) as advance:
         for start in range(0, len(order), BATCH_ROWS):
             batch = order[start : start + BATCH_ROWS]
             file = kept / f"{start}-{len(batch)}.safetensors" if kept is not None else None
-            read, left = _kept(file), len(batch) * wanted.n_new
+            read, left = _kept(file), len(batch) * n_steps
             if read is None:
                 rows = [Row(prompts[i]) for i in batch]
                 if _is_recordable(model, rows, wanted):
@@ -260,7 +262,8 @@ def _record_while_continuing(
 
 
 def _read_afterwards(model: SteerableModel, rows: Sequence[Row], wanted: Reading, generator: Generator) -> _Read:
-    tokens = generator.generate(rows, Generation(wanted.n_new))
+    nothing: list[tuple[int, ...]] = [()] * len(rows)
+    tokens = generator.generate(rows, Generation(wanted.n_new)) if wanted.n_new else nothing
     texts = [Continued(row.prompt, one[: wanted.n_read]) for row, one in zip(rows, tokens, strict=True)]
     return tokens, window_means(model, texts, wanted.positions, what="")
 

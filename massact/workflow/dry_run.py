@@ -15,7 +15,7 @@ from massact.store.schema import EvaluationRow, Points, is_scored
 from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
-from massact.sweep.reuse import Alikeness, Known, known_results
+from massact.sweep.reuse import Alikeness, Known
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.stored import Subject
 from massact.workflow.steps import Request, request_layers
@@ -59,11 +59,7 @@ def show_phases(session: Session, names: Sequence[str]) -> None:
 
 
 def show_request(session: Session, request: Request) -> None:
-    """Show what an `evaluate` command line would do.
-
-    Raises:
-        UsageError: the request cannot be run as it is, or the store cannot be read.
-    """
+    """Show what an `evaluate` command line would do."""
     session.stores.is_dry = True
     layers = request_layers(session, request)
     session.models.tell_way(request.model)
@@ -77,11 +73,7 @@ def show_request(session: Session, request: Request) -> None:
 
 
 def show_search(session: Session, name: str, plan: SearchPlan) -> None:
-    """Show what `search` or `fill-gaps` would look for, and how much that may take at most.
-
-    Raises:
-        UsageError: nothing that is declared is asked for, or the experiment cannot be run as it is.
-    """
+    """Show what `search` or `fill-gaps` would look for, and how much that may take at most."""
     session.stores.is_dry = True
     shapes = check_experiment(session, judges=True)
     places = (wanted_places if name == "search" else gap_places)(session, plan)
@@ -114,11 +106,7 @@ def show_main(session: Session) -> None:
 
 
 def show_confirm(session: Session) -> None:
-    """Show what confirming would do now.
-
-    Raises:
-        NothingToConfirmError: no questions are kept for it, or no winner can be confirmed.
-    """
+    """Show what confirming would do now."""
     session.stores.is_dry = True
     for trait in session.experiment.traits:
         session.datasets.confirming(trait)
@@ -135,11 +123,7 @@ def show_confirm(session: Session) -> None:
 
 
 def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
-    """What each phase has to do, model by model; a cell that several phases want counts in the first.
-
-    Raises:
-        UsageError: the experiment cannot be run as it is, or the store cannot be read.
-    """
+    """What each phase has to do, model by model; a cell that several phases want counts in the first."""
     session.stores.is_dry = True
     shapes, foresight, forecasts = check_experiment(session, judges=True), _Foresight(session), []
     for name in shapes:
@@ -260,7 +244,7 @@ class _Foresight:
         self, subject: Subject, requests: Sequence[GridRequest], overrides: Overrides
     ) -> tuple[set[Spot], set[Spot], set[Spot], bool, str]:
         """What is wanted, finished, takes over another's result, whether the baseline lacks, and what is not known."""
-        names, least = (subject.model.name, subject.trait.name), self._session.experiment.least_scored
+        names = (subject.model.name, subject.trait.name)
         wanted = {spot for request in requests for spot in _unplanned(names, request)}
         if self._points is None:
             return wanted, set(), set(), True, "the run store does not exist yet, so nothing is finished"
@@ -272,23 +256,17 @@ class _Foresight:
         cells, without, note = _cells(planner, requests)
         wanted = {spot for request in without for spot in _unplanned(names, request)}
         wanted |= {_spot(names, one) for one in cells.values()}
-        held = known_results(
-            self._points,
-            self._session.workload.alike,
-            model=names[0],
-            trait=names[1],
-            least_scored=least,
-            baseline=baseline,
-        )
+        reuse = Alikeness(planner, self._session)
+        held = reuse.known(self._points, subject, baseline)
         ahead = self._ahead.setdefault(names, Known())
         todo = {key: one for key, one in cells.items() if not held.has(key) and not ahead.has(key)}
         both = Known(held.evaluated | ahead.evaluated, labels=held.labels | ahead.labels)
-        same = Alikeness(planner, self._session).of(todo, both)
+        same = reuse.of(todo, both)
         ahead.evaluated.update(todo.keys() - same.keys())
         ahead.taken.update(same)
         ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
         done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
-        needs_baseline = baseline is None or not is_scored(baseline, least)
+        needs_baseline = baseline is None or not is_scored(baseline, self._session.experiment.least_scored)
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 
 from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VariantConfig, VettingConfig
-from massact.data.traits import dataset_warnings, load_prompts
-from massact.domain import JudgeIdentity, Recipe
+from massact.data.traits import check_pairs, dataset_warnings, load_prompts
+from massact.domain import NEUTRAL_METHOD, PAIRED_METHOD, JudgeIdentity, Recipe
+from massact.errors import DataError
 from massact.judges import Judge
 from massact.keys import canonical_json, digest, digest_text, digest_texts
 from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
+from massact.plugins import own_digest
 from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction, read_calibration
 from massact.store.write.tracker import OpenRun
@@ -25,8 +27,9 @@ from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
 from massact.vectors.activations import Dropped, PromptStatus, PromptStatuses, decide_statuses, has_window, split_sides
 from massact.vectors.calibrate import calibrate
-from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, vet
+from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, read_neutral, vet
 from massact.vectors.massive_dims import Calibration
+from massact.vectors.methods import find_method
 from massact.vectors.positions import Position, parse_position
 
 
@@ -119,9 +122,13 @@ class _Read:
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
     kept: Path
     """Folder of its batches, until the extraction is stored."""
+    neutral: Mapping[Position, torch.Tensor]
+    """The same of neutral prompts; empty where no method takes them."""
     vetting: Vetting | None = None
 
-    def statuses(self, position: Position, settings: ExtractionConfig) -> tuple[PromptStatuses, PromptStatuses]:
+    def statuses(
+        self, position: Position, settings: ExtractionConfig, *, is_paired: bool
+    ) -> tuple[PromptStatuses, PromptStatuses]:
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
         nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))
@@ -129,19 +136,16 @@ class _Read:
             self.vetting.dropped if self.vetting else nothing,
             (there[:n], there[n:]),
             settings.validation_split,
-            paired=settings.vetting is not None and settings.vetting.is_paired,
+            paired=is_paired or (settings.vetting is not None and settings.vetting.is_paired),
         )
 
 
 def extract_model(
     session: Session, parent: OpenRun, config: ModelConfig, trait: TraitConfig, calibrated: Calibrated
 ) -> int:
-    """Extract what the store does not hold for a model and trait. Returns how many windows were extracted.
-
-    Raises:
-        DataError: too few prompts remain at a window; nothing of this model and trait was written.
-    """
+    """Extract what the store does not hold for a model and trait. Returns how many windows; after a DataError none."""
     settings = session.experiment.extraction
+    _check_methods(session, trait)
     judge = None if settings.vetting is None else session.judges.of(trait, config)
     cells, fields = _identify(session, config, trait, calibrated.key, judge)
     missing = [one for one, cell in cells.items() if finished_run(session, digest_text(cell)) is None]
@@ -153,13 +157,34 @@ def extract_model(
         # nothing here holds on to the model that was read: `self` loads another in its place
         vetting = _vet(session, ready_judge(session, parent, trait, config), read.contrast, settings.vetting)
         read = replace(read, vetting=vetting)
-    statuses = {position: read.statuses(position, settings) for position in missing}
+    is_paired = PAIRED_METHOD in _methods(session)
+    statuses = {position: read.statuses(position, settings, is_paired=is_paired) for position in missing}
     for position in missing:
         cell = cells[position]
         named = {**fields, "position": str(position), "key": digest_text(cell), "cell": cell}
         _log_window(session, parent, named, (trait, read, statuses[position]), calibrated)
     shutil.rmtree(read.kept, ignore_errors=True)
     return len(missing)
+
+
+def _methods(session: Session) -> set[str]:
+    """The methods of which an extraction makes vectors."""
+    return {recipe.method for recipe in extraction_recipes(session)}
+
+
+def _check_methods(session: Session, trait: TraitConfig) -> None:
+    """See that a trait's prompts are such as methods and vetting need, and that each method can be loaded."""
+    dataset, methods = session.datasets.of(trait), _methods(session)
+    for method in methods:
+        find_method(method)
+    if PAIRED_METHOD in methods:
+        check_pairs(dataset, f"{PAIRED_METHOD} takes prompts in pairs")
+    if dataset.has_answers and (NEUTRAL_METHOD in methods or session.experiment.extraction.vetting):
+        wants = f"{NEUTRAL_METHOD} compares" if NEUTRAL_METHOD in methods else "extraction.vetting judges"
+        raise DataError(
+            f"{dataset.folder / dataset.files[0]} holds answers, and {wants} what the model goes on with: leave it out "
+            "for this trait"
+        )
 
 
 def _identify(
@@ -199,7 +224,12 @@ def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: 
     if n_kept := len(list(kept.glob("*.safetensors"))):
         session.say(f"{config.name}: going on after {n_kept} batches of {trait.name} that were continued before")
     read = read_contrast(model, dataset, positions, **wanted, kept=kept, progress=session.progress)
-    return _Read(*read, kept)
+    neutral: Mapping[Position, torch.Tensor] = {}
+    if NEUTRAL_METHOD in _methods(session):
+        texts = load_prompts(session.experiment.resolve(session.experiment.calibration.prompts))
+        how: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "progress": session.progress}
+        neutral = read_neutral(model, texts, positions, is_chat=dataset.is_chat, **how)
+    return _Read(*read, kept, neutral)
 
 
 def _vet(session: Session, judge: Judge, contrast: Contrast, rule: VettingConfig) -> Vetting:
@@ -227,7 +257,9 @@ def _log_window(
     trait, read, statuses = source
     settings = session.experiment.extraction
     rows, n_positive = read.rows[parse_position(fields["position"])], read.contrast.n_positive
-    activations = split_sides(rows[:n_positive], rows[n_positive:], settings.validation_split, statuses=statuses)
+    neutral = read.neutral.get(parse_position(fields["position"]))
+    sides = rows[:n_positive], rows[n_positive:]
+    activations = split_sides(*sides, settings.validation_split, statuses=statuses, neutral=neutral)
     vectors = make_vectors(
         extraction_recipes(session), activations, calibrated.calibration, seed=settings.seed, progress=session.progress
     )
@@ -280,7 +312,9 @@ def _extraction_cell(
         "calibration": calibration_key,
         "labels": sorted(format_label(recipe) for recipe in extraction_recipes(session)),
     }
-    if dataset.has_system_prompts:
+    if sources := {one: source for one in _methods(session) if (source := own_digest("methods", one))}:
+        fields["sources"] = sources
+    if dataset.is_chat:
         fields |= {"chat_template": model.chat_template_digest, **model.chat.key}
     if settings.vetting is not None and judge is not None:
         fields["vetting"] = {**asdict(settings.vetting), "judge": asdict(judge)}

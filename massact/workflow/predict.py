@@ -31,10 +31,10 @@ from massact.prediction.verdict import (
 from massact.query import Filters
 from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
-from massact.store.schema import Artifact, MlflowTag, Tag
+from massact.store.schema import Artifact
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, phase_params
+from massact.sweep.context import Session, keep_outcome, phase_params
 from massact.sweep.planner import load_answers
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
@@ -57,13 +57,8 @@ class Prediction:
 def run_predict(session: Session, floor: float | None = None, judge: str | None = None) -> Prediction:
     """Test what predicts, show the verdict and, unless the run is dry, log it and register the prior that follows.
 
-    Args:
-        floor: coherence floor that bests and cliffs are found at; `None`: the experiment's. What is found at
-            another one is logged, but not registered.
-        judge: whose scores are looked at, likewise; `None`: the experiment's.
-
-    Raises:
-        UsageError: there are too few evaluations to test anything.
+    Bests and cliffs are found at `floor` and in what `judge` scored; `None`: the experiment's. What is found at another
+    floor or judge is logged, but not registered. Raises UsageError: there are too few evaluations to test anything.
     """
     experiment = session.experiment
     prediction = predict(session, experiment.coherence_floor if floor is None else floor, judge)
@@ -73,7 +68,6 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, prediction)
-        session.show(prediction.text)
         if prediction.floor != experiment.coherence_floor:
             session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
             return prediction
@@ -88,14 +82,7 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
 
 
 def predict(session: Session, floor: float, judge: str | None = None) -> Prediction:
-    """Test what predicts on what the store holds in the experiment's own setting, and write nothing.
-
-    Args:
-        judge: whose scores are looked at; `None`: the experiment's.
-
-    Raises:
-        UsageError: as `run_predict`; or nothing was scored by that judge.
-    """
+    """Test what predicts on what the store holds in the experiment's own setting; writes nothing. See `run_predict`."""
     answers, notes = load_answers(session).only(Filters(judges=(judge,) if judge else ())).in_current_setting()
     for note in notes:
         session.say(f"note: {note}")
@@ -171,18 +158,15 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
 
 
 def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
-    tracker, trial = session.stores.tracker, prediction.trial
-    tracker.set_tag(run, MlflowTag.NOTE, prediction.text)
-    for decision in prediction.decisions:
-        tracker.set_tag(run, f"{Tag.VERDICT}.{decision.target}_coefficient", decision.text)
+    trial = prediction.trial
     metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(trial.groups))}
     for (target, form), score in trial.scores.items():
         for name in ("median_factor", "high_factor", "share_within"):
             metrics[f"{name}/{target}/{form}"] = getattr(score, name)
-    tracker.log(run, metrics=metrics)
-    with tracker.artifacts(run) as folder:
-        (folder / "predict.md").write_text(prediction.text + "\n", encoding="utf-8")
-        (folder / Artifact.PREDICTIONS).write_text(prediction_csv(trial), encoding="utf-8")
+    session.stores.tracker.log(run, metrics=metrics)
+    verdicts = {f"{decision.target}_coefficient": decision.text for decision in prediction.decisions}
+    files = {Artifact.PREDICTIONS.value: prediction_csv(trial).encode()}
+    keep_outcome(session, run, "predict", verdicts, prediction.text, files)
 
 
 _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
@@ -191,11 +175,7 @@ _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The co
 def prediction_markdown(
     trial: Trial, decisions: Iterable[Decision], *, floor: float, left_out: Mapping[str, int], toy: bool = False
 ) -> str:
-    """Verdicts first, then the figures that they rest on, then what was left out.
-
-    Args:
-        toy: whether the models are the embedded ones, which the text then says.
-    """
+    """Verdicts first, then the figures that they rest on, then what was left out; it says where the models are toys."""
     n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
     parts = [
         *((TOY_BANNER,) if toy else ()),

@@ -56,11 +56,8 @@ def run_report(
 ) -> WrittenReport:
     """Write the report under `output`/<experiment>, and log it as a run of kind `report`.
 
-    Args:
-        findings: a file whose marked section is written anew with what the report found.
-
-    Raises:
-        UsageError: that file cannot be written, or its marks are not in order; the report is not made then.
+    In the file `findings` the marked section is written anew with what the report found. Raises UsageError: it cannot
+    be written, or its marks are not in order; the report is not made then.
     """
     if findings is not None:
         read_for_findings(findings)
@@ -127,11 +124,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
 
 
 def _provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers) -> Provenance:
-    """Versions, commits, counts, times and what the judge was asked.
-
-    Args:
-        rows: the whole evaluations and baselines.
-    """
+    """Versions, commits, counts, times and what the judge was asked. `rows`: the whole evaluations and baselines."""
     name = session.experiment.name
     evaluations = [row for row in rows if row.kind is Kind.EVALUATION]
     counts = {

@@ -61,12 +61,7 @@ class Shown:
 
 
 def read_shown(run_id: str, tracking_uri: str) -> Shown:
-    """The responses of an evaluation's run.
-
-    Raises:
-        UsageError: the run is no finished evaluation, or it kept no responses.
-        StoreError, DataError: they cannot be read.
-    """
+    """The responses of an evaluation's run; UsageError where it is none, or kept none."""
     with closing(open_source(tracking_uri)) as source:
         store = RunStore(source)
         row = store.rows([run_id]).get(run_id)

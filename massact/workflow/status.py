@@ -17,7 +17,7 @@ from massact.query.load import read_answers
 from massact.query.questions.confirmations import ask_confirmations
 from massact.query.questions.gaps import ask_gaps
 from massact.store.read import RunStore
-from massact.store.schema import EvaluationRow, Kind, StageRow, is_scored
+from massact.store.schema import EvaluationRow, Kind, is_scored
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 _STATUSES = ("ok", "below_floor", "missing", "failed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Prerequisite:
     step: str
     """The step that makes it, which is also the command's name."""
@@ -68,11 +68,7 @@ def list_prerequisites(
 
 
 def require(experiment: Experiment, store: RunStore, step: str) -> None:
-    """Refuse to start a step whose prerequisites are missing.
-
-    Raises:
-        MissingPrerequisiteError: names each missing one and the command that makes it.
-    """
+    """Refuse to start a step whose prerequisites are missing: names each and the command that makes it."""
     if not NEEDS[step]:
         return
     # phase 4 asks the store alone: it needs no vectors, and so does not care how they were extracted
@@ -92,13 +88,9 @@ def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequis
     for model in experiment.models:
         row = stored.get(model.name)
         dims = ", ".join(map(str, row.massive_dims)) if row else ""
-        yield Prerequisite(
-            step="calibrate",
-            what=f"calibration of {model.name}",
-            ok=row is not None,
-            detail=f"uniform massive dims {dims or 'none'}" if row else "calibration.json not found",
-            command=_command(experiment, "calibrate"),
-        )
+        detail = f"uniform massive dims {dims or 'none'}" if row else "calibration.json not found"
+        command = _command(experiment, "calibrate")
+        yield Prerequisite("calibrate", f"calibration of {model.name}", row is not None, detail, command)
 
 
 def _extractions(experiment: Experiment, store: RunStore, *, any_settings: bool) -> Iterator[Prerequisite]:
@@ -107,20 +99,12 @@ def _extractions(experiment: Experiment, store: RunStore, *, any_settings: bool)
         extraction = stored.get((model.name, trait.name, position))
         row = extraction.row if extraction else None
         other = other_settings(row, experiment) if row and not any_settings else None
-        yield Prerequisite(
-            step="extract",
-            what=f"activations and vectors of {model.name}, {trait.name}, {position}",
-            ok=row is not None and other is None,
-            detail=other or _extraction_detail(row),
-            command=extract_command(experiment),
-        )
-
-
-def _extraction_detail(row: StageRow | None) -> str:
-    if row is None:
-        return "activations not found"
-    n_preclean = sum("_preclean" in label for label in row.labels)
-    return f"{len(row.labels)} labels at {row.n_layers} layers, {n_preclean} of them preclean"
+        detail = other or "activations not found"
+        if row and not other:
+            n_preclean = sum("_preclean" in label for label in row.labels)
+            detail = f"{len(row.labels)} labels at {row.n_layers} layers, {n_preclean} of them preclean"
+        what = f"activations and vectors of {model.name}, {trait.name}, {position}"
+        yield Prerequisite("extract", what, bool(row and not other), detail, extract_command(experiment))
 
 
 def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
@@ -128,13 +112,9 @@ def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisit
     for model, trait in product(experiment.models, experiment.traits):
         row = stored.get((model.name, trait.name))
         is_whole = row is not None and row.trait_mean is not None and is_scored(row, experiment.least_scored)
-        yield Prerequisite(
-            step="baseline",
-            what=f"baseline of {model.name}, {trait.name}",
-            ok=is_whole,
-            detail=_baseline_detail(row, is_whole=is_whole),
-            command=_command(experiment, experiment.phases[0].name if experiment.phases else "evaluate"),
-        )
+        command = _command(experiment, experiment.phases[0].name if experiment.phases else "evaluate")
+        detail = _baseline_detail(row, is_whole=is_whole)
+        yield Prerequisite("baseline", f"baseline of {model.name}, {trait.name}", is_whole, detail, command)
 
 
 def _baseline_detail(row: EvaluationRow | None, *, is_whole: bool) -> str:
@@ -159,29 +139,19 @@ def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
         )
         others = [pair for pair in elsewhere if any((g.model, g.trait) == pair for g in groups)]
         unrun = counts["missing"] + counts["failed"]
-        yield Prerequisite(
-            step=phase.name,
-            what=f"{phase.name}: {len(groups)} groups at coherence {experiment.coherence_floor:g} or more",
-            ok=counts["ok"] == len(groups),
-            detail=", ".join(
-                f"{counts[status]} {status.replace('_', ' the ')}" for status in _STATUSES if counts[status]
-            )
-            + "".join(f"; {model}, {trait}: evaluated in other settings alone" for model, trait in others),
-            command=_command(experiment, phase.name if unrun else "gaps"),
-            # a group below the floor was run: the phase did its part, `gaps` says what could still be tried
-            is_ready=unrun == 0,
-        )
+        what = f"{phase.name}: {len(groups)} groups at coherence {experiment.coherence_floor:g} or more"
+        detail = ", ".join(f"{counts[name]} {name.replace('_', ' the ')}" for name in _STATUSES if counts[name])
+        detail += "".join(f"; {model}, {trait}: evaluated in other settings alone" for model, trait in others)
+        command = _command(experiment, phase.name if unrun else "gaps")
+        # a group below the floor was run: the phase did its part, `gaps` says what could still be tried
+        yield Prerequisite(phase.name, what, counts["ok"] == len(groups), detail, command, is_ready=unrun == 0)
 
 
 def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
     finished = [one for one in store.phases(experiment.name) if one.phase == "phase4" and one.status == "FINISHED"]
-    return Prerequisite(
-        step="phase4",
-        what="phase4: coefficient patterns",
-        ok=bool(finished),
-        detail=f"documented in run {finished[-1].run_id}" if finished else "not documented",
-        command=_command(experiment, "phase4"),
-    )
+    detail = f"documented in run {finished[-1].run_id}" if finished else "not documented"
+    command = _command(experiment, "phase4")
+    return Prerequisite("phase4", "phase4: coefficient patterns", bool(finished), detail, command)
 
 
 def _confirmations(experiment: Experiment, store: RunStore, answers: Answers) -> Prerequisite:
@@ -189,10 +159,6 @@ def _confirmations(experiment: Experiment, store: RunStore, answers: Answers) ->
     answers = answers.with_confirmations(store, experiment.name, floor)
     rows = [row for row in ask_confirmations.of(answers, floor).rows if row.standing is not None]
     n_done = sum(row.status != "unconfirmed" for row in rows)
-    return Prerequisite(
-        step="confirm",
-        what="winners and labels tied with them on the questions kept for confirming",
-        ok=bool(rows) and n_done == len(rows),
-        detail=f"{n_done} of {len(rows)} confirmed" if rows else "no winner to confirm yet",
-        command=_command(experiment, "confirm"),
-    )
+    detail = f"{n_done} of {len(rows)} confirmed" if rows else "no winner to confirm yet"
+    what = "winners and labels tied with them on the questions kept for confirming"
+    return Prerequisite("confirm", what, bool(rows) and n_done == len(rows), detail, _command(experiment, "confirm"))

@@ -10,17 +10,18 @@ from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
+from massact.config.parse import parse_coefficients
 from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
-from massact.labels import format_label, parse_layers
+from massact.labels import check_layers, format_label, parse_label, parse_layers
 from massact.names import file_name
 from massact.report.evidence import Evidence
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
-from massact.store.schema import MlflowTag, StoredPoint, Tag
+from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, keep_outcome, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
     GridRequest,
@@ -56,6 +57,32 @@ class Request:
     coefficients: Coefficients
     overrides: Overrides
 
+    @classmethod
+    def of(
+        cls,
+        place: tuple[ModelConfig, TraitConfig],
+        labels: Iterable[str],
+        position: str,
+        layers: str | None,
+        coefficients: str | None,
+        overrides: Overrides,
+    ) -> "Request":
+        """As a person writes it; `None` is the model's own grid.
+
+        Raises:
+            UsageError: one of the texts is not what it should be.
+        """
+        model, trait = place
+        return cls(
+            model=model,
+            trait=trait,
+            recipes=tuple(dict.fromkeys(map(parse_label, labels))),
+            positions=(str(parse_position(position)),),
+            layers=check_layers(layers or model.grid.layers),
+            coefficients=model.grid.coefficients if coefficients is None else parse_coefficients(coefficients),
+            overrides=overrides,
+        )
+
 
 def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
     """Calibrate every model that is not calibrated yet."""
@@ -79,11 +106,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
-    """Extract activations and vectors at every window that the store does not hold yet.
-
-    Raises:
-        MissingPrerequisiteError: a model is not calibrated, so nothing could be cleaned.
-    """
+    """Extract activations and vectors at every window that the store does not hold yet."""
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
     with open_phase(session, "extract", parent) as run:
@@ -99,11 +122,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
-    """The layers that a command line asks for, once all that models and datasets can tell of it is checked.
-
-    Raises:
-        UsageError: something is wrong; nothing was written.
-    """
+    """The layers that a command line asks for, once all that models and datasets can tell of it is checked."""
     shape = check_experiment(session, judges=True)[request.model.name]
     session.datasets.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
@@ -113,8 +132,8 @@ def request_layers(session: Session, request: Request) -> tuple[int, ...]:
     return layers
 
 
-def run_evaluate(session: Session, request: Request) -> Tally:
-    """Evaluate the cells of a command line that the store does not hold yet."""
+def run_evaluate(session: Session, request: Request) -> tuple[Tally, frozenset[str]]:
+    """Evaluate the cells of a command line that the store does not hold yet; returns all their keys too."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
     # where there is a project's run already, that is to say why it failed
@@ -143,7 +162,7 @@ def run_evaluate(session: Session, request: Request) -> Tally:
             points = store.points(session.experiment.name)
         wanted = evaluator.planner.cells(requests)
         session.show(_result_table([points.at(i) for i, key in enumerate(points.keys) if key in wanted]))
-    return tally
+    return tally, frozenset(wanted)
 
 
 def _result_table(points: Sequence[StoredPoint]) -> str:
@@ -161,11 +180,7 @@ def _result_table(points: Sequence[StoredPoint]) -> str:
 
 
 def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = None) -> Tally:
-    """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store.
-
-    Raises:
-        MissingPrerequisiteError: calibration or extraction is missing; says which and how to get it.
-    """
+    """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store."""
     phase = session.experiment.phase(name)
     check_experiment(session, judges=True)
     _require(session, name)
@@ -178,12 +193,8 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
 
 
 def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: SearchPlan) -> Tally:
-    """Search the best coefficient of every label asked for, at each of its layers.
-
-    Args:
-        name: the command; `fill-gaps` searches only the groups that have no result at or above the floor, until
-            each has one or it is known why not.
-    """
+    """Search the best coefficient of every label asked for, at each of its layers. `name`: the command; `fill-gaps`
+    searches only the groups that have no result at or above the floor, until each has one or it is known why not."""
     search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     _require(session, "phase1")
@@ -228,11 +239,7 @@ def _note(session: Session, run: OpenRun, text: str) -> None:
 
 
 def run_main(session: Session, output: Path) -> Tally:
-    """Run what the store does not hold yet and write the report. Returns the count.
-
-    Raises:
-        UsageError: the experiment cannot be run as it is; nothing was started.
-    """
+    """Run what the store does not hold yet and write the report. Returns the count."""
     check_experiment(session, judges=True)
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
@@ -254,27 +261,16 @@ def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mappi
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     whole = Evidence.of(session.experiment, answers, cosines)
-    text = phase_markdown(phase, whole)
-    tracker = session.stores.tracker
-    tracker.set_tag(run, MlflowTag.NOTE, text)
-    for name, verdict in phase_verdicts(phase, whole).items():
-        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
-    tracker.log(run, steps=curve_steps(mine))
-    with tracker.artifacts(run) as folder:
-        (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
-        for name, png in phase_figures(phase, whole).items():
-            (folder / "figures").mkdir(exist_ok=True)
-            (folder / "figures" / f"{name}.png").write_bytes(png)
-    session.show(text)
+    session.stores.tracker.log(run, steps=curve_steps(mine))
+    figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
+    keep_outcome(session, run, phase, phase_verdicts(phase, whole), phase_markdown(phase, whole), figures)
 
 
 def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
-    """Delta and coherence of every layer and label as metrics stepped by coefficient.
-
-    MLflow's steps are integers, so the coefficient is scaled and the metric's name says by how much.
-    """
+    """Delta and coherence of every layer and label as metrics stepped by coefficient. MLflow's steps are integers, so
+    the coefficient is scaled and the metric's name says by how much."""
     usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
     scale = _scale([point.coefficient for point in usable])
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"

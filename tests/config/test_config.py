@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, VectorConfig, load_experiment
 from massact.config.parse import parse_coefficients
-from massact.config.values import declared_by
+from massact.config.values import GateConfig, declared_by
 from massact.data.traits import load_prompts
-from massact.domain import METHODS, Coefficients, Generation, Group
+from massact.domain import DEFAULT_METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label, parse_layers
 
@@ -44,7 +44,7 @@ def test_a_shipped_file_declares_the_plans_phases(file: Path) -> None:
     assert (second.labels, second.positions) == (CLEAN_BEFORE, ("response[:5]",))
     assert (third.labels[:12], third.positions) == (CURVE, ("response[:5]",))
     assert experiment.extraction.positions == WINDOWS
-    assert experiment.extraction.methods == METHODS
+    assert experiment.extraction.methods == DEFAULT_METHODS
     assert experiment.extraction.uniform_dims == (1, 2, 3, 5, 10, "all")
     assert [(trait.name, trait.direction) for trait in experiment.traits] == [("refusal", "positive")]
 
@@ -208,6 +208,33 @@ vectors:
             load_experiment(_written(tmp_path, text.replace("  imported_lab: {", f"  {wrong}: {{")))
     with pytest.raises(ConfigError, match="is of 'other', which the file does not declare"):
         load_experiment(_written(tmp_path, text.replace("model: gemma, layer", "model: other, layer")))
+
+
+def test_gates_are_declared_and_every_one_that_a_label_names_is_there(tmp_path: Path) -> None:
+    told = """
+gates:
+  harm: {label: probe_postclean_u1, position: "prompt[-1]", layer: 2}
+  rude: {label: mean_diff, position: "prompt[:]", layer: 0, trait: warmth, threshold: -1, measure: cosine, opens: below}
+"""
+    text = SMALL.replace("labels: [", "labels: [probe+if_harm, ", 1) + told
+    text = text.replace("positions: [", 'positions: ["prompt[:]", ', 1)
+    experiment = load_experiment(_written(tmp_path, text))
+    assert experiment.gates == (
+        GateConfig("harm", "probe_top1", "prompt[-1]", 2),
+        GateConfig("rude", "mean_diff", "prompt[:]", 0, "warmth", -1.0, "cosine", "below"),
+    )
+    for there, instead, said in (
+        ("  harm:", "  other:", "+if_harm: declare harm under the key 'gates'"),
+        ("  harm:", "  Harm:", "call a gate by lower-case letters"),
+        ("probe_postclean_u1", "probe+ablate", "a condition vector is a method, perhaps cleaned"),
+        ("probe_postclean_u1", "imported_lab", "harm has a vector of another tool: write its threshold"),
+        ('position: "prompt[-1]"', 'position: "response[:5]"', "a gate looks at the prompt"),
+        ('position: "prompt[-1]"', 'position: "prompt[-2]"', "prompt[-2] is not among extraction.positions"),
+        ("trait: warmth", "trait: cold", "rude is of 'cold', which the file does not declare"),
+        ("measure: cosine", "measure: sine", "measure"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load_experiment(_written(tmp_path, text.replace(there, instead)))
 
 
 def test_how_a_model_is_loaded(tmp_path: Path) -> None:
@@ -500,8 +527,8 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     ),
     "unknown method": (
         "methods: [mean_diff, probe, gradient, random_baseline]",
-        "methods: [mean_diff, pca]",
-        ["extraction.methods[1]", "'pca' is not allowed", "random_baseline"],
+        "methods: [mean_diff, ica]",
+        ["extraction.methods[1]", "'ica' is not allowed", "random_baseline"],
     ),
     "n_dims of nothing": (
         "layer_dims: [1, 2, 3]",
@@ -1023,7 +1050,7 @@ def _check(experiment: Experiment) -> None:
         assert set(phase.models) <= names
         assert set(phase.positions) <= set(experiment.extraction.positions)
         assert [normalise_label(label) for label in phase.labels] == list(phase.labels)
-    assert set(experiment.extraction.methods) <= set(METHODS)
+    assert set(experiment.extraction.methods) <= set(DEFAULT_METHODS)
     assert all(n == "all" or (isinstance(n, int) and n > 0) for n in experiment.extraction.uniform_dims)
     assert experiment.generation.max_new_tokens > 0
     assert all(group.label for group in experiment.groups())

@@ -14,7 +14,14 @@ from massact.labels import format_label, normalise_label, parse_label
 N_DIMS = st.one_of(st.just("all"), st.integers(1, 9_999_999))
 CLEANINGS = st.one_of(
     st.just(NO_CLEANING),
-    st.builds(Cleaning, st.sampled_from(["before", "after"]), st.sampled_from(["uniform", "layer"]), N_DIMS),
+    st.builds(
+        Cleaning,
+        st.sampled_from(["before", "after"]),
+        st.sampled_from(["uniform", "layer"]),
+        N_DIMS,
+        st.sampled_from([None, "keep"]),
+    ),
+    st.integers(1, 9_999_999).map(lambda n: Cleaning("before", mode="winsorise", quantile=float(f"0.{n:07d}"))),
 )
 TOKENS = ("all", "prompt", "response", "prompt[-1]", "response[:5]", "response[2:4]", "prompt[-1]+response")
 RECIPES = st.builds(
@@ -37,6 +44,13 @@ SUFFIXES = {
     "_preclean_u3": Cleaning("before", "uniform", 3),
     "_preclean_la2": Cleaning("before", "layer", 2),
     "_preclean_la": Cleaning("before", "layer", "all"),
+    "_postkeep": Cleaning("after", "uniform", "all", "keep"),
+    "_postkeep_u2": Cleaning("after", "uniform", 2, "keep"),
+    "_postkeep_la2": Cleaning("after", "layer", 2, "keep"),
+    "_prekeep": Cleaning("before", "uniform", "all", "keep"),
+    "_prekeep_la": Cleaning("before", "layer", "all", "keep"),
+    "_winsor95": Cleaning("before", mode="winsorise", quantile=0.95),
+    "_winsor005": Cleaning("before", mode="winsorise", quantile=0.005),
 }
 """The module's table, each in the one spelling that is printed."""
 
@@ -45,6 +59,8 @@ RESPELT = {
     "probe_postclean_u": "probe_cleaned",
     "probe_postclean": "probe_cleaned",
     "mean_diff_preclean_u": "mean_diff_preclean",
+    "mean_diff_postkeep_u": "mean_diff_postkeep",
+    "pca_winsor950": "pca_winsor95",
     " gradient_top1 ": "gradient_top1",
     "probe+add+1layer@all": "probe",
     "probe@response[:]": "probe@response",
@@ -52,6 +68,9 @@ RESPELT = {
     "probe@response[2:3]": "probe@response[2]",
     "probe@prompt[:1]": "probe@prompt[0]",
     "probe@response+prompt": "probe",
+    "probe+1layer+rising": "probe",
+    "probe+decay.50": "probe+decay0.5",
+    "probe+replace1@all": "probe+replace",
 }
 
 
@@ -82,6 +101,11 @@ def test_a_printed_label_parses_and_prints_as_itself(method: str, suffix: str, c
         ("probe+ablate", Recipe("probe", operator="ablate")),
         ("probe+5layers", Recipe("probe", n_layers=5)),
         ("probe@response[:5]", Recipe("probe", tokens="response[:5]")),
+        ("probe+replace", Recipe("probe", operator="replace")),
+        ("probe+replace3+if_harmful", Recipe("probe", operator="replace", n_directions=3, gate="harmful")),
+        ("probe+ablate+everylayer", Recipe("probe", operator="ablate", depth="everylayer")),
+        ("probe+4layers+triangle+decay0.5", Recipe("probe", n_layers=4, depth="triangle", decay=0.5)),
+        ("probe+decay0.9@response", Recipe("probe", tokens="response", decay=0.9)),
         (
             "probe_top1+rotate+2layers@prompt[-1]+response",
             Recipe("probe", Cleaning("after", "uniform", 1), "rotate", 2, "prompt[-1]+response"),
@@ -129,6 +153,10 @@ def test_two_spellings_of_a_recipe_print_as_one_label(spelling: str, label: str)
         "probe@",
         "probe+0layers",
         "probe+3layers+ablate",
+        "probe+everylayer+rising",
+        "probe+decay1.5",
+        "probe+if_",
+        "probe+if_Harm",
     ],
 )
 def test_a_label_that_names_no_recipe_is_refused_by_name(label: str) -> None:
@@ -141,6 +169,10 @@ def test_a_label_that_names_no_recipe_is_refused_by_name(label: str) -> None:
     ("label", "said"),
     [
         ("probe+halve", "no operator 'halve'; there are add, ablate, clamp, rotate"),
+        ("probe+replace0", "no operator 'replace0'"),
+        ("probe+rotate+3layers+relative", "the coefficient of rotate is no length"),
+        ("probe+decay0.0", "a decay is a share above 0 and below 1"),
+        ("probe+decay0.9@prompt", "of tokens of the response"),
         ("probe@answer", "unknown tokens 'answer'"),
         ("probe@response[-1]", r"response\[-1\] names no token that is known while a response is written"),
         ("probe@response[3:2]", "names no token"),
@@ -180,18 +212,24 @@ def test_a_contradictory_cleaning_cannot_be_built(when: str, scope: str | None, 
 
 
 def test_an_unknown_method_cannot_be_built() -> None:
-    with pytest.raises(ValueError, match="'pca'; there are mean_diff, probe"):
-        Recipe("pca")
+    with pytest.raises(ValueError, match="'ica'; there are mean_diff, probe"):
+        Recipe("ica")
 
 
 def test_the_glossary_says_what_each_label_cleans(root: Path) -> None:
     text = (root / "docs/glossary.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([a-z_0-9]+)` \| (.*?) \| (.*?) ?\|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \| ([^|]*?) \| ([^|]*?) ?\|$", text, re.MULTILINE)
     when = {"none": "nothing", "after": "the vector, after", "before": "the activations, before"}
-    assert len(rows) == 7
+    assert len(rows) == 10
+    assert set(re.findall(r"^\| `([a-z_]+)` \| [^|]*\|$", text, re.MULTILINE)) == set(METHODS)
     for label, cleaned, dims in rows:
         cleaning = parse_label(label).cleaning
-        assert (format_label(parse_label(label)), when[cleaning.when]) == (label, cleaned)
+        what = when[cleaning.when]
+        if cleaning.mode == "keep":
+            what = f"all else of {what}"
+        elif cleaning.quantile:
+            what = f"what exceeds the {cleaning.quantile} quantile, before"
+        assert (format_label(parse_label(label)), what) == (label, cleaned)
         assert ("own" in dims, "all" in dims, "two" in dims) == (
             cleaning.scope == "layer",
             cleaning.n_dims == "all",

@@ -161,7 +161,7 @@ def test_a_judge_prompt_of_the_traits_own_is_kept(folder: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_refused_with_what_it_should_hold(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.*positive\.txt, negative\.txt, definition\.txt"):
+    with pytest.raises(DataError, match=r"nowhere.*positive\.txt and negative\.txt \(or pairs\.json\)"):
         load_trait(str(tmp_path / "nowhere"))
 
 
@@ -389,8 +389,8 @@ def test_a_long_list_of_places_is_cut_and_counted(folder: Path) -> None:
 
 def test_sides_of_other_lengths_are_no_pairs(folder: Path) -> None:
     _warnings(folder, TEN, [*OTHER_TEN, "one more"])
-    with pytest.raises(DataError, match=r"filter is paired.*positive\.txt holds 10 prompts and negative\.txt 11"):
-        check_pairs(load_trait(str(folder)))
+    with pytest.raises(DataError, match=r"pca pairs, but.*positive\.txt holds 10 prompts and negative\.txt 11"):
+        check_pairs(load_trait(str(folder)), "pca pairs")
 
 
 # properties: how a file is written never shows

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from massact.domain import Cell, Response, Timing
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.interop.rows import result_run
 from massact.keys import cell_json, cell_key, digest_text, screening_key
 from massact.store.schema import (
@@ -44,7 +44,18 @@ def _as_stored(row: EvaluationRow) -> EvaluationRow:
     return decode_evaluation(encode_row(row))
 
 
-@pytest.mark.parametrize("cell", [CELL, BASELINE, *CHANGES.values()])
+IN_THE_TEXT_ALONE = ("steering.weights", "steering.condition")
+"""What a row has no room for."""
+
+
+@pytest.mark.parametrize("name", IN_THE_TEXT_ALONE)
+def test_without_the_text_a_row_with_a_gate_or_weights_is_of_no_known_cell(name: str) -> None:
+    row = _row(CHANGES[name])
+    assert stored_cell(row) == CHANGES[name]
+    assert stored_cell(_as_stored(row)) is None
+
+
+@pytest.mark.parametrize("cell", [CELL, BASELINE, *(CHANGES[one] for one in CHANGES if one not in IN_THE_TEXT_ALONE)])
 def test_a_row_gives_its_cell_back_with_and_without_the_text_beside_it(cell: Cell) -> None:
     row = _row(cell)
     assert stored_cell(row) == stored_cell(_as_stored(row)) == cell
@@ -75,7 +86,7 @@ def test_runs_of_every_outcome_hold_the_cell() -> None:
     outcomes = {
         Kind.EVALUATION: (maker, evaluated, key),
         Kind.CONFIRMATION: (replace(maker, confirms="k"), evaluated, key),
-        Kind.SCREENING: (maker, StoppedCell(evaluated, "hopeless"), screening_key(key)),
+        Kind.SCREENING: (maker, replace(evaluated, given_up="hopeless"), screening_key(key)),
         "failed": (maker, FailedCell(evaluated.planned, "no memory"), key),
         Kind.BASELINE: (replace(maker, baseline=None), _evaluated(BASELINE), cell_key(BASELINE)),
     }

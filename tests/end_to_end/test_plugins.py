@@ -1,7 +1,9 @@
-"""What other packages add by entry points (methods, operators, judges, executors, run stores) is used as ours is."""
+"""What others add (packages by entry points, an experiment's own files by `module:function`) is used as ours is."""
 
+import hashlib
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.errors import ConfigError, PluginError, UnusableStoreError, UsageError
 from massact.labels import parse_label
-from massact.plugins import load_plugin
+from massact.plugins import forget_own, load_plugin, own_digest
 from massact.store.read import open_store
 
 CODE = '''
@@ -205,3 +207,127 @@ def test_a_method_that_gives_no_direction_is_named(install: Install) -> None:
     sides = torch.ones(3, 4), torch.zeros(3, 4)
     with pytest.raises(PluginError, match=r"the method flat gave \(3, 4\), not a direction \[4\]"):
         extract_vector(Recipe("flat"), *sides, dims=(), seed=0)
+
+
+# the experiment's own files
+
+OWN = EXPERIMENT.replace("methods: [largest]", 'methods: ["own_code:largest"]').replace(
+    'judge: {name: "lab:strict", concurrency: 2}', 'judge: "python:own_code:Judge"\noperators: ["own_code:halve"]'
+)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    """An experiment file with its code beside it."""
+    (tmp_path / "own_code.py").write_text(CODE)
+    file = tmp_path / "lab.yaml"
+    file.write_text(OWN)
+    yield file
+    forget_own()
+    sys.path[:] = [one for one in sys.path if one != str(tmp_path)]
+    for name in ("own_code", "broken_code"):
+        sys.modules.pop(name, None)
+
+
+def test_a_function_beside_the_file_is_a_method_or_an_operator(own: Path) -> None:
+    import torch
+
+    from massact.domain import Recipe
+    from massact.models.operators import find_operator
+    from massact.vectors.methods import extract_vector
+
+    experiment = load_experiment(own)
+    assert (experiment.extraction.methods, experiment.operators) == (("largest",), ("halve",))
+    assert "own_code" not in sys.modules  # read, but not run
+    assert parse_label("largest_top1+halve") == Recipe("largest", parse_label("probe_top1").cleaning, "halve")
+    assert own_digest("methods", "largest") == hashlib.sha256(CODE.encode()).hexdigest()
+    sides = torch.tensor([[1.0, -3.0, 2.0]] * 2), torch.zeros(2, 3)
+    assert extract_vector(Recipe("largest"), *sides, dims=(), seed=0).tolist() == [0.0, -1.0, 0.0]
+    assert find_operator("halve")(*torch.ones(3, 1))[1] == 1
+    changed = CODE.replace("0.5 *", "0.25 *")
+    (own.parent / "own_code.py").write_text(changed)
+    load_experiment(own)
+    assert find_operator("halve")(*torch.ones(3, 1))[0] == 0.25
+    assert own_digest("operators", "halve") == hashlib.sha256(changed.encode()).hexdigest()
+    own.write_text(
+        OWN.replace('"own_code:largest"', "mean_diff").replace("[largest", "[mean_diff").replace("largest_", "probe_")
+    )
+    load_experiment(own)
+    with pytest.raises(UsageError, match="unknown method label 'largest'"):
+        parse_label("largest")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("own_code:largest", "nothing:largest", r"extraction\.methods\[0\].*there is no file .*nothing\.py"),
+        ("own_code:largest", "own_code:smallest", r"own_code\.py has no smallest"),
+        ("own_code:largest", "own_code:Judge", "lower-case letters"),
+        ("own_code:halve", "own_code:add", "a label cannot have 'add': it is taken"),
+        ("own_code:largest", "own_code:mean_diff", "a label cannot have 'mean_diff': it is taken"),
+        ("own_code:largest", "own_code:x_top1", "a label cannot have 'x_top1'.*ends as a cleaning does"),
+        ('["own_code:halve"]', '["own_code:halve", "more:halve"]', "there is another of the operators called 'halve'"),
+        ('["own_code:halve"]', "[halve]", "write module:function"),
+    ],
+)
+def test_a_wrong_reference_is_named_with_its_place(own: Path, old: str, new: str, said: str) -> None:
+    (own.parent / "own_code.py").write_text(f"{CODE}add = mean_diff = x_top1 = halve\n")
+    (own.parent / "more.py").write_text("def halve(p, q, c): return p, c\n")
+    own.write_text(OWN.replace(old, new))
+    with pytest.raises(ConfigError, match=said):
+        load_experiment(own)
+
+
+def test_what_cannot_be_loaded_says_why(own: Path) -> None:
+    experiment = OWN.replace("own_code", "broken_code")
+    for code, said in (
+        ("import no_such_module  # largest halve", "ModuleNotFoundError"),
+        ("largest = halve = 5", "no function"),
+    ):
+        (own.parent / "broken_code.py").write_text(code)
+        own.write_text(experiment)
+        load_experiment(own)
+        with pytest.raises(ConfigError, match=f"'broken_code:largest' of the methods .*{said}"):
+            load_plugin("methods", "largest")
+    (own.parent / "json.py").write_text("def largest(p, n, s): return p[0]\n")
+    own.write_text(OWN.replace("own_code:largest", "json:largest"))
+    load_experiment(own)
+    with pytest.raises(ConfigError, match=r"another module json is loaded, .*rename json\.py"):
+        load_plugin("methods", "largest")
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_on_its_own_code_and_its_source_is_in_the_keys(
+    own: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own.parent)
+    Path("lab.db").write_bytes(migrated_database.read_bytes())
+
+    def run(*arguments: str, code: int = 0) -> str:
+        uri = f"sqlite:///{own.parent}/lab.db"
+        done = CliRunner().invoke(cli, [*arguments, "--experiment", "lab.yaml", "--tracking-uri", uri])
+        assert done.exit_code == code, (done.output, done.exception)
+        return done.output
+
+    def evaluate(code: int = 0) -> str:
+        return run(
+            "evaluate", "--model", "toy", "--trait", "refusal", "--method", "largest,largest+halve", "--position",
+            "response[:2]", "--layers", "2", "--coefficients", "8", code=code,
+        )  # fmt: skip
+
+    def runs() -> list[dict[str, str]]:
+        text = run("runs", "--format", "json")
+        rows: list[dict[str, str]] = json.loads(text[text.index("{") :])["rows"]
+        return rows
+
+    run("calibrate")
+    run("extract")
+    evaluate()
+    assert "extracted already" in run("extract")
+    assert len(runs()) == 2
+    (own.parent / "own_code.py").write_text(CODE.replace("0.5 *", "0.25 *"))
+    assert "before the file of the method largest was changed" in evaluate(code=1)
+    run("extract")
+    evaluate()
+    keys = [row["key"] for row in runs() if row["label"] == "largest+halve"]
+    assert len(set(keys)) == 2, "the operator of another source is another operator"

@@ -84,6 +84,7 @@ def test_imports_point_one_way(part: str) -> None:
 
 def test_no_two_modules_import_each_other() -> None:
     names = {_module_name(path): path for path in PACKAGE.rglob("*.py")}
+    del names["massact"]  # it is there before its modules, and names them lazily
     graph = {
         name: {target for target in _imports(path) if target in names and target != name}
         for name, path in names.items()

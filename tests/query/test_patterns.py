@@ -113,7 +113,15 @@ def test_mean_diff_cleaned_before_and_after_is_one_direction_by_algebra() -> Non
     # "all" of a list of 13 is the same as 13 of it
     thirteen = evaluated("mean_diff_preclean_u13", n_dims_cleaned=13)
     assert comparison(thirteen, evaluated("mean_diff_cleaned", n_dims_cleaned=13)).same_vector == same
-    for other in ("mean_diff_top2", "mean_diff_postclean_la2", "probe_cleaned", "mean_diff_preclean_u2"):
+    kept = comparison(evaluated("mean_diff_prekeep_u2"), evaluated("mean_diff_postkeep_u2"))
+    assert kept.same_vector == same
+    for other in (
+        "mean_diff_top2",
+        "mean_diff_postclean_la2",
+        "probe_cleaned",
+        "mean_diff_postkeep",
+        "mean_diff_winsor95",
+    ):
         assert comparison(evaluated("mean_diff_preclean"), evaluated(other)).same_vector is None
     assert comparison(evaluated("probe_preclean"), evaluated("probe_cleaned")).same_vector is None
     deltas = {"mean_diff_preclean": (20.0, 10.0), "mean_diff_cleaned": (10.0, 30.0)}
@@ -187,6 +195,7 @@ def test_one_label_twice_is_no_pair() -> None:
 
 def test_pairs_of_clean_before_and_after() -> None:
     labels = ["probe", "probe_preclean", "mean_diff_preclean_la2", "probe_preclean_u1", "from a later version"]
+    assert before_after_pairs(["pca_prekeep", "pca_winsor95"]) == (("pca_prekeep", "pca_postkeep"),)
     assert before_after_pairs(labels) == (
         ("mean_diff_preclean_la2", "mean_diff_postclean_la2"),
         ("probe_preclean", "probe_cleaned"),
@@ -222,6 +231,13 @@ def test_the_cleaning_curve() -> None:
     assert found[3].nearest_miss.coherence_mean == 60.0
     before = ask_curve.of(answers_of(rows), FLOOR, method="mean_diff", when="before").rows
     assert [row.n_dims for row in before if row.status == "ok"] == [0, 2]
+    rows += [evaluated("mean_diff_postkeep_u2", delta=3.0), evaluated("mean_diff_winsor95", delta=9.0)]
+    kept = ask_curve.of(answers_of(rows), FLOOR, method="mean_diff", mode="keep").rows
+    assert [(row.label, row.best.delta) for row in kept if row.best] == [
+        ("mean_diff", 27.1),
+        ("mean_diff_postkeep_u2", 3.0),
+    ]
+    assert ask_curve.of(answers_of(rows), FLOOR, method="mean_diff").rows == found
 
 
 def test_a_curve_whose_steps_are_not_among_the_labels_says_so() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from massact.domain import AllDims, Direction
+from massact.domain import AllDims, Direction, Mode
 from massact.store import schema
 from massact.store.schema import (
     TAG_LIMIT,
@@ -46,6 +46,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     float | None: st.none() | NUMBER,
     int | AllDims | None: st.none() | WHOLE | st.just("all"),
     Literal["imported"] | None: st.sampled_from([None, "imported"]),
+    Mode | None: st.sampled_from([None, "keep", "winsorise"]),
     Direction | None: st.sampled_from([None, "positive", "negative"]),
     tuple[str, ...]: st.lists(TEXT, max_size=5).map(tuple),
     tuple[int, ...]: st.lists(WHOLE, max_size=12).map(tuple),
@@ -140,7 +141,7 @@ def test_missing_is_absent_from_params_and_metrics(row: EvaluationRow) -> None:
     logged = {**evaluation_params(row), **evaluation_metrics(row)}
     named = set(schema_rows._PARAMS) | set(schema_rows._METRICS)
     expected = {name for name in named if getattr(row, name) is not None}
-    assert set(logged) == (expected if row.n_vectors != 1 else expected - {"n_vectors"})
+    assert set(logged) == expected - {name for name in ("n_vectors", "n_directions") if getattr(row, name) == 1}
 
 
 @settings(deadline=None, max_examples=40)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.domain import Cell, Cleaning, Gate, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 
 SETTING = Setting(
     model=ModelIdentity("google/gemma-3-4b-it", "abc123", "bfloat16"),
@@ -28,13 +28,19 @@ STEERING = Steering(
 CELL = Cell(SETTING, STEERING)
 BASELINE = Cell(SETTING, None)
 
-OTHER_VALUES = {
+OTHER_VALUES: dict[str, Any] = {
     "method": "probe",
     "when": "before",
     "scope": "layer",
     "direction": "negative",
     "operator": "ablate",
     "tokens": "response",
+    "mode": "keep",
+    "depth": "rising",
+    "decay": 0.5,
+    "gate": "harmful",
+    "weights": (0.5, 1.0),
+    "condition": Gate(3, "prompt[-1]", 0.5),
 }
 """Where not every text is a value."""
 
@@ -42,7 +48,7 @@ OTHER_VALUES = {
 def _changes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every copy of a dataclass that differs from it in one leaf field."""
     for field in dataclasses.fields(value):
-        if not field.init:
+        if not field.init or field.name == "quantile":  # of another kind of cleaning than the cell's
             continue
         old, where = getattr(value, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(old):

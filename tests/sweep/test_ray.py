@@ -16,10 +16,12 @@ import torch
 
 from massact.cli.session import chosen_executor
 from massact.config import JudgeConfig
+from massact.domain import Timing
 from massact.errors import ExecutorError, ModelError, UsageError
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, Timing, silent
+from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
 from massact.judges import Subject, Usage
 from massact.judges.caching import CachingJudge
+from massact.plugins import OWN_CODE
 from massact.store.read import open_store
 from massact.store.spool import Spool
 from massact.store.write.evaluations import Baseline, Place, RunMaker
@@ -28,7 +30,7 @@ from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import JudgeUse, ModelUse, Work
 from massact.sweep.executors.ray import cluster as cluster_module
 from massact.sweep.executors.ray.cluster import LostError, reaches_anywhere, require_ray
-from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge, Told
+from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.run import AHEAD, Judging, Run, Shard, Task, Tools
 from tests.support import ray_cluster
 from tests.support.ray_stand_ins import (
@@ -185,7 +187,7 @@ class _Judges:
         if self.is_lost:
             raise LostError("it has ended")
         results = [Evaluation(planned, (), TIMING) for planned in cells(coefficients)]
-        return results, Told(Usage(), ())
+        return results, (Usage(), ())
 
     def put(self, _part: Any) -> None: ...
 
@@ -389,9 +391,7 @@ def test_records_that_two_spools_send_arrive_once(uri: str, tmp_path: Path) -> N
     assert stored(uri) == [3.0]
 
 
-def _timing() -> Any:
-    from massact.domain import Timing
-
+def _timing() -> Timing:
     return Timing(1.0, 1.0, 4)
 
 
@@ -415,7 +415,9 @@ def test_a_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     context = CommandContext(
         tracking_uri="http://me:hunter2@host", experiment="e", spool=Path("/s"), key_variable="MY_KEY"
     )
+    monkeypatch.setenv(OWN_CODE, "{}")
     given = context.environment()
+    assert given.values[OWN_CODE] == "{}", "workers elsewhere have the experiment's own operators"
     assert given.values["MY_KEY"] == given.values["AWS_SECRET_ACCESS_KEY"] == "hunter2"
     assert "hunter2" not in repr(context) + repr(given) + str(Environment({"A": "hunter2"}))
 

@@ -108,7 +108,7 @@ def _evaluated(
             threads = [] if meanwhile is None else [threading.Thread(target=meanwhile, args=(session,))]
             for one in threads:
                 one.start()
-            tally = run_evaluate(session, request)
+            tally, _ = run_evaluate(session, request)
             for one in threads:
                 one.join()
         finally:

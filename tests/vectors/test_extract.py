@@ -43,7 +43,8 @@ def activations() -> Activations:
     direction[:, list(UNIFORM)] *= 5
     noise = torch.randn(2, 40, N_LAYERS, D_MODEL, generator=generator)
     noise[..., list(UNIFORM)] += 300.0
-    return split_sides(noise[0] + direction, noise[1] - direction, 0.1)
+    neutral = torch.randn(10, N_LAYERS, D_MODEL, generator=generator)
+    return split_sides(noise[0] + direction, noise[1] - direction, 0.1, neutral=neutral)
 
 
 # split_sides
@@ -113,7 +114,7 @@ def test_every_cleaning_is_declared_before_and_after_and_once() -> None:
         for n in dims
     }
     assert set(recipes) == expected
-    assert len(recipes) == len(expected) == 4 * (1 + 2 * (6 + 3))
+    assert len(recipes) == len(expected) == 7 * (1 + 2 * (6 + 3))
 
 
 def test_what_is_declared_covers_the_plans_methods() -> None:
@@ -243,8 +244,39 @@ def test_the_planted_direction_tells_the_validation_split_apart(activations: Act
 
 def test_nothing_to_clean_leaves_the_very_vector() -> None:
     vector = normalise(torch.tensor([1.0, 2.0, 3.0]))
-    assert clean_after(vector, ()) is vector
-    assert torch.equal(clean_after(vector, (0,)), normalise(zero_dims(vector, (0,))))
+    after = Cleaning("after", "uniform", 1)
+    assert clean_after(vector, after, ()) is vector
+    assert torch.equal(clean_after(vector, after, (0,)), normalise(zero_dims(vector, (0,))))
+    assert clean_after(vector, Cleaning("after", "uniform", 1, "keep"), (0,)).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_dims_are_kept_by_the_list_that_a_label_names(activations: Activations) -> None:
+    labels = ("mean_diff_postkeep", "probe_prekeep_la2", "random_baseline_postkeep_u1")
+    made = make_vectors([parse_label(label) for label in labels], activations, CALIBRATION, seed=0)
+    kept = [[set(vector.nonzero()[:, 0].tolist()) for vector in made[label].vectors] for label in labels]
+    assert kept == [[{4, 9}] * 3, [{4, 9}, {9, 4}, {9, 10}], [{4}] * 3]
+
+
+def test_mean_centred_takes_neutral_prompts_for_the_other_side(activations: Activations) -> None:
+    made = make_vectors([Recipe("mean_centred")], activations, CALIBRATION, seed=0)["mean_centred"].vectors
+    for layer in range(N_LAYERS):
+        assert activations.neutral is not None
+        expected = activations.sides(layer)[0].double().mean(0) - activations.neutral[:, layer].double().mean(0)
+        assert cosine(made[layer], expected) > 0.9999999
+    without = split_sides(numbered(4), numbered(4, 9), 0.0)
+    with pytest.raises(DataError, match="mean_centred needs activations of neutral prompts"):
+        make_vectors([Recipe("mean_centred")], without, CALIBRATION, seed=0)
+
+
+def test_neutral_prompts_without_a_window_are_left_out() -> None:
+    neutral = numbered(3, 50)
+    neutral[1] = torch.nan
+    made = split_sides(numbered(4), numbered(4, 9), 0.0, neutral=neutral)
+    assert made.neutral is not None
+    assert made.neutral[:, 0, 0].tolist() == [50, 52]
+    assert made.n_dropped == 0
+    with pytest.raises(DataError, match="no neutral prompt has a token in the window"):
+        split_sides(numbered(4), numbered(4, 9), 0.0, neutral=neutral[[1]])
 
 
 # summarise

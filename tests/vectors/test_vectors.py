@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -64,13 +65,15 @@ def extract(method: str, sides: Sides, cleaning: Cleaning = NO_CLEANING, *, seed
 # methods
 
 
-@pytest.mark.parametrize(("method", "at_least"), [("mean_diff", 0.99), ("probe", 0.95)])
+@pytest.mark.parametrize(
+    ("method", "at_least"), [("mean_diff", 0.99), ("probe", 0.95), ("pca", 0.99), ("lat", 0.99), ("mean_centred", 0.99)]
+)
 def test_a_planted_direction_is_recovered(method: str, at_least: float) -> None:
     sides, direction = planted()
     assert cosine(extract(method, sides), direction) > at_least
 
 
-@pytest.mark.parametrize("method", ["mean_diff", "probe"])
+@pytest.mark.parametrize("method", ["mean_diff", "probe", "pca", "mean_centred"])
 def test_swapping_the_sides_turns_the_vector_round(method: str) -> None:
     (positive, negative), _ = planted()
     assert cosine(extract(method, (positive, negative)), extract(method, (negative, positive))) < -0.9999
@@ -165,6 +168,48 @@ def test_a_gradient_moves_from_its_random_start_towards_mean_diff() -> None:
     assert cosine(moved, target) < 0.9999  # it stops before it gets there, as documented
 
 
+def test_pca_agrees_with_the_conventions_of_repeng() -> None:
+    from sklearn.decomposition import PCA
+
+    (positive, negative), direction = planted(60, shift=3.0, seed=3)
+    positive += torch.linspace(-2, 2, 60)[:, None] * torch.eye(D_MODEL)[7]
+    differences = (positive - negative).double().numpy()
+    # its `pca_center`: both halves of each pair about their middle, so that the mean of all rows is zero
+    centred = PCA(n_components=1).fit(np.concatenate([differences, -differences]) / 2).components_[0]
+    votes = np.sign(differences @ centred).sum()
+    made = extract("pca", (positive, negative))
+    assert cosine(made, torch.from_numpy(centred * np.sign(votes))) > 0.999999
+    # its default `pca_diff` centres the differences: what all pairs share is gone, and so is the planted direction
+    without_mean = torch.from_numpy(PCA(n_components=1).fit(differences).components_[0])
+    assert abs(cosine(without_mean, direction)) < 0.2
+    assert cosine(made, direction) > 0.95
+
+
+def test_the_sign_of_pca_is_that_of_most_pairs() -> None:
+    # three pairs of four project higher, the fourth lower by more than they do together
+    positive = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-9.0, 0.0]])
+    assert float(extract_vector(Recipe("pca"), positive, torch.zeros(4, 2), dims=(), seed=0)[0]) > 0.99
+    even = torch.tensor([[1.0, 0.0], [-9.0, 0.0]])  # a tie goes by the mean
+    assert float(extract_vector(Recipe("pca"), even, torch.zeros(2, 2), dims=(), seed=0)[0]) < -0.99
+    with pytest.raises(DataError, match="3 positive and 2 negative"):
+        extract_vector(Recipe("pca"), positive[:3], torch.zeros(2, 2), dims=(), seed=0)
+
+
+def test_lat_is_the_first_component_of_random_pairs() -> None:
+    from sklearn.decomposition import PCA
+
+    (positive, negative), _ = planted(25, shift=3.0, seed=4)
+    positive = positive[:24]  # 49 prompts: one is left out
+    rows = torch.cat([positive, negative]).double().numpy()
+    order = torch.randperm(49, generator=torch.Generator().manual_seed(9)).numpy()
+    differences = np.stack([rows[order[i]] - rows[order[i + 1]] for i in range(0, 48, 2)])
+    component = PCA(n_components=1).fit(differences).components_[0]
+    higher = positive.double().numpy().mean(0) @ component > negative.double().numpy().mean(0) @ component
+    made = extract("lat", (positive, negative), seed=9)
+    assert cosine(made, torch.from_numpy(component if higher else -component)) > 0.999999
+    assert not torch.equal(made, extract("lat", (positive, negative), seed=10))
+
+
 def test_the_random_baseline_depends_on_its_seed_alone() -> None:
     sides, others = planted(seed=1)[0], planted(seed=2)[0]
     one = extract("random_baseline", sides, seed=7)
@@ -192,7 +237,7 @@ def test_a_probe_that_does_not_converge_warns(
 # no direction
 
 
-@pytest.mark.parametrize("method", ["mean_diff", "probe", "gradient"])
+@pytest.mark.parametrize("method", ["mean_diff", "probe", "gradient", "pca"])
 def test_sides_that_do_not_differ_have_no_direction(method: str) -> None:
     rows = planted(10)[0][0]
     with pytest.raises(DataError, match="no direction"):
@@ -214,7 +259,7 @@ def test_what_has_no_direction_is_not_normalised(values: list[float]) -> None:
         normalise(torch.tensor(values))
 
 
-@pytest.mark.parametrize("method", ["mean_diff", "probe", "gradient"])
+@pytest.mark.parametrize("method", ["mean_diff", "probe", "gradient", "pca", "lat"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_activations_that_overflowed_have_no_direction(method: str, value: float) -> None:
     (positive, negative), _ = planted(10)
@@ -224,6 +269,43 @@ def test_activations_that_overflowed_have_no_direction(method: str, value: float
 
 
 # cleaning
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_keeping_dims_is_the_opposite_of_zeroing_them(when: Any) -> None:
+    (positive, negative), _ = planted(40)
+    kept = extract("mean_diff", (positive, negative), Cleaning(when, "uniform", 2, "keep"))
+    assert kept.nonzero()[:, 0].tolist() == list(MASSIVE)
+    difference = (positive.double().mean(0) - negative.double().mean(0))[list(MASSIVE)]
+    assert kept[list(MASSIVE)].tolist() == pytest.approx((difference / difference.norm()).tolist(), abs=1e-6)
+
+
+def test_winsorising_cuts_off_what_is_massive() -> None:
+    (positive, negative), direction = planted(60, massive=300.0)
+    positive[:, MASSIVE[0]] += 5 * torch.randn(60, generator=torch.Generator().manual_seed(6)) + 50
+    winsorised = Cleaning("before", mode="winsorise", quantile=0.9)
+    made = extract("mean_diff", (positive, negative), winsorised)
+    rows = [side.double().numpy() for side in (positive, negative)]
+    limits = [np.quantile(np.abs(side), 0.9, axis=1, keepdims=True) for side in rows]
+    cut = [np.clip(side, -limit, limit) for side, limit in zip(rows, limits, strict=True)]
+    assert cosine(made, torch.from_numpy(cut[0].mean(0) - cut[1].mean(0))) > 0.99999
+    assert cosine(made, direction) > 0.9
+    assert cosine(extract("mean_diff", (positive, negative)), direction) < 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"when": "after", "mode": "winsorise", "quantile": 0.9},
+        {"when": "before", "mode": "winsorise"},
+        {"when": "before", "mode": "winsorise", "quantile": 1.0},
+        {"when": "before", "scope": "uniform", "n_dims": 1, "quantile": 0.9},
+        {"mode": "keep"},
+    ],
+)
+def test_a_cleaning_says_all_that_it_needs_and_no_more(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="Cleaning"):
+        Cleaning(**wrong)
 
 
 def test_normalise_by_hand() -> None:

@@ -293,15 +293,18 @@ def test_a_prompt_too_long_for_the_model_is_told_with_file_and_line() -> None:
 def test_without_a_chat_template_a_system_prompt_stands_before_a_blank_line() -> None:
     model = load_model("toy:gemma-3-base")
     dataset = _dataset([Prompt("I said", "Be kind.")], [Prompt("I said")])
-    assert encode_prompts(model, dataset) == [encode_text(model, "Be kind.\n\nI said"), encode_text(model, "I said")]
+    asked = encode_prompts(model, dataset.prompts, is_chat=dataset.is_chat)
+    assert asked == [encode_text(model, "Be kind.\n\nI said"), encode_text(model, "I said")]
 
 
 def test_with_a_chat_template_system_prompts_put_both_sides_into_it() -> None:
     model = load_model("toy:gemma-3-instruct")
     dataset = _dataset([Prompt("I said", "Be kind.")], [Prompt("I said")])
-    assert encode_prompts(model, dataset) == [encode_chat(model, "I said", "Be kind."), encode_chat(model, "I said")]
+    asked = encode_prompts(model, dataset.prompts, is_chat=dataset.is_chat)
+    assert asked == [encode_chat(model, "I said", "Be kind."), encode_chat(model, "I said")]
     plain = _dataset([Prompt("I said")], [Prompt("You said")])
-    assert encode_prompts(model, plain) == [encode_text(model, "I said"), encode_text(model, "You said")]
+    asked = encode_prompts(model, plain.prompts, is_chat=plain.is_chat)
+    assert asked == [encode_text(model, "I said"), encode_text(model, "You said")]
 
 
 # the experiment file

@@ -1,5 +1,6 @@
 """An extraction that is cut off goes on where it was, and keeps nothing once it is stored."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from massact.cli.app import cli
+from massact.toy import resolve
 from massact.vectors import streams
 from massact.vectors.massive_dims import Calibration, LayerMassive, Magnitudes
 from massact.workflow.extract import tell_sink
@@ -43,6 +45,66 @@ def test_a_cut_off_extraction_costs_one_batch(tmp_path: Path, monkeypatch: pytes
     assert "going on after 3 batches of refusal that were continued before" in resumed.output
     assert len(read) == 4 + 4, "200 prompts are seven batches"
     assert not list((tmp_path / ".massact/extractions").iterdir())
+
+
+def _file(folder: Path, *changes: tuple[str, str]) -> None:
+    text = EXPERIMENT
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "small.yaml").write_text(text)
+
+
+@pytest.mark.slow
+def test_a_method_that_needs_more_than_both_sides_is_asked_for_when_extracting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _file(tmp_path)
+    for command in ("calibrate", "extract"):
+        assert _massact(tmp_path, command).exit_code == 0
+    labels = ("phase1: {labels: [probe, mean_diff]", "phase1: {labels: [pca, mean_centred, lat]")
+    _file(tmp_path, labels)
+    refused = _massact(tmp_path, "phase1")
+    assert refused.exit_code == 1
+    assert "pca cannot be made of what was extracted without pca" in refused.output
+    made = _massact(tmp_path, "extract")
+    assert made.exit_code == 0, made.output
+    _file(tmp_path, labels, ("methods: [mean_diff, probe]", "methods: [mean_diff, probe, mean_centred, pca]"))
+    assert _massact(tmp_path, "phase1").exit_code == 0, "its vectors are in the extraction"
+    other = (
+        "phase2:\n    labels: [probe_cleaned",
+        "phase2:\n    labels: [mean_centred_winsor9, pca_postkeep, probe_cleaned",
+    )
+    _file(tmp_path, labels, other)
+    done = _massact(tmp_path, "phase2")  # made of the activations that were kept, the neutral ones too
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.slow
+def test_pairs_go_through_the_pipeline_and_are_neither_vetted_nor_compared_with_neutral_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trait = tmp_path / "trait"
+    trait.mkdir()
+    for file in resolve("toy:refusal").iterdir():
+        if not file.stem.endswith("tive"):
+            (trait / file.name).write_bytes(file.read_bytes())
+    answers = {"answer_matching_behavior": "(A)", "answer_not_matching_behavior": "(B)"}
+    pairs = [{"question": f"Who is {n}?\n (A) I decline.\n (B) I will.", **answers} for n in range(12)]
+    (trait / "pairs.json").write_text(json.dumps(pairs))
+    text = EXPERIMENT.replace('"response[:5]"', '"prompt[-2]"').replace('"toy:refusal"', "./trait")
+    (tmp_path / "small.yaml").write_text(text)
+    assert _massact(tmp_path, "calibrate").exit_code == 0
+    for more, said in (("]\n  vetting: {}", "vetting judges"), (", mean_centred]", "mean_centred compares")):
+        (tmp_path / "small.yaml").write_text(text.replace("[mean_diff, probe]\n", f"[mean_diff, probe{more}\n"))
+        refused = _massact(tmp_path, "extract")
+        assert (refused.exit_code, said in refused.output) == (2, True), refused.output
+    (tmp_path / "small.yaml").write_text(text)
+    assert _massact(tmp_path, "extract").exit_code == 0
+    done = _massact(tmp_path, "phase1")
+    assert done.exit_code == 0, done.output
 
 
 def test_windows_that_hold_the_first_token_are_warned_of_where_it_is_massive() -> None:

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors import safe_open
 
-from massact import best, toy
+from massact import best, runs, toy
 from massact.cli.app import cli
 from massact.cli.vectors import _FORMATS
 from massact.store.read import open_source
@@ -95,15 +95,19 @@ def test_a_control_vector_has_what_llama_cpp_reads(place: Path, tmp_path: Path) 
 
 
 def test_in_plain_transformers_it_gives_the_stored_responses(place: Path, tmp_path: Path) -> None:
-    run_id, _, _ = best_row(place)
-    assert export(place, "--run", run_id, "--output", str(tmp_path / "vector.safetensors")).exit_code == 0
-    responses = read_responses(kept(place, run_id, "responses.json"))
-    assert len(responses) == 2
-    for one in responses:
-        told = {"MODEL": str(toy.resolve("toy:gemma-3-instruct")), "QUESTION": one.question, "MAX_NEW_TOKENS": 24}
-        with redirect_stdout(io.StringIO()) as printed:
-            exec(IN_TRANSFORMERS.replace('"vector.safe', f'"{tmp_path}/vector.safe'), told)
-        assert printed.getvalue().strip() == one.response.strip()
+    rows = runs("small", tracking_uri=f"sqlite:///{place}/mlflow.db").rows
+    chosen = {best_row(place)[0], *(row.run_id for row in rows if row.label in ("probe", "mean_diff_top1"))}
+    responses = []
+    for run_id in chosen:
+        assert export(place, "--run", run_id, "--output", str(tmp_path / "vector.safetensors")).exit_code == 0
+        for one in read_responses(kept(place, run_id, "responses.json")):
+            told = {"MODEL": str(toy.resolve("toy:gemma-3-instruct")), "QUESTION": one.question, "MAX_NEW_TOKENS": 24}
+            with redirect_stdout(io.StringIO()) as printed:
+                exec(IN_TRANSFORMERS.replace('"vector.safe', f'"{tmp_path}/vector.safe'), told)
+            assert printed.getvalue().strip() == one.response.strip()
+            responses.append(one.response)
+    assert len(responses) >= 8
+    assert len(set(responses)) > 4
 
 
 def test_what_went_out_comes_in_again_as_a_method_with_the_same_result(place: Path, tmp_path: Path) -> None:

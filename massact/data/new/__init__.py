@@ -16,16 +16,8 @@ _PROMPT = "User: {question} Assistant: {mark} by how an answer begins that {verb
 
 
 def new_files(name: str, traits: Sequence[str], model: str) -> dict[Path, str]:
-    """Paths, relative to the working directory, and the text of each file.
-
-    Args:
-        name: the experiment's, which names its file too.
-        traits: a folder is begun for each.
-        model: hub id, folder or file.
-
-    Raises:
-        UsageError: a name cannot be one.
-    """
+    """Paths, relative to the working directory, and the text of each file. The experiment's name names its file too; a
+    folder is begun for each trait; `model` is a hub id, a folder or a file."""
     name = check_name(name, "experiment")
     folders = {check_name(trait, "trait"): Path("traits") / file_name(trait) for trait in traits}
     path = Path(f"{file_name(name)}.yaml")
@@ -48,11 +40,7 @@ def new_files(name: str, traits: Sequence[str], model: str) -> dict[Path, str]:
 
 
 def write_new(made: dict[Path, str]) -> None:
-    """Write files that are not there yet, all or none.
-
-    Raises:
-        UsageError: one is there already, or cannot be written.
-    """
+    """Write files that are not there yet, all or none; UsageError where one is there or cannot be written."""
     there = [path for path in made if path.exists() or path.is_symlink()]
     if there:
         raise UsageError(

@@ -56,10 +56,21 @@ class BestRow(PlaceRow):
     cleaning: str | None
     scope: str | None
     n_dims: int | AllDims | None
+    cleaning_mode: str | None
+    """`keep`: all dims but those are zeroed; `winsorise`: activations are cut off at `quantile`."""
+    quantile: float | None
     operator: str | None
     n_vectors: int | None
     """Layers that are steered at once, from `layer` on."""
     steered_tokens: str | None
+    n_directions: int | None
+    """Of `replace`: how many directions its subspace has."""
+    depth: str | None
+    """How the coefficient lies over depth, such as `everylayer` or `rising`; null: the same at each layer."""
+    decay: float | None
+    """What is left of the change at each token of the response; null: all."""
+    gate: str | None
+    """Which gate has to be open to a prompt; null: none."""
     status: Status
     layer: int | None = None
     coefficient: float | None = None
@@ -211,7 +222,10 @@ def _recipe_fields(label: str) -> dict[str, Any]:
         "operator": recipe.operator if recipe else None,
         "steered_tokens": recipe.tokens if recipe else None,
         "n_vectors": recipe.n_layers if recipe else None,
+        **{name: getattr(recipe, name, None) for name in ("n_directions", "depth", "decay", "gate")},
         "cleaning": cleaning.when if cleaning else None,
         "scope": cleaning.scope if cleaning else None,
         "n_dims": cleaning.n_dims if cleaning else None,
+        "cleaning_mode": cleaning.mode if cleaning else None,
+        "quantile": cleaning.quantile if cleaning else None,
     }

@@ -203,9 +203,9 @@ def _least_p_note(rows: Iterable[ComparisonRow]) -> Iterator[str]:
 
 
 def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Of the labels, those cleaned before extraction, each with the same cleaning after it."""
+    """Of the labels, those whose dims are cleaned before extraction, each with the same cleaning after it."""
     recipes = {recipe_of(label) for label in labels}
-    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before"]
+    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before" and recipe.cleaning.scope]
     pairs = (
         (format_label(recipe), format_label(replace(recipe, cleaning=replace(recipe.cleaning, when="after"))))
         for recipe in before

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Unpack
+from typing import ClassVar, Literal, Unpack
 
-from massact.domain import NO_CLEANING, AllDims, Cleaning, Direction, Recipe, Scope, When, all_methods
+from massact.domain import NO_CLEANING, AllDims, Cleaning, Direction, Mode, Recipe, Scope, When, all_methods
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
 from massact.query.equal_grids import on_equal_grids
 from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import About
-from massact.query.question import choice, question
+from massact.query.question import choice, question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import same_vector
 from massact.query.tables import LABEL, PLACE, SETTING, STATUS, miss_column, number_column, point_column
@@ -27,7 +27,7 @@ class CurveRow(PlaceRow):
     columns: ClassVar[tuple[Column, ...]] = (
         *PLACE,
         Column("dims", lambda row: str(row.n_dims), is_number=True),
-        number_column("n_dims_cleaned", "d", "zeroed", within="best"),
+        number_column("n_dims_cleaned", "d", "in all", within="best"),
         LABEL,
         STATUS,
         point_column("best", "best: delta"),
@@ -58,9 +58,10 @@ class _Kind:
     uncleaned: Recipe
     when: When = "after"
     scope: Scope = "uniform"
+    mode: Mode | None = None
 
     def recipe(self, n_dims: int | AllDims) -> Recipe:
-        cleaning = Cleaning(self.when, self.scope, n_dims) if n_dims != 0 else NO_CLEANING
+        cleaning = Cleaning(self.when, self.scope, n_dims, self.mode) if n_dims != 0 else NO_CLEANING
         return replace(self.uncleaned, cleaning=cleaning)
 
     def covers(self, label: str) -> bool:
@@ -70,9 +71,10 @@ class _Kind:
 
 @question(
     "curve",
-    choice("method", "vector method", all_methods()),
+    text("method", "vector method, such as mean_diff or pca", metavar="METHOD"),
     choice("when", "dims zeroed in the vector, or in the activations before extraction", ("after", "before")),
     choice("scope", "one list of massive dims for all layers, or each layer's own", ("uniform", "layer")),
+    choice("mode", "massive dims zeroed, or kept and all others zeroed", ("zero", "keep")),
 )
 def ask_curve(
     answers: Answers,
@@ -82,6 +84,7 @@ def ask_curve(
     method: str = "mean_diff",
     when: When = "after",
     scope: Scope = "uniform",
+    mode: Literal["zero", "keep"] = "zero",
     **_about: Unpack[About],
 ) -> Answer[CurveRow]:
     """The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.
@@ -96,7 +99,7 @@ def ask_curve(
             f"a curve runs over the cleaned dims of a method ({', '.join(all_methods())}), cleaned before or "
             f"after; got {method!r} and {when!r}"
         )
-    kind = _Kind(recipe, when, scope)
+    kind = _Kind(recipe, when, scope, "keep" if mode == "keep" else None)
     by_group = {g: parts for g, parts in slices(answers.side_by_side).items() if kind.covers(g.label)}
     declared = [group for group in answers.groups if kind.covers(group.label)]
     curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]

@@ -53,10 +53,8 @@ _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
 class RunStore:
-    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one.
-
-    Every method raises `StoreError` where it cannot.
-    """
+    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one. Every method raises
+    `StoreError` where it cannot."""
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -98,10 +96,8 @@ class RunStore:
         return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
-        """The finished evaluations as questions see them, one per key, in no order.
-
-        From the tag made for it; of a run without a readable one, from its whole row.
-        """
+        """The finished evaluations as questions see them, one per key, in no order. From the tag made for it; of a run
+        without a readable one, from its whole row."""
         with collector_paused():
             return self._points(experiment, self._raw_points(experiment))
 
@@ -161,12 +157,7 @@ class RunStore:
         return self._rows(experiment, Kind.SCREENING, decode_evaluation)
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
-        """The finished calibrations or extractions, one per key, the oldest first.
-
-        Raises:
-            ValueError: `kind` is not a stage.
-            StoreError: the store cannot be read.
-        """
+        """The finished calibrations or extractions, one per key, the oldest first; ValueError for another kind."""
         if kind not in _STAGES:
             raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
         return self._rows(experiment, kind, decode_stage)
@@ -176,10 +167,7 @@ class RunStore:
         return self._rows(experiment, Kind.PUBLISHED, decode_published)
 
     def count_foreign(self, experiment: str) -> int:
-        """Finished runs of other tools in the MLflow experiments that hold this one's evaluations.
-
-        As of the last reading of its points.
-        """
+        """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
         if experiment not in self._n_foreign:
             self.points(experiment)
         return self._n_foreign[experiment]
@@ -206,11 +194,8 @@ class RunStore:
         return keys
 
     def scores(self, run_ids: Iterable[str]) -> dict[str, Scores]:
-        """Per-question scores of finished runs; a run that holds no readable row is absent.
-
-        From the tag `massact.scores`, and where that is absent (too long for a tag) or cannot be read
-        from the stepped metrics, which hold the same.
-        """
+        """Per-question scores of finished runs; a run that holds no readable row is absent. From the tag
+        `massact.scores`, and where that is too long, or damaged, from the stepped metrics, which hold the same."""
         asked = list(dict.fromkeys(run_ids))
         with collector_paused():
             texts = self._source.finished_values(asked, Tag.SCORES)
@@ -275,11 +260,7 @@ _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or
 
 
 def open_source(tracking_uri: str) -> RunSource:
-    """The source at a tracking URI, checked to be one. Nothing is created or changed.
-
-    Raises:
-        StoreError: no such kind of store, it cannot be reached, or it is not MLflow's.
-    """
+    """The source at a tracking URI, checked to be one; StoreError else. Nothing is created or changed."""
     # sqlalchemy and requests are imported only by the one that needs them
     if is_database(tracking_uri):
         from massact.store.read.sql import SqlSource
@@ -299,14 +280,8 @@ def open_source(tracking_uri: str) -> RunSource:
 
 
 def open_store(tracking_uri: str, *, may_be_absent: bool = False) -> RunStore:
-    """The run store at a tracking URI, checked to be one. Nothing is created or changed.
-
-    Args:
-        may_be_absent: whether one that is not made yet is one that holds nothing.
-
-    Raises:
-        StoreError: no such kind of store, it cannot be reached, or it is not MLflow's.
-    """
+    """The run store at a tracking URI, checked to be one. Nothing is created or changed. `may_be_absent`: whether one
+    that is not made yet is one that holds nothing."""
     if may_be_absent:
         from massact.store.databases import is_absent
         from massact.store.read.sql import NoRuns
@@ -355,11 +330,7 @@ class _PatientStore:
 
 
 def open_patient_store(tracking_uri: str, patience: Patience) -> RunStore:
-    """The run store at a tracking URI, read with patience; one that is not there yet holds nothing.
-
-    Raises:
-        StoreError: as `open_store`.
-    """
+    """The run store at a tracking URI, read with patience; one that is not there yet holds nothing."""
     return cast(RunStore, _PatientStore(tracking_uri, patience))
 
 
@@ -381,11 +352,7 @@ class StoredContent:
 
 
 def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredContent]:
-    """Every finished result of an experiment that is not deleted. A store that is not there yet has none.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """Every finished result of an experiment that is not deleted. A store that is not there yet has none."""
     from massact.store.databases import is_absent
 
     if is_absent(tracking_uri):
@@ -397,11 +364,7 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
 
 
 def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:
-    """The finished runs of some kinds that are not deleted, superseded ones too, in no order.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """The finished runs of some kinds that are not deleted, superseded ones too, in no order."""
     source = open_source(tracking_uri)
     try:
         for page in source.pages(experiment, kinds, tags=tags):

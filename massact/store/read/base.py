@@ -99,10 +99,8 @@ class RawPoints:
 
 
 class RunSource(Protocol):
-    """Where raw runs come from. Runs and MLflow experiments that were deleted never do.
-
-    Every method raises `StoreError` where the store cannot be read.
-    """
+    """Where raw runs come from. Runs and MLflow experiments that were deleted never do. Every method raises
+    `StoreError` where the store cannot be read."""
 
     notes: tuple[str, ...]
     """What there is to say of it beside its runs."""
@@ -112,9 +110,7 @@ class RunSource(Protocol):
 
     def pages(self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]) -> Iterator[list[RawRun]]:
         """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory and no order.
-
-        Between two pages nothing is held open, so that no writer waits for a reader that takes its time.
-        """
+        Between two pages nothing is held open, so that no writer waits for a reader that takes its time."""
 
     def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
         """When the last of a run's children ended (ms since 1970); absent where none has."""
@@ -171,11 +167,7 @@ def pack_points(points: RawPoints) -> bytes:
 
 
 def unpack_points(data: bytes) -> RawPoints:
-    """What `pack_points` wrote.
-
-    Raises:
-        ValueError, KeyError, IndexError, TypeError: it is something else.
-    """
+    """What `pack_points` wrote. Raises ValueError, KeyError, IndexError, TypeError: it is something else."""
     values = parse_object(data)
     ends = values["ends"]
     tagged = [(run_id, finished_at, text + ends[end]) for run_id, finished_at, text, end in values["tagged"]]

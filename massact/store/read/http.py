@@ -30,12 +30,8 @@ _BROKEN_OFF = "broke off its answer: see its log, try again"
 
 
 class TrackingServer:
-    """What answers at an address under MLflow's REST API.
-
-    Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLflow's credentials file, or else
-    MLFLOW_TRACKING_TOKEN; and the MLFLOW_TRACKING_ variables for TLS, as MLflow's own client does
-    (`massact.store.credentials`); and MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
-    """
+    """What answers at an address under MLflow's REST API, with the login, the TLS settings and the time limit
+    (MLFLOW_HTTP_REQUEST_TIMEOUT) of MLflow's own variables; see `massact.store.credentials`."""
 
     def __init__(self, uri: str) -> None:
         self._url = uri.rstrip("/")
@@ -48,11 +44,7 @@ class TrackingServer:
         log_in(self._session)
 
     def ask(self, verb: str, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer to one question of MLflow's API, such as `POST`, `runs/search`.
-
-        Raises:
-            StoreError: the server does not answer in time, refuses the login, or is not MLflow's.
-        """
+        """The answer to one question of MLflow's API, such as `POST`, `runs/search`; StoreError where there is none."""
         answer = self.fetch(verb, f"api/2.0/mlflow/{path}", **{"query" if verb == "GET" else "body": query})
         try:
             content = answer.json()
@@ -68,11 +60,7 @@ class TrackingServer:
     def fetch(
         self, verb: str, path: str, *, query: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None
     ) -> requests.Response:
-        """Whatever the server answers at a path, such as `massact/v1/gaps`.
-
-        Raises:
-            StoreError: the server does not answer in time.
-        """
+        """Whatever the server answers in time at a path, such as `massact/v1/gaps`; StoreError else."""
         limit = _time_limit()
         connecting = min(TIMEOUT_SECONDS[0], limit)
         # `verify` unsaid, REQUESTS_CA_BUNDLE would win

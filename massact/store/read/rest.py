@@ -51,13 +51,7 @@ _Run = Mapping[str, Any]
 
 
 class RestSource(RunSource):
-    """A `RunSource` over a tracking server, by the query API where the server has it.
-
-    The login and the time limit come from MLflow's own variables: see `TrackingServer`.
-
-    Raises:
-        StoreError: the server does not answer, refuses the login, or is not MLflow's.
-    """
+    """A `RunSource` over a tracking server, by the query API where the server has it."""
 
     notes: tuple[str, ...] = ()
 
@@ -74,7 +68,7 @@ class RestSource(RunSource):
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         if kind is not None:
-            asked = {"experiment": experiment, "kind": kind.value, "status": list(statuses), "tag": _names(tags)}
+            asked = {"experiment": experiment, "kind": kind.value, "status": list(statuses), "tag": list(tags)}
             runs = self._ask("GET", "runs", lambda data: as_runs(parse_object(data)["runs"]), query=asked)
             if runs is not None:
                 return runs
@@ -141,7 +135,7 @@ class RestSource(RunSource):
         return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=_names(tags))
+        told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=list(tags))
         if told is not None:
             return list(chain.from_iterable(told))
         runs = []
@@ -248,11 +242,7 @@ class RestSource(RunSource):
             token = page.get("next_page_token", "")
 
     def _ask(self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]) -> T | None:
-        """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is.
-
-        Raises:
-            StoreError: the server does not answer in time, or has too many questions already.
-        """
+        """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is."""
         for _ in range(_TRIES if self._has_api else 0):
             answer = self._server.fetch(verb, f"{RAW}/{name}", **content)
             if _OURS not in answer.headers:
@@ -285,10 +275,6 @@ def chunks(run_ids: Sequence[str], size: int) -> Iterator[list[str]]:
     sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]
     for start in range(0, len(sound), size):
         yield sound[start : start + size]
-
-
-def _names(tags: Sequence[str]) -> list[str]:
-    return [str(tag) for tag in tags]
 
 
 def _tags_of(run: _Run) -> dict[str, str]:

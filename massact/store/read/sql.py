@@ -35,12 +35,8 @@ class SqlSource(RunSource):
     """A `RunSource` over a tracking database.
 
     Args:
-        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told:
-            no run, no tag, no count, no name.
+        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told.
         statement_seconds: how long PostgreSQL works on one statement at most; `None`: as long as it takes.
-
-    Raises:
-        StoreError: there is no such database, or it is not MLflow's.
     """
 
     def __init__(
@@ -53,8 +49,14 @@ class SqlSource(RunSource):
             self.notes = check_schema(self._engine, self._name)
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
-        if kind not in (None, Kind.EVALUATION) and len(others := self._without_point(statuses)) <= _MANY:
-            return self._runs_by_id(self._of_kind(experiment, kind, others), statuses, tags)
+        if kind not in (None, Kind.EVALUATION):
+            # those that are no evaluations of a grid are few, where a look through every tag would come to all
+            ended = self._active(sa.select(RUNS.c.run_uuid))
+            ended = ended.where(RUNS.c.status.in_(statuses)) if statuses else ended
+            others = dict.fromkeys(run_id for (run_id,) in self._fetch(ended))
+            self._drop_pointed(others)
+            if len(others) <= _MANY:
+                return self._runs_by_id(self._of_kind(experiment, kind, list(others)), statuses, tags)
         query = self._having_tag(self._select_runs(statuses, tags), Tag.EXPERIMENT, experiment)
         return [_raw_run(row, tags) for row in self._fetch(self._having_tag(query, Tag.KIND, kind))]
 
@@ -129,7 +131,8 @@ class SqlSource(RunSource):
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
         """A look-up takes as long as a dozen rows of a whole reading, which many runs therefore get."""
-        if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._count_tag(tag):
+        count = sa.select(sa.func.count()).where(TAGS.c.key == str(tag))
+        if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._fetch(count)[0][0]:
             runs = self.finished_runs(run_ids, tags=(tag,))
             return {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
         is_finished = self._active(sa.select(RUNS.c.run_uuid)).where(RUNS.c.status == FINISHED)
@@ -156,15 +159,6 @@ class SqlSource(RunSource):
     def close(self) -> None:
         self._engine.dispose()
 
-    def _without_point(self, statuses: Sequence[str]) -> list[str]:
-        """Runs that are no evaluations of a grid: few, where a look through every tag would come to all."""
-        query = self._active(sa.select(RUNS.c.run_uuid))
-        if statuses:
-            query = query.where(RUNS.c.status.in_(statuses))
-        runs = dict.fromkeys(run_id for (run_id,) in self._fetch(query))
-        self._drop_pointed(runs)
-        return list(runs)
-
     def _drop_pointed(self, runs: dict[str, Any]) -> None:
         """Leave out evaluations of any experiment, told by the tag's key alone: an index holds it."""
         first, beyond = POINT_KEYS
@@ -180,10 +174,6 @@ class SqlSource(RunSource):
         # in the order of the file: the index's own order, by random run ids, would come to each page anew
         rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
         return query.where(rowid.in_(sa.select(rowid).select_from(TAGS).where(has_key)))
-
-    def _count_tag(self, key: str) -> int:
-        ((count,),) = self._fetch(sa.select(sa.func.count()).where(TAGS.c.key == str(key)))
-        return int(count)
 
     def _tags_of(self, run_ids: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, str]]:
         """Tags of some runs; a run that has none of them is absent."""

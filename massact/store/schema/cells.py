@@ -30,16 +30,23 @@ _SETTING = {
     "thinking": "thinking",
     "template_arguments": "template_arguments",
 }
-_MAY_LACK = ("scope", "operator", "thinking", "template_arguments")
+_MAY_LACK = (
+    "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
+    "template_arguments",
+)  # fmt: skip
 _STEERING = {
     "method": "recipe.method",
     "cleaning": "recipe.cleaning.when",
     "scope": "recipe.cleaning.scope",
     "n_dims": "recipe.cleaning.n_dims",
+    "cleaning_mode": "recipe.cleaning.mode",
+    "quantile": "recipe.cleaning.quantile",
     "operator": "recipe.operator",
     "n_vectors": "recipe.n_layers",
     "steered_tokens": "recipe.tokens",
+    **{name: f"recipe.{name}" for name in ("n_directions", "depth", "decay", "gate")},
     **{name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")},
+    "operator_source": "operator_source",
 }
 """Fields of a row -> where its cell's setting, or its steering, has them."""
 
@@ -55,10 +62,7 @@ def cell_fields(cell: Cell) -> dict[str, Any]:
 
 def stored_cell(row: EvaluationRow, told: Mapping[str, str] | None = None) -> Cell | None:
     """The cell that a row is the result of, proven by its key; `None` where that cannot be told, as of imported rows.
-
-    Args:
-        told: fields that rows of earlier versions lack and whose values may be the same still, such as `trait_digest`.
-    """
+    `told`: fields that rows of earlier versions lack and whose values may be the same still, such as `trait_digest`."""
     with suppress(TypeError, ValueError):  # it is not there, or damaged
         cell = read_cell(row.cell or "")
         if _is_of(row, cell):
@@ -80,11 +84,7 @@ def _is_of(row: EvaluationRow, cell: Cell) -> bool:
 
 
 def _rebuilt(row: EvaluationRow) -> Cell:
-    """The cell that a row tells of, as far as a row can.
-
-    Raises:
-        ValueError: a fact is missing.
-    """
+    """The cell that a row tells of, as far as a row can. Raises ValueError: a fact is missing."""
     setting = Setting(
         model=ModelIdentity(**_part(row, _SETTING, "model.")),
         generation=Generation(**_part(row, _SETTING, "generation.")),

@@ -121,11 +121,8 @@ class Declared:
     """Where it was read, for messages."""
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
-        """The declared matrix, of one phase or of all, in the file's order, each group once.
-
-        Raises:
-            UnknownNameError: no such phase is declared.
-        """
+        """The declared matrix, of one phase or of all, in the file's order, each group once; UnknownNameError for no
+        such phase."""
         chosen = [declared for declared in self.phases if phase is None or declared.name == phase]
         if phase is not None and not chosen:
             there = ", ".join(declared.name for declared in self.phases)
@@ -152,14 +149,8 @@ def declared_prefix(experiment: str) -> str:
 
 
 def encode_declared(declared: Declared, *, at: int) -> dict[str, str]:
-    """The experiment tags, the first one last: whoever reads meanwhile finds that they do not belong together.
-
-    Args:
-        at: when it is written, milliseconds since 1970.
-
-    Raises:
-        ValueError: it is too large to be kept in tags.
-    """
+    """The experiment tags, the first one last: whoever reads meanwhile finds that they do not belong together. `at`:
+    when it is written, milliseconds since 1970. Raises ValueError: it is too large to be kept in tags."""
     text = json.dumps(declared_content(declared), separators=(",", ":"), allow_nan=False)
     packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
     room = EXPERIMENT_TAG_LIMIT - 100  # for what stands before it in the first
@@ -185,11 +176,8 @@ def declared_content(declared: Declared) -> dict[str, Any]:
 
 
 def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Declared] | None:
-    """When it was written and what is declared, from the tags of an MLflow experiment; `None`: they hold nothing.
-
-    Raises:
-        ValueError: they hold something else, a part is missing, or the parts are of two writers.
-    """
+    """When it was written (ms) and what is declared; `None`: the tags hold nothing; ValueError: something else, or a
+    part."""
     first = tags.get(declared_tag(experiment, 0))
     if first is None:
         return None
@@ -213,11 +201,7 @@ def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Decl
 
 
 def declared_from(experiment: str, content: Any) -> Declared:
-    """What is declared, from `declared_content`.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """What is declared, from `declared_content`. Raises ValueError: it is something else."""
     if not isinstance(content, dict) or content.get("experiment") != experiment:
         raise ValueError("it is of another experiment")
     missing = {"floor", "traits", "phases", "ranges", "confirm"} - set(content)

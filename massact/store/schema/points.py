@@ -32,10 +32,8 @@ Place = tuple[str, str, str, str, str]
 
 
 class StoredPoint(NamedTuple):
-    """A finished evaluation: its run, its place in the grid, and what came of it.
-
-    A tuple, since a store holds a hundred thousand of them; means are 0 to 100.
-    """
+    """A finished evaluation: its run, its place in the grid, and what came of it. A tuple, since a store holds a
+    hundred thousand of them; means are 0 to 100."""
 
     run_id: str
     finished_at: int
@@ -169,12 +167,8 @@ class Points:
         return Points.of([*self, *others]) if others else self
 
     def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
-        """The same as questions count it: what is scored too little has no figure, and without a baseline no delta.
-
-        Args:
-            least_scored: share of its responses that must have scores, 0 to 1.
-            without_baseline: settings whose baseline is scored too little.
-        """
+        """The same as questions count it: what is scored too little has no figure, and without a baseline no delta. A
+        setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1."""
         import numpy as np
 
         numbers = self.numbers
@@ -207,10 +201,8 @@ class Points:
 
 
 def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
-    """Whether so many of the responses have scores; of numbers, or of whole columns.
-
-    Where neither is counted, as in some imported files, a result is taken as it is told.
-    """
+    """Whether so many of the responses have scores; of numbers, or of whole columns. Where neither is counted, as in
+    some imported files, a result is taken as it is told."""
     return n_scored >= least_scored * (n_scored + n_unscored) - 1e-9
 
 
@@ -232,8 +224,8 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
 
 
 def is_point(row: EvaluationRow) -> bool:
-    """Whether questions see a row as a point of the grid: a confirmation would be a second chance to win, and what was
-    given up early was asked less than the others."""
+    """Whether a row is a point of the grid: no second chance to win, and nothing that was asked less than the
+    others."""
     if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
         return False
     return None not in (row.position, row.label, row.layer, row.coefficient)
@@ -272,13 +264,8 @@ def experiment_digest(experiment: str) -> str:
 
 
 def encode_point(row: EvaluationRow) -> str | None:
-    """The tag's text for an evaluation; `None` for a row that is not a point of the grid, or has names too long.
-
-    A run without a point is read from its row.
-
-    Raises:
-        ValueError: a number that is NaN or infinite.
-    """
+    """The tag's text for an evaluation; `None` for a row that is no point of the grid, or has names too long: its run
+    is read from its row. Raises ValueError: a number that is NaN or infinite."""
     if not is_point(row):
         return None
     values = [getattr(row, name) for name in NUMBERS]

@@ -11,7 +11,7 @@ from itertools import chain
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from massact.domain import AllDims, Direction
+from massact.domain import AllDims, Direction, Mode
 from massact.json_text import parse_json
 from massact.store.schema.names import TAG_LIMIT, Kind
 
@@ -62,17 +62,30 @@ class EvaluationRow:
     scope: str | None = None
     n_dims: int | AllDims | None = None
     n_dims_cleaned: int | None = None
-    """How many dims were zeroed in the end (the list may be shorter than asked)."""
+    """How many dims were zeroed, or kept, in the end (the list may be shorter than asked)."""
+    cleaning_mode: Mode | None = None
+    """`keep`: all other dims were zeroed; `winsorise`: activations were cut off at `quantile`."""
+    quantile: float | None = None
     layer: int | None = None
     coefficient: float | None = None
     component: str | None = None
     direction: Direction | None = None
     operator: str | None = None
     """What is done with the vector; `None` where an earlier version added it, and of an imported row."""
+    operator_source: str | None = None
+    """SHA-256 of the experiment's own file that defines it."""
     steered_tokens: str | None = None
     vector_digest: str | None = None
     n_vectors: int = 1
     """How many vectors steered at once; `layer` and `coefficient` are those of the first."""
+    n_directions: int = 1
+    """Of `replace`: how many directions its subspace has."""
+    depth: str | None = None
+    """How the coefficient lies over depth; `None`: the same at each layer."""
+    decay: float | None = None
+    """What is left of the change at each token of the response; `None`: all."""
+    gate: str | None = None
+    """Name of the gate that had to be open to a prompt; `None`: there was none."""
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -177,10 +190,11 @@ _NAMES = {
 }
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
-    "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "operator",
-    "steered_tokens", "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed",
-    "judge", "thinking", "template_arguments", "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors",
-    "confirm_share", "confirms", "same_as", "same_as_key", "unscored_because",
+    "cleaning", "cleaning_mode", "quantile", "scope", "n_dims", "layer", "coefficient", "component", "direction",
+    "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
+    "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
+    "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
+    "same_as", "same_as_key", "unscored_because",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -199,8 +213,9 @@ def format_param(value: object) -> str:
 def evaluation_params(row: EvaluationRow) -> dict[str, str]:
     """Params of an evaluation's run: what people filter and compare by."""
     values = {name: getattr(row, name) for name in _PARAMS}
-    if row.n_vectors == 1:
-        del values["n_vectors"]
+    for name in ("n_vectors", "n_directions"):
+        if values[name] == 1:
+            del values[name]
     return {name: format_param(value) for name, value in values.items() if value is not None}
 
 
@@ -220,11 +235,7 @@ def run_name(row: EvaluationRow) -> str:
 
 
 def encode_row(row: Row) -> str:
-    """The compact JSON of a row, for the tag `massact.row`.
-
-    Raises:
-        ValueError, TypeError: longer than a tag may be, or with something that nobody could read back.
-    """
+    """The compact JSON of a row; ValueError or TypeError where it is too long for a tag, or could not be read back."""
     told = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
     values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
@@ -235,11 +246,8 @@ def encode_row(row: Row) -> str:
 
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
-    """The row that `encode_row` wrote, and the cell kept beside it. Fields that a later version added are passed over.
-
-    Raises:
-        ValueError, TypeError: not such a row.
-    """
+    """The row that `encode_row` wrote, and the cell beside it; what a later version added is passed over. Else
+    ValueError or TypeError."""
     return cls(**_known_fields(cls, text), cell=cell)
 
 
@@ -308,11 +316,7 @@ def encode_scores(scores: Scores) -> str | None:
 
 
 def decode_scores(text: str) -> Scores:
-    """The scores that `encode_scores` wrote.
-
-    Raises:
-        ValueError, TypeError, KeyError: not such scores.
-    """
+    """The scores that `encode_scores` wrote. Raises ValueError, TypeError, KeyError: not such scores."""
     values = parse_json(text)
     if not isinstance(values, dict):
         raise TypeError(f"not per-question scores: {text[:80]!r}")

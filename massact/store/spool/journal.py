@@ -79,22 +79,14 @@ Record = Opening | RunRecord | Sent
 
 
 def encode(record: Record) -> bytes:
-    """A record as a whole line.
-
-    Raises:
-        TypeError: a run holds what JSON has no form for.
-    """
+    """A record as a whole line."""
     text = json.dumps({"format": FORMAT, **_values(record)}, separators=(",", ":")).encode()
     return b"%s %s\n" % (_checksum(text), text)
 
 
 def decode(line: bytes) -> Record:
-    """The record of a line that `encode` wrote.
-
-    Raises:
-        DamagedLineError: the line is not whole, not as it was written, or none of ours.
-        OtherFormatError: another version of massact wrote it.
-    """
+    """The record of a line that `encode` wrote; DamagedLineError or OtherFormatError where it is none, or another
+    version's."""
     checksum, _, text = line[:-1].partition(b" ")
     if not line.endswith(b"\n") or checksum != _checksum(text):
         raise DamagedLineError
@@ -157,11 +149,7 @@ class Journal:
         self._is_sound = True
 
     def append(self, lines: Sequence[bytes], *, sync: bool = True) -> list[Slot]:
-        """Append lines, all with one sync: when it returns they survive a power cut.
-
-        Raises:
-            OSError: none of them is there: what was written of them has been cut off again.
-        """
+        """Append lines, all with one sync: they survive a power cut. After an OSError none of them is there."""
         if not self._is_sound:
             raise OSError(errno.EIO, "an earlier write could not be undone")
         slots, end = [], self.size
@@ -266,11 +254,7 @@ def read_contents(journal: Journal) -> Contents:
 
 
 def create_journal(folder: Path, opening: bytes) -> Journal:
-    """A new journal with its first line, synced to the disk together with the folder.
-
-    Raises:
-        SpoolFolderError: the folder cannot be made or written to.
-    """
+    """A new journal with its first line, synced to the disk together with the folder; else a SpoolFolderError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         journal = _claim_new(folder)
@@ -290,11 +274,7 @@ def create_journal(folder: Path, opening: bytes) -> Journal:
 
 
 def open_journal(path: Path) -> Journal | None:
-    """A journal that a process left behind, locked; `None` while a process works on it, or where it is gone.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
+    """A journal that a process left behind, locked; `None` while a process works on it, or where it is gone."""
     try:
         return _locked(path, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (FileNotFoundError, BlockingIOError):
@@ -329,10 +309,8 @@ def _claim_new(folder: Path) -> Journal:
 
 
 def _locked(path: Path, flags: int, lock: int) -> Journal | None:
-    """The journal; `None` where the file was deleted or renamed while its lock was waited for.
-
-    Whoever looks for leftovers may find a new one empty, before it is locked, and delete it.
-    """
+    """The journal; `None` where the file was deleted or renamed while its lock was waited for. Whoever looks for
+    leftovers may find a new one empty, before it is locked, and delete it."""
     descriptor = os.open(path, flags, 0o666)
     try:
         fcntl.flock(descriptor, lock)

@@ -68,17 +68,12 @@ def send_leftovers(
 ) -> list[JournalReport]:
     """Send what ended processes left in a spool, each run to the store that it was meant for, and only once.
 
+    A folder that is not there holds nothing. Returns a report on each journal that holds something, or is in use.
+
     Args:
-        folder: of the spool; one that is not there holds nothing.
         tracking_uri: used for the runs that were meant for the same place, since a journal holds no password.
         say: told what came of each journal.
         only_here: leave alone what is meant for other stores than `tracking_uri`.
-
-    Returns:
-        A report on each journal that holds something, or is in use.
-
-    Raises:
-        SpoolFolderError: the folder cannot be read.
     """
     recovery, reports = _Recovery(tracking_uri, only_here=only_here), []
     try:
@@ -153,7 +148,8 @@ class _Recovery:
             journal.close()
             report.problem = f"cannot be read ({error.strerror})"
             return report
-        if self._is_elsewhere(contents):
+        homes = {home.store for home, _ in contents.waiting.values()}
+        if contents.other_format is None and self._only is not None and homes - {self._only}:
             journal.close()
             return report
         report.opening, report.damaged = contents.opening, contents.damaged
@@ -169,11 +165,6 @@ class _Recovery:
             self._send(journal, contents, report)
         _put_away(journal, contents, report)
         return report
-
-    def _is_elsewhere(self, contents: Contents) -> bool:
-        homes = (home for home, _ in contents.waiting.values())
-        is_read = contents.other_format is None
-        return is_read and self._only is not None and any(home.store != self._only for home in homes)
 
     def _send(self, journal: Journal, contents: Contents, report: JournalReport) -> None:
         """Send what waits, and take out of `contents` what has arrived."""

@@ -63,14 +63,8 @@ class Sender:
         self._writers: dict[str, RunWriter] = {}
 
     def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
-        """Send records of one MLflow experiment, by their ids.
-
-        Args:
-            look: whether some of them may have arrived before.
-
-        Raises:
-            StoreError: the store takes nothing now. Some of the records may have arrived.
-        """
+        """Send records of one MLflow experiment, by their ids; with `look` some may have arrived before, as after a
+        StoreError."""
         try:
             return self._send(experiment_id, records, look=look)
         except Exception:
@@ -146,18 +140,13 @@ class Spool:
         say: Callable[[str], None] = lambda _line: None,
         heard: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
-        """Open a journal in the folder, which is made where it is not there.
+        """Open a journal in the folder, which processes may share and which is made where it is not there.
 
         Args:
-            folder: of the spool; processes may share one.
             tracking_uri: of the store; its password is never written to the folder.
             experiment: the experiment's name, for people who find the journal.
-            say: told in one line, from any thread, when the store takes nothing, when it does again, and
-                what is left in the end.
+            say: told, from any thread, when the store takes nothing, when it does again, and what is left in the end.
             heard: told, from the thread that sends, what came of records that were sent.
-
-        Raises:
-            SpoolFolderError: the folder cannot be made or written to.
         """
         self._folder, self._store, self._say, self._heard = folder, stored_uri(tracking_uri), say, heard
         now = int(time.time() * 1000)
@@ -185,9 +174,8 @@ class Spool:
     def put(
         self, run: FinishedRun, *, experiment_id: str, record_id: str | None = None, may_be_there: bool = False
     ) -> str:
-        """Hand a run over, for an MLflow experiment. Returns the id of its record, which it gets as a tag.
-
-        When it returns, the run is on the disk; it waits for no store.
+        """Hand a run over; when it returns, the run is on the disk. Returns the id of its record, which it gets as a
+        tag.
 
         Args:
             record_id: 32 hexadecimal digits; `None`: new ones.
@@ -195,7 +183,6 @@ class Spool:
 
         Raises:
             SpoolError: the journal cannot be written. The first run that it does not take is sent all the same.
-            TypeError: the run holds what is no text, number or bytes.
         """
         id_ = record_id or uuid.uuid4().hex
         tagged = replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
@@ -225,15 +212,9 @@ class Spool:
             return None
 
     def flush(self, timeout: float | None = None) -> int:
-        """Wait until the store has all that was put so far or has refused it, or for some seconds.
-
-        Returns:
-            How many runs still wait, those that the store refused included.
-
-        Raises:
-            SpoolError: the journal could not be written.
-            Exception: an error that is no outage of the store's but a fault in massact.
-        """
+        """Wait until the store has all that was put so far or has refused it, or for some seconds. Returns how many
+        runs wait still, refused ones included. Raises SpoolError: the journal could not be written; or a fault of
+        ours."""
         self._wait_sent(timeout)
         self._raise_bug()
         if self._failure is not None:
@@ -241,14 +222,8 @@ class Spool:
         return self.waiting
 
     def close(self, timeout: float = 10.0) -> int:
-        """Send what can be sent within some seconds, and let go of the journal; again it does nothing.
-
-        Returns:
-            How many runs wait on the disk: `send_leftovers` sends them.
-
-        Raises:
-            Exception: an error that is no outage of the store's but a fault in massact.
-        """
+        """Send what can be sent within some seconds, and let go of the journal; again it does nothing. Returns how many
+        runs wait on the disk: `send_leftovers` sends them."""
         if not self._is_closed:
             self._wait_sent(timeout)
             self.abandon()
@@ -334,10 +309,8 @@ class Spool:
                 self._settle(outcome)
 
     def _take(self, avoid: str | None) -> list[_Entry]:
-        """Some records of one MLflow experiment, rather not of `avoid`; nothing once closed. They stay waiting.
-
-        As many as fit in memory together, one at least; all need to be looked for, or none.
-        """
+        """Some records of one MLflow experiment, rather not of `avoid`; nothing once closed. They stay waiting. As many
+        as fit in memory together, one at least; all need to be looked for, or none."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             if self._is_closed:

@@ -24,11 +24,7 @@ Files = Mapping[str, bytes]
 
 
 def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:
-    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut.
-
-    Raises:
-        StoreError: they cannot be written; some may have been.
-    """
+    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     written: list[Path] = []
@@ -65,13 +61,8 @@ _MOVED = (
 
 
 def fetch_from(artifact_uri: str, path: str, *, tracking_uri: str) -> Path:
-    """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy.
-
-    Of a store that was moved it is looked for beside the database. A copy stays until the process ends.
-
-    Raises:
-        StoreError: there is no such artifact, or it cannot be had.
-    """
+    """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy. Of a
+    store that was moved it is looked for beside the database. A copy stays until the process ends."""
     set_up_client()
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -114,20 +105,14 @@ _UNENDED = ("RUNNING", "SCHEDULED")
 
 
 class Mender:
-    """Repairs runs of one tracking store, to which it connects with the first repair.
-
-    Every method raises `StoreError` where the store cannot be reached, or refuses.
-    """
+    """Repairs runs of one tracking store, to which it connects with the first repair. Every method raises `StoreError`
+    where the store cannot be reached, or refuses."""
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
 
     def end(self, run_id: str, *, ended_at: int, error: str) -> bool:
-        """Mark a run as killed at a time (ms since 1970), unless it has an end by now.
-
-        Returns:
-            Whether it had none.
-        """
+        """Mark a run as killed at a time (ms since 1970), unless it has an end by now. Returns whether it had none."""
         client = self._client
         with explained(self._tracking_uri):
             if client.get_run(run_id).info.status not in _UNENDED:
@@ -148,11 +133,8 @@ class Mender:
         write_files([(artifact_uri, {name: content})], self._tracking_uri)
 
     def move(self, old: str, new: str) -> int:
-        """Say of the artifacts under a URI that they lie in another folder, in a SQLite store.
-
-        Returns:
-            Of how many runs.
-        """
+        """Say of the artifacts of a SQLite store under a URI that they lie in another folder. Returns of how many
+        runs."""
         path = self._tracking_uri.partition(":///")[2].partition("?")[0]
         values = (new, len(old) + 1, old, len(old) + 1, f"{old}/")
         try:

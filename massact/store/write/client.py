@@ -37,14 +37,8 @@ _ENVIRONMENT = {
 
 
 def connect(tracking_uri: str, *, say: Callable[[str], None] = lambda _line: None) -> Any:
-    """MLflow's client of a tracking store that answers; a database that is not there is made.
-
-    Args:
-        say: told in one line that a half-made database was set aside.
-
-    Raises:
-        StoreError: it cannot be reached or is no tracking store.
-    """
+    """MLflow's client of a tracking store that answers, made where it is a database that is not there; StoreError else.
+    `say` is told where a half-made one was set aside."""
     set_up_client()
     if tracking_uri.startswith(("http://", "https://")):
         find_login()  # MLflow's own error about a credentials file quotes it
@@ -91,12 +85,8 @@ def without_password(error: Exception, tracking_uri: str) -> str:
 
 @contextmanager
 def explained(tracking_uri: str) -> Iterator[None]:
-    """MLflow's errors and the system's as ours, in one line without a password.
-
-    Raises:
-        RunRefusedError: it would be refused again, whenever it is tried.
-        StoreError: any other failure.
-    """
+    """MLflow's errors and the system's in one line: RunRefusedError where it would be refused again, else
+    StoreError."""
     from mlflow.exceptions import MlflowException
 
     try:

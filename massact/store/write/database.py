@@ -39,39 +39,25 @@ _UNMADE = ("empty", "half made")
 
 
 class TrackingDatabase:
-    """A database that MLflow keeps runs in, or is to; `uri` is one of SQLAlchemy's.
-
-    Every method raises `StoreError` where the database cannot be reached.
-    """
+    """A database that MLflow keeps runs in, or is to; `uri` is one of SQLAlchemy's. Every method raises `StoreError`
+    where the database cannot be reached."""
 
     def __init__(self, uri: str, name: str) -> None:
-        """
-        Args:
-            name: as messages show it, without a password.
-
-        Raises:
-            UnusableStoreError: the URI cannot be parsed, or its driver is not installed.
-        """
+        """`name`: as messages show it, without a password."""
         self._name = name
         self._uri, self._path = uri, sqlite_path(uri)
         self._engine = open_engine(database_url(uri), f"writing to {name}", poolclass=sa.pool.NullPool)
 
     def make_ready(self, artifact_root: str | None, say: Say) -> bool:
-        """Make sure that this MLflow can write to it: make it where there is none, or one that was half made.
+        """Make sure that this MLflow can write to it: make it where there is none, or one that was half made. Returns
+        whether.
 
-        Args:
-            artifact_root: where artifacts of new experiments go; `None`: MLflow's default, in the working directory.
-            say: told in one line that a half-made one was set aside.
-
-        Returns:
-            Whether it was made.
-
-        Raises:
-            UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's.
+        Artifacts of new experiments go to `artifact_root`; `None`: MLflow's default, in the working directory. Raises
+        UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's.
         """
         with self._explained():
             # a server's tables are looked at alone: while another process makes them each waits for the other's locks
-            state = self._state() if self._path is not None or self._is_current() else None
+            state = self._state() if self._path is not None or self._versions() == [_head()] else None
             if state is None or state in _UNMADE:
                 with self._alone():
                     state = self._state()  # another may have made it meanwhile
@@ -83,11 +69,8 @@ class TrackingDatabase:
             return False
 
     def upgrade(self, artifact_root: str | None, say: Say) -> str:
-        """Migrate it to this MLflow's schema; of a SQLite file a copy is kept. Returns what was done.
-
-        Raises:
-            UnusableStoreError: it is not MLflow's, of a newer MLflow, or the migration failed.
-        """
+        """Migrate it to this MLflow's schema; of a SQLite file a copy is kept. Returns what was done. Raises
+        UnusableStoreError: it is not MLflow's, of a newer MLflow, or the migration failed."""
         with self._explained(), self._alone():
             state = self._state()
             if state in ("newer", "foreign"):
@@ -123,9 +106,6 @@ class TrackingDatabase:
         if is_hollow(connection, tables):
             return "half made"
         return "older" if is_mlflows else "foreign"
-
-    def _is_current(self) -> bool:
-        return self._versions() == [_head()]
 
     def _versions(self) -> list[str]:
         with self._engine.connect() as connection:

@@ -3,10 +3,10 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_json, cell_key, digest_text, screening_key, setting_digest
 from massact.store.schema import (
     Artifact,
@@ -58,11 +58,8 @@ def baseline_of(evaluation: Evaluation) -> Baseline:
 def evaluation_row(
     place: Place, evaluation: Evaluation, baseline: Baseline | None, *, confirms: str | None = None
 ) -> EvaluationRow:
-    """The row of a finished evaluation, or of a baseline where `baseline` is `None`.
-
-    Args:
-        confirms: the key of what it repeats on other questions, which makes it a confirmation.
-    """
+    """The row of a finished evaluation, or of a baseline where `baseline` is `None`. `confirms`: the key of what it
+    repeats on other questions, which makes it a confirmation."""
     summary, timing = evaluation.summary, evaluation.timing
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
@@ -73,13 +70,8 @@ def evaluation_row(
         confirms,
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
-        delta=_rounded(delta),
-        trait_mean=_rounded(summary.trait_mean),
-        coherence_mean=_rounded(summary.coherence_mean),
-        trait_std=_rounded(summary.trait_std),
-        coherence_std=_rounded(summary.coherence_std),
-        n_scored=summary.n_scored,
-        n_unscored=summary.n_unscored,
+        delta=delta,
+        **asdict(summary),
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
@@ -98,17 +90,15 @@ _RESULT = (
     "n_scored", "n_unscored",
 )  # fmt: skip
 """What a row says of responses and their scores."""
-_GEOMETRY = ("massive_energy", "cosine_to_uncleaned", "relative_strength")
 
 
 def _geometry_fields(planned: PlannedCell) -> dict[str, float | None]:
-    geometry = planned.geometry
-    return {name: _rounded(getattr(geometry, name)) for name in _GEOMETRY} if geometry else {}
+    return asdict(planned.geometry) if planned.geometry else {}
 
 
-def _rounded(value: float | None) -> float | None:
+def _rounded(value: Any) -> Any:
     # no judge and no vector is exact to more; MLflow's table shows every digit that is stored
-    return None if value is None else round(value, 6)
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
@@ -127,7 +117,7 @@ def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any
         confirm_share=place.confirm_share,
         confirms=confirms,
         **cell_fields(cell),
-        **result,
+        **{name: _rounded(value) for name, value in result.items()},
     )
 
 
@@ -172,16 +162,8 @@ class Source:
 def taken_over_run(
     place: Place, planned: PlannedCell, source: Source, likeness: float, *, parent: OpenRun
 ) -> FinishedRun:
-    """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores.
-
-    It has no timings and no responses: its note says where they lie.
-
-    Args:
-        likeness: of the two vectors; see `massact.vectors.methods`.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
-    """
+    """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores. It has no
+    timings and no responses: its note says where they lie. `likeness` is that of the two vectors."""
     row = _row(
         place,
         planned,
@@ -190,7 +172,7 @@ def taken_over_run(
         **_geometry_fields(planned),
         same_as=source.row.label,
         same_as_key=source.row.key,
-        same_as_cosine=_rounded(likeness),
+        same_as_cosine=likeness,
     )
     now = _now()
     note = (
@@ -210,10 +192,8 @@ def taken_over_run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMaker:
-    """Makes the finished run of a result, with its artifacts: the same in this process or in another one.
-
-    The run of an evaluation ends at `finished_at`, and began as long before as its generation and its judge took.
-    """
+    """Makes the finished run of a result, with its artifacts: the same in this process or in another one. The run of an
+    evaluation ends at `finished_at`, and began as long before as its generation and its judge took."""
 
     place: Place
     parent: OpenRun
@@ -227,31 +207,26 @@ class RunMaker:
     provenance: Mapping[str, str] = field(default_factory=provenance_tags)
     """Who ran what: the command, not the machine that a cell was evaluated on."""
 
-    def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
-        """The run.
-
-        Raises:
-            ValueError: its row does not fit in a tag.
-        """
-        if isinstance(result, FailedCell):
-            run = self._failed(result)
-        elif isinstance(result, StoppedCell):
-            run = self._stopped(result)
-        else:
-            row = evaluation_row(self.place, result, self.baseline, confirms=self.confirms)
-            files = vector_files(row, result.planned)
-            if self.keep_responses:
-                files[Artifact.RESPONSES.value] = response_bytes(result.responses)
-            else:
-                files |= _reason_files(result)
-            run = self._evaluated(row, result, files)
+    def __call__(self, result: Evaluation | FailedCell) -> FinishedRun:
+        """The run; ValueError where its row does not fit in a tag."""
+        run = self._failed(result) if isinstance(result, FailedCell) else self._evaluated(result)
         own = {key: value for key, value in run.tags.items() if key not in provenance_tags()}
         return replace(run, tags={**self.provenance, **own})
 
-    def _evaluated(
-        self, row: EvaluationRow, evaluation: Evaluation, files: Mapping[str, bytes], *, note: str = ""
-    ) -> FinishedRun:
-        timing = evaluation.timing
+    def _evaluated(self, evaluation: Evaluation) -> FinishedRun:
+        """Of a cell that was given up on a part of its questions only the reason and the scores are kept."""
+        row, name = evaluation_row(self.place, evaluation, self.baseline, confirms=self.confirms), ""
+        timing, files, note = evaluation.timing, _reason_files(evaluation), ""
+        if evaluation.given_up:
+            if self.baseline is None:
+                raise ValueError("a cell is given up by comparing it with a baseline")
+            n_asked = len(evaluation.responses)
+            row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
+            name, note = "given up · ", f"Given up: {evaluation.given_up}."
+        else:
+            if self.keep_responses:
+                files = {Artifact.RESPONSES.value: response_bytes(evaluation.responses)}
+            files |= vector_files(row, evaluation.planned)
         tags = {
             Tag.ATTENTION.value: self.place.attention,
             Tag.UNUSED_SETTINGS.value: self.place.unused_settings,
@@ -260,22 +235,12 @@ class RunMaker:
         return evaluation_run(
             row,
             evaluation_scores(evaluation),
-            name=f"given up · {run_name(row)}" if row.kind is Kind.SCREENING else run_name(row),
+            name=name + run_name(row),
             started_at=self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000),
             finished_at=self.finished_at,
             tags=parent_tags(self.parent.run_id) | {name: text for name, text in tags.items() if text},
             files=files,
         )
-
-    def _stopped(self, stopped: StoppedCell) -> FinishedRun:
-        """The run of a cell that was given up on a part of its questions: its reason and its scores."""
-        if self.baseline is None:
-            raise ValueError("a cell is given up by comparing it with a baseline")
-        row = evaluation_row(self.place, stopped.evaluation, self.baseline)
-        n_asked = len(stopped.evaluation.responses)
-        row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
-        files = _reason_files(stopped.evaluation)
-        return self._evaluated(row, stopped.evaluation, files, note=f"Given up: {stopped.reason}.")
 
     def _failed(self, failed: FailedCell) -> FinishedRun:
         row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)

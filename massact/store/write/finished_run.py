@@ -49,11 +49,7 @@ class FinishedRun:
 
 
 def check_runs(runs: Iterable[FinishedRun]) -> None:
-    """What MLflow would refuse in the middle, or cut without a word, is refused before anything is written.
-
-    Raises:
-        RunRefusedError: one of the runs can never be written; the message says which, and why.
-    """
+    """What MLflow would refuse in the middle, or cut without a word, is refused before anything is written."""
     for run in runs:
         if problem := _problem(run):
             raise RunRefusedError(f"the run {run.name!r} cannot be written: {problem}")

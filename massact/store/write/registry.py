@@ -35,22 +35,13 @@ def prior_name(experiment: str) -> str:
 
 
 def read_prior(tracking_uri: str, name: str) -> Registered | None:
-    """The version that the alias names; `None` where there is none.
-
-    Raises:
-        StoreError: the registry cannot be read, or the version's JSON is not there.
-    """
+    """The version that the alias names; `None` where there is none; StoreError where it cannot be read."""
     return _read(_client(tracking_uri), tracking_uri, name)
 
 
 def register_prior(tracker: Tracker, run: OpenRun, name: str, text: str) -> Registered:
-    """Log a prior with a phase's run, register it as the next version and give it the alias.
-
-    Where the alias names a version with the same JSON, that one stays.
-
-    Raises:
-        StoreError: the registry does not take it.
-    """
+    """Log a prior with a phase's run, register it as the next version and give it the alias. Where the alias names a
+    version with the same JSON, that one stays. Raises StoreError: the registry does not take it."""
     from mlflow.exceptions import MlflowException
 
     client = _client(tracker.tracking_uri)

@@ -3,8 +3,10 @@
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -54,16 +56,13 @@ def evaluation_run(
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
-    """The run of an evaluation or a baseline.
+    """The run of an evaluation or a baseline. Raises ValueError: the row does not fit in a tag.
 
     Args:
         scores: per question; `None` where only the means are known.
         name: the run's name; `None` for the one of measured results.
         tags: more tags, such as `massact.store.write.client.parent_tags`.
         files: artifacts by path; with `responses.json` among them the UI shows it as a table.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
     """
     name = run_name(row) if name is None else name
     more = label_tags(row)
@@ -99,12 +98,8 @@ def score_steps(scores: Scores) -> list[Step]:
 
 
 class RunWriter(Protocol):
-    """Writes finished runs into one MLflow experiment.
-
-    Raises:
-        RunRefusedError: a run can never be written.
-        StoreError: the store cannot be written to now. After either error some may have been written.
-    """
+    """Writes finished runs into one MLflow experiment; after a RunRefusedError or a StoreError some may have been
+    written."""
 
     @property
     def at_once(self) -> int:
@@ -114,14 +109,11 @@ class RunWriter(Protocol):
         """Write all of them or, where the store can, none. Returns their ids, in order."""
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
-        """Write runs by the ids of their records, which each of them has as the tag `massact.spool`.
+        """Write runs by the ids of their records, their tag `massact.spool`. Returns the ids of those that were there
+        already.
 
-        Args:
-            look: whether some of them may have been written before, whole or in part: then the store is
-                asked first, what is there is left as it is, and what is there in part is completed.
-
-        Returns:
-            The ids of those that were there already.
+        With `look` some may have been written before, whole or in part: the store is asked first, and those are
+        completed.
         """
 
     def close(self) -> None:
@@ -129,17 +121,15 @@ class RunWriter(Protocol):
 
 
 def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
-    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client.
-
-    Raises:
-        StoreError: no such kind of store, it cannot be reached, or its experiment is not there.
-    """
+    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client; StoreError
+    else."""
     uri = tracking_uri.strip()
     if not is_database(uri) and scheme_of(uri) not in ("http", "https"):
         raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")
     if is_database(uri) and scheme_of(uri) != "sqlite":  # a URI of SQLite is a path, and stays as it is written
         uri = database_url(uri).render_as_string(hide_password=False)
-        _probe(uri)
+        with closing(SqlWriter(uri, "0", "")) as probe:  # MLflow would ask ten times, for a minute and a half
+            probe.held(())
     client = connect(uri)
     with explained(uri):
         experiment = client.get_experiment(experiment_id)
@@ -148,15 +138,6 @@ def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
     if is_database(uri):
         return SqlWriter(uri, experiment_id, str(experiment.artifact_location))
     return ClientWriter(uri, experiment_id, client)
-
-
-def _probe(uri: str) -> None:
-    """Make sure that a database server answers: MLflow would ask ten times, for a minute and a half."""
-    writer = SqlWriter(uri, "0", "")
-    try:
-        writer.held(())
-    finally:
-        writer.close()
 
 
 TableRow = tuple[str | int | float | bool | None, ...]
@@ -181,10 +162,8 @@ _IDS_PER_QUERY = 999
 
 
 class SqlWriter:
-    """Rows into MLflow's tracking database: each `write` is one transaction.
-
-    One that fails may leave files behind, but never a run without its own.
-    """
+    """Rows into MLflow's tracking database: each `write` is one transaction. One that fails may leave files behind, but
+    never a run without its own."""
 
     at_once = 50
     """More would hold the database's lock for long, fewer would wait for the disk too often."""
@@ -227,13 +206,7 @@ class SqlWriter:
         return held
 
     def insert(self, tables: Tables) -> None:
-        """Insert rows by table, in the order of `COLUMNS`: all of them or none.
-
-        Raises:
-            RunRefusedError: nothing was written, since one of the rows can never be.
-            StoreError: nothing was written, since the database is locked, read-only, down or not MLflow's;
-                or a connection broke when all was.
-        """
+        """Insert rows by table, in the order of `COLUMNS`: all of them or none."""
         with self._errors(), self._engine.begin() as connection:
             for name in COLUMNS:
                 if rows := tables.get(name):
@@ -275,18 +248,13 @@ def metric_rows(run_id: str, steps: Iterable[Step], timestamp: int) -> tuple[lis
     rows: dict[TableRow, None] = {}
     latest: dict[str, tuple[tuple[int, float], TableRow]] = {}
     for step in steps:
-        value, is_nan = _stored_value(step.value)
+        is_nan = math.isnan(step.value)
+        value = math.copysign(_LARGEST, step.value) if math.isinf(step.value) else 0.0 if is_nan else float(step.value)
         row = (step.name, value, timestamp, step.step, is_nan, run_id)
         rows[row] = None
         if step.name not in latest or (step.step, value) > latest[step.name][0]:
             latest[step.name] = ((step.step, value), row)
     return list(rows), [row for _, row in latest.values()]
-
-
-def _stored_value(value: float) -> tuple[float, bool]:
-    if math.isnan(value):
-        return 0.0, True
-    return (math.copysign(_LARGEST, value) if math.isinf(value) else float(value)), False
 
 
 def _explain(error: Exception, name: str) -> str:
@@ -344,9 +312,20 @@ class ClientWriter:
         return run_id
 
     def _held(self, records: Mapping[str, FinishedRun]) -> dict[str, Any]:
-        """By record, MLflow's run that the server holds: where there are several, one that is whole."""
+        """By record, MLflow's run that the server holds: where there are several, one that is whole.
+
+        They are looked for by their time: the server's search knows no list of a tag's values, nor an index on one.
+        """
+        from mlflow.entities import ViewType
+
         held: dict[str, Any] = {}
-        for run in self._runs_of_the_time(records.values()):
+        starts = [run.started_at for run in records.values()]
+        within = f"attributes.start_time >= {min(starts)} AND attributes.start_time <= {max(starts)}"
+        search = partial(self._client.search_runs, [self._experiment_id], within, ViewType.ALL, _PAGE)
+        pages = [search()]
+        while pages[-1].token:
+            pages.append(search(page_token=pages[-1].token))
+        for run in chain.from_iterable(pages):
             id_ = run.data.tags.get(Tag.SPOOL.value)
             if id_ not in records:
                 continue
@@ -355,18 +334,6 @@ class ClientWriter:
             if is_whole or (id_ not in held and run.info.lifecycle_stage == "active"):
                 held[id_] = run
         return held
-
-    def _runs_of_the_time(self, runs: Iterable[FinishedRun]) -> Iterator[Any]:
-        """Those that began when these did: the server's search knows no list of a tag's values, nor an index on one."""
-        from mlflow.entities import ViewType
-
-        starts = [run.started_at for run in runs]
-        within = f"attributes.start_time >= {min(starts)} AND attributes.start_time <= {max(starts)}"
-        search, token = partial(self._client.search_runs, [self._experiment_id], within), None
-        while token is None or token:
-            page = search(run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token or ""
 
 
 __all__ = ["FinishedRun", "RunWriter", "evaluation_run", "label_tags", "open_writer"]

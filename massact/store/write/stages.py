@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,11 +37,7 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, o
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor of a safetensors file.
-
-    Raises:
-        DataError: the file is missing, damaged, or holds no such tensor.
-    """
+    """One tensor of a safetensors file. Raises DataError: the file is missing, damaged, or holds no such tensor."""
     try:
         with safe_open(path, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(name)
@@ -84,19 +81,19 @@ def activation_files(activations: Activations, metadata: Mapping[str, object]) -
         "d_model": activations.train.shape[2],
         "dtype": "float32",
     }
+    train = {"activations": activations.train}
+    if activations.neutral is not None:
+        document["n_neutral"] = len(activations.neutral)
+        train["neutral"] = activations.neutral
     return {
-        "train.safetensors": tensor_bytes({"activations": activations.train}, document),
+        "train.safetensors": tensor_bytes(train, document),
         "validation.safetensors": tensor_bytes({"activations": activations.validation}, document),
         "metadata.json": f"{json.dumps(document, indent=2)}\n".encode(),
     }
 
 
 def read_activations(folder: Path) -> Activations:
-    """The activations in a folder of `activation_files`.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
+    """The activations in a folder of `activation_files`. Raises DataError: a file is missing or damaged."""
     try:
         metadata = parse_json((folder / "metadata.json").read_bytes())
         return Activations(
@@ -105,6 +102,7 @@ def read_activations(folder: Path) -> Activations:
             n_train_positive=int(metadata["n_examples_pos"]),
             n_validation_positive=int(metadata["n_validation_pos"]),
             n_dropped=int(metadata["n_dropped"]),
+            neutral=read_tensor(folder / "train.safetensors", "neutral") if "n_neutral" in metadata else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
@@ -120,30 +118,18 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
-def _response(
-    question: object,
-    response: object,
-    trait: object,
-    coherence: object,
-    reason: object,
-    thinking: object = None,
-    is_answered: object = True,
-) -> Response:
-    if not (isinstance(question, str) and isinstance(response, str) and isinstance(reason, str | None)):
-        raise TypeError("a text of the wrong type")
-    if not (isinstance(thinking, str | None) and isinstance(is_answered, bool)):
-        raise TypeError("a thought of the wrong type")
-    if not (isinstance(trait, int | float | None) and isinstance(coherence, int | float | None)):
-        raise TypeError("a score of the wrong type")
-    return Response(question, response, trait, coherence, reason, thinking, is_answered)
+_SCORE, _TEXT = int | float | None, str | None
+_RESPONSE_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
+
+
+def _response(*values: Any) -> Response:
+    if not all(map(isinstance, values, _RESPONSE_TYPES)):
+        raise TypeError("a text, a score or a thought of the wrong type")
+    return Response(*values)
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:
-    """The responses of a table that `response_bytes` made.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
     try:
         rows = parse_json(path.read_bytes())["data"]
         return tuple(_response(*row) for row in rows)
@@ -197,7 +183,7 @@ def _rows(sources: Sources) -> Iterator[Sequence[object]]:
         judged = None if contrast.judged is None else contrast.judged[i]
         verdict = sources.vetting.verdicts[i] if sources.vetting else None
         scores = (verdict.trait, verdict.coherence, verdict.reason) if verdict else (None, None, None)
-        texts = (prompt.system, prompt.text, contrast.continuations[i], judged)
+        texts = (prompt.system, prompt.whole, contrast.continuations[i], judged)
         yield (side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status))
 
 
@@ -255,11 +241,7 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The calibration in a `calibration.json`.
-
-    Raises:
-        DataError: the file is not one of ours.
-    """
+    """The calibration in a `calibration.json`. Raises DataError: the file is not one of ours."""
     try:
         return parse_calibration(parse_object(path.read_bytes()))
     except (OSError, ValueError) as error:
@@ -284,8 +266,11 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
     }
     name = f"extraction {position} · {row.model} · {row.trait}"
     run = _stage_run(row, name, parent, steps=steps, files=_extraction_files(row, extracted))
-    metrics = {key: float(value) for key, value in metrics.items()}
-    tracker.write(replace(run, metrics=metrics, tags={**run.tags, **_source_tags(extracted.sources)}), parent)
+    tags = dict(run.tags)
+    if extracted.sources is not None:  # the note, and what makes the UI show the continuations as a table
+        table = json.dumps([{"path": Artifact.CONTINUATIONS.value, "type": "table"}])
+        tags |= {MlflowTag.NOTE.value: fit_tag(sources_note(extracted.sources)), MlflowTag.TABLES.value: table}
+    tracker.write(replace(run, metrics={key: float(value) for key, value in metrics.items()}, tags=tags), parent)
 
 
 def _stage_run(
@@ -315,14 +300,6 @@ def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
         content = tensor_bytes({"vectors": made.vectors}, {**provenance, "label": label})
         files[f"{Artifact.VECTORS}/{label}.safetensors"] = content
     return files
-
-
-def _source_tags(sources: Sources | None) -> dict[str, str]:
-    """The note, and what makes the UI show the continuations as a table."""
-    if sources is None:
-        return {}
-    table = [{"path": Artifact.CONTINUATIONS.value, "type": "table"}]
-    return {MlflowTag.NOTE.value: fit_tag(sources_note(sources)), MlflowTag.TABLES.value: json.dumps(table)}
 
 
 def _calibration_steps(calibration: Calibration) -> list[Step]:

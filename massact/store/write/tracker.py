@@ -40,15 +40,8 @@ PROJECT_RUN = "MLFLOW_RUN_ID"
 
 
 def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:
-    """The id of the MLflow experiment of a name, made where there is none.
-
-    Args:
-        client: MLflow's, of the store at `tracking_uri`.
-        description: of a new one, for the UI.
-
-    Raises:
-        StoreError: the store cannot be reached, or its experiment of that name was deleted.
-    """
+    """The id of the MLflow experiment of a name, made with a description where there is none; StoreError: it was
+    deleted."""
     with explained(tracking_uri):
         known = client.get_experiment_by_name(name)
         if known is None:
@@ -118,11 +111,8 @@ def view_link(address: str, experiment_id: str, view: str) -> str:
 
 
 def with_view_links(note: str, experiment_id: str) -> str:
-    """An experiment's description with links to the views, once; what people wrote there stays.
-
-    They come first: the UI shows one line of a description unless it is unfolded. They hold no address, so
-    that they lead to the server that shows them.
-    """
+    """An experiment's description with links to the views, once; what people wrote there stays. They come first, since
+    the UI shows one line of it, and hold no address, so that they lead to whoever shows them."""
     evaluations, phases = _place(experiment_id, EVALUATIONS), _place(experiment_id, PHASES)
     if f"({evaluations})" in note:
         return note
@@ -171,9 +161,6 @@ class Tracker:
             patience: with a store that is down once a phase was begun; `None`: none.
             declared: what the experiment file declares, which phases keep in the store; `None`: no file does.
             say: told in one line what could not be kept.
-
-        Raises:
-            StoreError: the store cannot be reached or its experiment of that name was deleted.
         """
         self.tracking_uri = tracking_uri
         self.experiment = experiment
@@ -229,10 +216,8 @@ class Tracker:
     def phase(
         self, name: str, *, kind: Kind = Kind.PHASE, parent: OpenRun | None = None, params: Mapping[str, object]
     ) -> Iterator[OpenRun]:
-        """An entry point's run: the one that `mlflow run` made, where this is its outermost one.
-
-        It ends FINISHED, or FAILED with the error's first line as a tag, or KILLED when interrupted.
-        """
+        """An entry point's run: the one that `mlflow run` made, where this is its outermost one. It ends FINISHED, or
+        FAILED with the error's first line as a tag, or KILLED when interrupted."""
         with self._writing(lambda: self._open_phase(name, kind, parent)) as run:
             if parent is None:
                 self._describe(run.experiment_id)
@@ -358,11 +343,7 @@ class Tracker:
             self._ask(lambda: repository.log_artifacts(folder))  # type: ignore[no-untyped-call]
 
     def fetch(self, run_id: str, path: str) -> Path:
-        """An artifact on this machine: where it lies, or a downloaded copy.
-
-        Raises:
-            StoreError: the run holds no such artifact, or it cannot be had.
-        """
+        """An artifact on this machine: where it lies, or a downloaded copy; StoreError where it cannot be had."""
         from mlflow.exceptions import MlflowException
 
         def download() -> Path:

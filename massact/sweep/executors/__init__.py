@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
+from massact.plugins import OWN_CODE
 from massact.store.spool import DEFAULT_SPOOL
 
 EXECUTORS = ("local", "ray")
@@ -18,7 +19,7 @@ EXECUTORS = ("local", "ray")
 
 
 _PREFIXES = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_", "AZURE_STORAGE_", "OPENAI_")
-_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM")
+_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM", OWN_CODE)
 _OF_THE_MACHINE = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 """Files: each machine has its own."""
 
@@ -63,10 +64,8 @@ class CommandContext:
     """Environment variable that holds the judge's key."""
 
     def environment(self) -> Environment:
-        """Logins, keys and tokens of this process that an actor may need.
-
-        Ray writes the variables of a `runtime_env` into its logs; arguments of an actor it does not.
-        """
+        """Logins, keys and tokens of this process that an actor may need. Ray writes the variables of a `runtime_env`
+        into its logs; arguments of an actor it does not."""
         wanted = {
             name: value
             for name, value in os.environ.items()

@@ -12,12 +12,12 @@ from collections.abc import Generator as Iteration
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict, Unpack
 
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity, Response, Timing
 from massact.errors import JudgeError
-from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, StoppedCell, Take, first_cells
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take
 from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
@@ -29,9 +29,8 @@ if TYPE_CHECKING:  # workers that load no model need no torch
     from massact.store.spool import Spool
 
 Result = Evaluation | FailedCell
-Finished = Evaluation | FailedCell | StoppedCell
-"""What is kept."""
-MakeRun = Callable[[Finished], FinishedRun]
+Results = Iteration[Result, None, None]
+MakeRun = Callable[[Result], FinishedRun]
 """Makes a result's run; it may be called in another process, and there must give the same run when called again."""
 
 
@@ -84,7 +83,7 @@ class Loaded:
     """What its checkpoint asks of generation that is not obeyed, such as `top_p=0.8`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerReport:
     """What one worker did so far."""
 
@@ -92,14 +91,14 @@ class WorkerReport:
     """From 0, in the order in which they were started; none is given twice."""
     node: str
     """Name of its machine."""
-    cells: int
+    cells: int = 0
     """Generated and not lost again."""
-    tokens: int
-    busy_seconds: float
+    tokens: int = 0
+    busy_seconds: float = 0.0
     """In which it generated."""
-    present_seconds: float
+    present_seconds: float = 0.0
     """In which it was there while cells were evaluated."""
-    is_lost: bool
+    is_lost: bool = False
     """Whether it ended before its work did."""
 
 
@@ -116,59 +115,43 @@ class Opening:
     """Takes a line for the person who waits."""
 
 
-class Executor(Protocol):
-    """Runs cells. Built once for a command, and used for all of its sweeps.
+class Watch(TypedDict):
+    """How cells are watched over while they are evaluated."""
 
-    One that inherits from it and runs everything in this process has `loaded`, `evaluate` and `keep` to write.
-    """
+    progress: Progress
+    should_stop: Callable[[], bool]
+    """Once it says so, what was begun is finished and nothing else is yielded."""
+    take: NotRequired[Take]
+    """Asked before cells are begun: what others have taken is left out."""
+
+
+class Executor(Protocol):
+    """Runs cells. Built once for a command, and used for all of its sweeps. One that inherits from it and runs
+    everything in this process has `loaded`, `evaluate` and `keep` to write."""
 
     def loaded(self, use: ModelUse) -> Loaded:
-        """What a model says of itself once it is loaded where cells are evaluated.
+        """What a model says of itself once it is loaded where cells are evaluated."""
 
-        Raises:
-            ModelError: it cannot be loaded.
-        """
-        ...
-
-    def evaluate(
-        self,
-        work: Work,
-        cells: Sequence[PlannedCell],
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        take: Take = first_cells,
-    ) -> Iteration[Result, None, None]:
+    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first.
 
-        Args:
-            take: asked before cells are begun. What others have taken is left out.
-
-        A cell that cannot be evaluated is a `FailedCell`; it costs no other. Once `should_stop` says so, what
-        was begun is finished and nothing else is yielded.
+        A cell that cannot be evaluated is a `FailedCell`; it costs no other.
 
         Raises:
             JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
         """
-        ...
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
-        """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can send.
-
-        Raises:
-            SpoolError: the spool could not be written before.
-        """
-        ...
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
+        """Put a result's run into a spool, for the experiment of `home`: where it was made, if that machine can
+        send."""
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
         """A judge whose work is done where cells are evaluated; `None`: judges work in the command's process."""
         return None
 
     def settle(self, timeout: float) -> int:  # noqa: ARG002  # likewise
-        """Wait until the store has what was kept on other machines. Returns how many runs it does not have.
-
-        What a machine that was lost had kept and not sent is in this machine's spool afterwards.
-        """
+        """Wait until the store has what was kept on other machines. Returns how many runs it does not have. What a
+        machine that was lost had kept and not sent is in this machine's spool afterwards."""
         return 0
 
     def send_leftovers(self) -> int:
@@ -229,22 +212,9 @@ class JudgeThread:
         if self._error is None:
             self._begun.append(self._pool.submit(self._score, batch))
 
-    def ready(self) -> Iterator[Result]:
-        """What was judged since; does not wait.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used.
-        """
-        while self._begun and self._begun[0].done():
-            yield from self._begun.popleft().result()
-
-    def rest(self) -> Iterator[Result]:
-        """Everything that was put and not given yet; waits for it.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used.
-        """
-        while self._begun:
+    def results(self, *, wait: bool) -> Iterator[Result]:
+        """What was judged since, or everything that was put and not given yet, which is waited for."""
+        while self._begun and (wait or self._begun[0].done()):
             yield from self._begun.popleft().result()
 
     def close(self) -> None:

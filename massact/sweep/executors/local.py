@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Generator as Iteration
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Unpack
 
 import torch
 
@@ -20,15 +19,17 @@ from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import (
     Executor,
-    Finished,
     Generated,
     JudgeThread,
     Loaded,
     MakeRun,
     ModelUse,
     Result,
+    Results,
+    Watch,
     Work,
 )
+from massact.vectors.steering import intervention_of
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
 
@@ -64,7 +65,8 @@ class CellGenerator:
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
-        rows = [Row(prompt, _intervention(one), draw) for one in batch for draw, prompt in prompts]
+        n_blocks = len(self._model.blocks)
+        rows = [Row(prompt, _intervention(one, n_blocks), draw) for one in batch for draw, prompt in prompts]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
@@ -77,59 +79,29 @@ class CellGenerator:
             tokens = [said or () for said in error.said]
         share = (time.perf_counter() - began) / len(batch)
         for reason, group in groupby(range(len(batch)), reasons.get):
-            cells = list(group)
-            for some in [cells] if reason is None else [[cell] for cell in cells]:
-                mine = [tokens[cell * width : (cell + 1) * width] for cell in some]
-                yield self._generated([batch[cell] for cell in some], mine, share * len(some), reason)
-
-    def _generated(
-        self,
-        cells: Sequence[PlannedCell],
-        tokens: Sequence[Sequence[tuple[int, ...]]],
-        seconds: float,
-        reason: str | None,
-    ) -> Generated:
-        if reason is not None:
-            return Generated(cells, (), 0.0, (), reason)
-        exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in tokens]
-        return Generated(cells, exchanges, seconds, [sum(map(len, mine)) for mine in tokens])
+            numbers = list(group)
+            if reason is not None:
+                yield from (Generated([batch[n]], (), 0.0, (), reason) for n in numbers)
+                continue
+            said = [tokens[n * width : (n + 1) * width] for n in numbers]
+            exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in said]
+            n_tokens = [sum(map(len, mine)) for mine in said]
+            yield Generated([batch[n] for n in numbers], exchanges, share * len(numbers), n_tokens)
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:
         thought, answer = read_response(self._model, tokens)
         return Exchange(question, answer or "", thought, answer is not None)
 
 
-def _intervention(planned: PlannedCell) -> Intervention | None:
+def _intervention(planned: PlannedCell, n_blocks: int) -> Intervention | None:
     steering = planned.cell.steering
     if steering is None or planned.vector is None:
         return None
-    return Intervention(
-        steering.layer, planned.vector, steering.coefficient, steering.recipe.operator, steering.steered_tokens
-    )
-
-
-class Engine(Protocol):
-    """Generates with one model at a time."""
-
-    def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
-        """Load a model where it is not loaded yet. Returns what it says of itself, and how many rows a batch has."""
-        ...
-
-    def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
-        """The responses of a batch: in one piece, or in several where some cell cannot be generated.
-
-        Args:
-            cells: their vectors are in numpy, as they have travelled.
-        """
-        ...
+    return intervention_of(steering, planned.vector, n_blocks)
 
 
 def load_use(use: ModelUse) -> SteerableModel:
-    """Load a model.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
+    """Load a model."""
     return load_model(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
 
 
@@ -143,6 +115,7 @@ class ModelEngine:
         self._cells: tuple[Part, CellGenerator] | None = None
 
     def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
+        """Load a model where it is not loaded yet. Returns what it says of itself, and how many rows a batch has."""
         if self._use is None or self._use[0] != use:
             self._model = self._generator = self._cells = None
             self._model = load_use(use)
@@ -155,6 +128,7 @@ class ModelEngine:
         return loaded, self._generator.batch_rows
 
     def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
+        """The responses of a batch, whose vectors are in numpy, as they have travelled; see `CellGenerator.run`."""
         if self._model is None or self._generator is None:
             raise RuntimeError("no model is loaded")
         if self._cells is None or self._cells[0] != part:
@@ -175,20 +149,17 @@ def evaluate_cells(
     batch_rows: int | None = None,
     progress: Progress = silent,
     take: Take = first_cells,
-) -> Iteration[Evaluation | FailedCell, None, None]:
+) -> Results:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
 
-    A batch that fails is tried again by halves, so that one bad cell fails alone.
+    A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
+    `Executor.evaluate`.
 
     Args:
         cells: cells that share the model's setting (questions, generation, judge).
         questions: the steering questions, in order, or a part of them.
-        batch_rows: responses generated side by side at most; `None` leaves it to the generator. The judge
-            gets as many at a time, in whole cells.
+        batch_rows: responses generated and judged side by side at most; `None` leaves it to the generator.
         take: asked for each batch; where it gives none, the batches that were begun are finished.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
     """
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
@@ -215,11 +186,11 @@ def _through(
         for batch in batches:
             for generated in generator.run(batch):
                 judging.put(generated)
-                yield from judging.ready()
+                yield from judging.results(wait=False)
     except Exception as error:
         failure = error
     # what was generated before a failure is judged all the same: it is whole
-    yield from judging.rest()
+    yield from judging.results(wait=True)
     if failure is not None:
         raise failure
 
@@ -234,25 +205,15 @@ class LocalExecutor(Executor):
         model = self._load(use)
         return Loaded(describe(model), model.attention, model.unused_settings)
 
-    def evaluate(
-        self,
-        work: Work,
-        cells: Sequence[PlannedCell],
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        take: Take = first_cells,
-    ) -> Iteration[Result, None, None]:
+    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """See `Executor`; results come in the order of the cells."""
-        return evaluate_cells(
-            self._load(work.model),
-            cells,
-            work.part,
-            work.judge,
-            batch_rows=work.batch_rows,
-            progress=progress,
-            take=lambda left, n: () if should_stop() else take(left, n),
-        )
+        should_stop, take, progress = watch["should_stop"], watch.get("take", first_cells), watch["progress"]
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+        def take_on(left: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
+            return () if should_stop() else take(left, n)
+
+        options: Any = {"batch_rows": work.batch_rows, "progress": progress, "take": take_on}
+        return evaluate_cells(self._load(work.model), cells, work.part, work.judge, **options)
+
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self._spool().put(make(result), experiment_id=home.experiment_id)

@@ -46,6 +46,8 @@ _LENGTH = 0.2
 """Correlation length of the gain, in ln(coefficient)."""
 _TREND_SPREAD, _OWN_SPREAD = 0.3, 0.2
 """Standard deviations of the trend and of what is a ladder's own, as shares of the ceiling."""
+_HALF_REACH, _REACH_WIDTH, _LEAST_REACH = -0.8, 0.25, 0.5
+"""How far below the expected best, in ln(coefficient), the gain scatters less, how fast that falls, to what share."""
 _RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
 """The trend before any observation: its middle below the expected best and its width (ln), its height (share)."""
 
@@ -85,10 +87,7 @@ class CoherenceBelief:
     """Where the cliff of a ladder may lie, and how steep it is."""
 
     def __init__(self, shape: Shape, observations: Sequence[Observation], *, may_surprise: bool = True) -> None:
-        """
-        Args:
-            may_surprise: whether the cliff may lie far off what is expected.
-        """
+        """`may_surprise`: whether the cliff may lie far off what is expected."""
         self._shape = shape
         units, widths, log_prior = _grid(_SURPRISE if may_surprise else 0.0)
         self._cliffs, self._widths = shape.cliff + shape.spread * _SURPRISE_SCALE * units, widths
@@ -126,12 +125,8 @@ class Process:
     """A Gaussian process after some observations."""
 
     def __init__(self, mean: Curve, kernel: Kernel, x: Numbers, y: Numbers, noise: Numbers) -> None:
-        """
-        Args:
-            mean: before any observation.
-            kernel: covariance before any observation, `[n_a, n_b]` of `[n_a]` and `[n_b]`.
-            noise: variance of each observation.
-        """
+        """`mean`: before any observation. `kernel`: covariance before any observation, `[n_a, n_b]` of `[n_a]` and
+        `[n_b]`. `noise`: variance of each observation."""
         self._mean, self._kernel, self._x = mean, kernel, x
         if len(x):
             self._factor = cho_factor(kernel(x, x) + np.diag(noise))
@@ -153,10 +148,7 @@ class Process:
 
 def gain_trend(ceiling: float, points: Sequence[tuple[float, float, int]] = ()) -> Process:
     """What the gains of one model and trait's ladders have in common, in points over x less the expected best.
-
-    Args:
-        points: x, the mean gain there, and over how many observations.
-    """
+    `points`: x, the mean gain there, and over how many observations."""
     x, gains, n = (np.array(column, dtype=float) for column in (zip(*points, strict=True) if points else ((),) * 3))
 
     def rise(x: Numbers) -> Numbers:
@@ -190,7 +182,17 @@ class GainBelief:
 
 
 def _kernel(spread: float) -> Kernel:
-    return lambda a, b: np.asarray(spread**2 * np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2))
+    """Over x less the expected best: the smaller a coefficient, the less it can do."""
+
+    def covariance(a: Numbers, b: Numbers) -> Numbers:
+        near = np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2)
+        return np.asarray(spread**2 * np.outer(_reach(a), _reach(b)) * near)
+
+    return covariance
+
+
+def _reach(x: Numbers) -> Numbers:
+    return np.asarray(_LEAST_REACH + (1 - _LEAST_REACH) / (1 + np.exp(-(x - _HALF_REACH) / _REACH_WIDTH)))
 
 
 def _excess(ahead: Numbers, deviation: Numbers) -> Numbers:

@@ -39,10 +39,14 @@ class SearchPlan:
     """Questions after which a hopeless cell is given up; 0: none is."""
     confidence: float = DEFAULT_CONFIDENCE
     """Chance that a cell which could still win is not given up."""
+    probes: bool = False
+    """Whether short texts tell where each vector breaks before anything is judged; see `probing`."""
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
     """Layer specification in place of the declared one."""
+    phase: str | None = None
+    """Whose gaps are filled, at the layers that it declares; `None`: those of all phases."""
 
 
 @dataclass(slots=True)
@@ -54,22 +58,13 @@ class Searched:
 
 
 def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
-    """Search the best coefficient of every label asked for, at each of its layers.
-
-    Labels and positions that the phases do not declare are searched too where both are named.
-
-    Raises:
-        UsageError: nothing that is declared is asked for.
-    """
+    """Search the best coefficient of every label asked for, at each of its layers. Labels and positions that the phases
+    do not declare are searched too where both are named."""
     return _search(session, run, plan, wanted_places(session, plan))
 
 
 def wanted_places(session: Session, plan: SearchPlan) -> Places:
-    """What is declared of each model and trait, or named whole, and asked for.
-
-    Raises:
-        UsageError: nothing that is declared is asked for.
-    """
+    """What is declared of each model and trait, or named whole, and asked for; UsageError where there is nothing."""
 
     def places(model: ModelConfig, trait: TraitConfig) -> list[_Place]:
         declared = (
@@ -94,18 +89,18 @@ def wanted_places(session: Session, plan: SearchPlan) -> Places:
     return {pair: some for pair, some in found.items() if some}
 
 
-def fill_gaps(session: Session, run: OpenRun, plan: SearchPlan, phase: str | None = None) -> Searched:
+def fill_gaps(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
     """Search exactly the groups that `gaps` reports, of one phase or of the experiment."""
-    places = gap_places(session, plan, phase)
+    places = gap_places(session, plan)
     for (model, trait), mine in places.items():
         session.say(f"{model}, {trait}: {len(mine)} gaps")
-    return _search(session, run, plan, places, phase)
+    return _search(session, run, plan, places)
 
 
-def gap_places(session: Session, plan: SearchPlan, phase: str | None = None) -> Places:
+def gap_places(session: Session, plan: SearchPlan) -> Places:
     """The gaps that are asked for, of one phase or of the experiment."""
     places: Places = {}
-    for row in phase_gaps(session, phase).remaining:
+    for row in phase_gaps(session, plan.phase).remaining:
         if plan.only.admits_group(Group(row.model, row.trait, row.position, row.label)):
             places.setdefault((row.model, row.trait), []).append((row.position, row.label))
     return places
@@ -117,16 +112,16 @@ def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
     for trait, name in product(session.experiment.traits, phase.models):
         model = session.experiment.model(name)
         evaluator = Evaluator(session, run, model, trait)
-        tally.add(evaluator.run(declared_requests(phase, model, evaluator.n_layers)))
+        tally.add(evaluator.run(declared_requests(phase, model, evaluator.planner.n_layers)))
     if session.workload.max_rounds:
-        searched = fill_gaps(session, run, SearchPlan(budget=session.workload.max_rounds), phase.name)
+        searched = fill_gaps(session, run, SearchPlan(budget=session.workload.max_rounds, phase=phase.name))
         tally.add(searched.tally)
         for line in reason_lines(searched.endings):
             session.say(line)
     return tally
 
 
-def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places, phase: str | None = None) -> Searched:
+def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) -> Searched:
     """Search the places of each model and trait, at the layers that one phase or any declares for them."""
     searched, floor = Searched(), session.experiment.coherence_floor
     settings = Settings(floor, plan.budget, plan.tolerance)
@@ -136,12 +131,12 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places, ph
             continue
         evaluator = Evaluator(session, run, model, trait)
         coefficients = model.grid.coefficients
-        wanted = search_requests(session, model, evaluator.n_layers, plan, chosen, phase)
+        wanted = search_requests(session, model, evaluator.planner.n_layers, plan, chosen)
         if plan.mode == "scan":
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
         signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
-        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening)
+        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening, probes=plan.probes)
         tally, endings = search.run(wanted, signs)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]
@@ -149,33 +144,23 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places, ph
 
 
 def search_requests(
-    session: Session,
-    model: ModelConfig,
-    n_layers: int,
-    plan: SearchPlan,
-    places: Iterable[_Place],
-    phase: str | None = None,
+    session: Session, model: ModelConfig, n_layers: int, plan: SearchPlan, places: Iterable[_Place]
 ) -> list[GridRequest]:
-    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients."""
-    layers = _layers(session, model, n_layers, plan, phase)
-    undeclared = parse_layers(plan.layers or model.grid.layers, n_layers)
-    return [
-        GridRequest(place[0], parse_label(place[1]), layers.get(place, undeclared), model.grid.coefficients)
-        for place in places
-    ]
-
-
-def _layers(
-    session: Session, model: ModelConfig, n_layers: int, plan: SearchPlan, phase: str | None
-) -> dict[_Place, tuple[int, ...]]:
-    """Layers of every place that one phase or any declares for a model; none where the plan names other layers."""
+    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients. Its layers
+    are those that the phases declare for it; where none does, or the plan names others, the model's."""
     declared: dict[_Place, set[int]] = defaultdict(set)
     experiment = session.experiment
-    for one in experiment.phases if phase is None else [experiment.phase(phase)]:
-        if plan.layers is None and model.name in one.models:
-            for place in product(one.positions, one.labels):
-                declared[place].update(parse_layers(one.grid(model).layers, n_layers))
-    return {place: tuple(sorted(layers)) for place, layers in declared.items()}
+    for phase in experiment.phases if plan.phase is None else [experiment.phase(plan.phase)]:
+        if plan.layers is None and model.name in phase.models:
+            for place in product(phase.positions, phase.labels):
+                declared[place].update(parse_layers(phase.grid(model).layers, n_layers))
+    undeclared = parse_layers(plan.layers or model.grid.layers, n_layers)
+    return [
+        GridRequest(
+            place[0], parse_label(place[1]), tuple(sorted(declared.get(place, undeclared))), model.grid.coefficients
+        )
+        for place in places
+    ]
 
 
 def search_text(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int) -> str:

@@ -2,10 +2,10 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any
 
 from massact.domain import OWN_UNITS, Coefficients, Recipe
 from massact.errors import DataError, MissingPrerequisiteError
@@ -20,6 +20,8 @@ from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import GridRequest
 from massact.sweep.reuse import is_compared
 from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
+from massact.sweep.search.ladders import LadderKey
+from massact.sweep.search.probing import probe_cliffs
 from massact.sweep.vectors import facts_of
 
 SURE = 0.9
@@ -28,16 +30,6 @@ UNKNOWN_SPREAD = 1.0
 """Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
 NORM_SHARE = 0.7
 """Share of the full activation norm at which the best coefficient is then expected."""
-
-
-class LadderKey(NamedTuple):
-    """A ladder of one model and trait."""
-
-    position: str
-    label: str
-    layer: int
-    sign: int
-    """Of its coefficients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +64,13 @@ class LadderSearch:
         settings: Settings,
         prior: Prior,
         screening: Screening | None = None,
+        *,
+        probes: bool = False,
     ) -> None:
-        """
-        Args:
-            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
-        """
+        """`screening`: how hopeless cells are given up; `None`: every cell is asked all questions."""
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
+        self._probes = probes
         self._tried: set[tuple[LadderKey, float]] = set()
 
     def run(self, wanted: Sequence[GridRequest], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
@@ -89,7 +81,6 @@ class LadderSearch:
             signs: of the coefficients that may be tried.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at a position, or the baseline has no scores.
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
         tally, n_rounds = Tally(), 0
@@ -101,9 +92,9 @@ class LadderSearch:
             tries: dict[LadderKey, Try] = {}
             for key, step in next_steps(list(ladders.values()), self._settings).items():
                 if isinstance(step, Done):
-                    endings[_key(key)] = step.reason
+                    endings[key] = step.reason
                 elif key not in endings:
-                    tries[_key(key)] = step
+                    tries[key] = step
             if not tries:
                 continue
             n_rounds += 1
@@ -129,25 +120,35 @@ class LadderSearch:
                 "see massact judge-check"
             )
         ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
+        facts, recipes = dict[LadderKey, VectorFacts](), dict[str, Recipe]()
+        for one in wanted:
+            label = format_label(one.recipe)
+            recipes[label] = one.recipe
+            for layer, of_layer in facts_of(
+                self._evaluator.planner.vectors, one.position, one.recipe, one.layers
+            ).items():
+                facts |= {LadderKey(one.position, label, layer, sign): of_layer for sign in signs}
+        probed = {}
+        if self._probes:
+            plain = {key: of_key for key, of_key in facts.items() if _is_plain(recipes[key.label])}
+            probed = probe_cliffs(self._session, self._evaluator, wanted, plain)
         ladders = {}
         sources: dict[str, None] = {}
-        for one in wanted:
-            facts = facts_of(self._evaluator.planner.vectors, one.position, one.recipe, one.layers)
-            for layer, of_layer in facts.items():
-                expected = expect(self._prior, of_layer, one.recipe)
-                sources[expected.source] = None
-                for sign in signs:
-                    key = LadderKey(one.position, format_label(one.recipe), layer, sign)
-                    ladders[key] = Ladder(
-                        key=key,
-                        pool=(baseline.model, baseline.trait, sign, format_steering(one.recipe)),
-                        best=expected.best,
-                        cliff=expected.cliff,
-                        spread=expected.spread,
-                        baseline_coherence=coherence,
-                        ceiling=max(ceiling, 1e-6),
-                        allowed=self._evaluator.allowed,
-                    )
+        for key, of_key in facts.items():
+            recipe = recipes[key.label]
+            expected = probed.get(key) or expect(self._prior, of_key, recipe)
+            sources[expected.source] = None
+            ladders[key] = Ladder(
+                key=key,
+                layer=key.layer,
+                pool=(baseline.model, baseline.trait, key.sign, format_steering(recipe)),
+                best=expected.best,
+                cliff=expected.cliff,
+                spread=expected.spread,
+                baseline_coherence=coherence,
+                ceiling=max(ceiling, 1e-6),
+                allowed=self._evaluator.allowed,
+            )
         if ladders:
             self._session.say(f"first coefficients from {'; '.join(sources)}")
         return ladders
@@ -162,23 +163,44 @@ class LadderSearch:
             screenings = [one.row for one in store.screenings(name)]
         floor = self._settings.floor
         stopped = [row for row in screenings if row.coherence_mean is not None and row.coherence_mean < floor]
-        seen = _seen(self._evaluator, points, [one.row for one in failures], stopped, ladders)
+        seen = self._seen(points, [one.row for one in failures], stopped, ladders)
         coefficients: dict[LadderKey, list[float]] = defaultdict(list)
-        for one in seen.values():
-            coefficients[one.ladder].append(one.ladder.sign * one.observation.coefficient)
+        for ladder, observation in seen.values():
+            coefficients[ladder].append(ladder.sign * observation.coefficient)
         keys = set(self._evaluator.planner.cells(_request(*each) for each in coefficients.items()))
         # what was given up once and evaluated since counts as evaluated
         keys |= {screening_key(key) for key in keys if key not in seen}
         observed: dict[LadderKey, list[Observation]] = defaultdict(list)
-        for key, one in seen.items():
+        for key, (ladder, observation) in seen.items():
             # what failed before this search is tried again: the reason may be gone
-            is_known = one.observation.coherence is not None
-            if key in keys and (is_known or (one.ladder, one.observation.coefficient) in self._tried):
-                observed[one.ladder].append(one.observation)
+            is_known = observation.coherence is not None
+            if key in keys and (is_known or (ladder, observation.coefficient) in self._tried):
+                observed[ladder].append(observation)
         return {key: replace(one, observations=tuple(observed[key])) for key, one in ladders.items()}
 
+    def _seen(
+        self, points: Points, failed: Iterable[EvaluationRow], stopped: Iterable[EvaluationRow], ladders: Container[Any]
+    ) -> dict[str, tuple[LadderKey, Observation]]:
+        """What was tried of the ladders by key, in whatever setting."""
+        is_of, is_positive = self._evaluator.is_of, self._evaluator.planner.direction == "positive"
+        told: list[tuple[EvaluationRow | StoredPoint, float | None, float | None, bool]] = []
+        told += ((row, None, None, False) for row in failed if is_of(row.model, row.trait))
+        told += ((row, row.coherence_mean, row.delta, True) for row in stopped if is_of(row.model, row.trait))
+        for (_, model, trait, *_label), indices in points.by_place().items():
+            if is_of(model, trait):
+                told += ((one, one.coherence_mean, one.delta, False) for one in map(points.at, indices.tolist()))
+        seen = {}
+        for one, coherence, delta, is_part in told:
+            if one.coefficient and one.layer is not None:
+                sign = int(math.copysign(1, one.coefficient))
+                key = LadderKey(str(one.position), str(one.label), one.layer, sign)
+                gain = delta if delta is None or is_positive else -delta
+                if key in ladders:
+                    seen[one.key] = key, Observation(abs(one.coefficient), coherence, gain, is_partial=is_part)
+        return seen
+
     def _ending(self, ladder: Ladder, reason: str) -> Ending:
-        key = _key(ladder.key)
+        key: LadderKey = ladder.key
         size = ladder.best_coefficient(self._settings.floor)
         best = next((one for one in ladder.observations if one.coefficient == size), None)
         gain = best.gain if best else None
@@ -194,81 +216,30 @@ class LadderSearch:
 
 
 def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
-    """What a prior expects; where it expects nothing, a wide guess from the stream's norm.
-
-    A prior is of what is added to all tokens of one layer; elsewhere the guess is wide as well.
-    """
+    """What a prior expects; where it expects nothing, a wide guess from the stream's norm. A prior is of what is added
+    to all tokens of one layer; elsewhere the guess is wide as well."""
     if (unit := OWN_UNITS.get(recipe.operator)) is not None:
         return Expectation(unit, unit / NORM_SHARE, UNKNOWN_SPREAD, f"the unit of {recipe.operator}")
     with suppress(ValueError):
-        if recipe == recipe.of_vector:
+        if _is_plain(recipe):
             return prior.expect(facts)
     return Expectation(NORM_SHARE * facts.norm, facts.norm, UNKNOWN_SPREAD, "full activation norm")
 
 
-class _Seen(NamedTuple):
-    ladder: LadderKey
-    observation: Observation
-
-
-def _seen(
-    evaluator: Evaluator,
-    points: Points,
-    failed: Iterable[EvaluationRow],
-    stopped: Iterable[EvaluationRow],
-    ladders: Iterable[LadderKey],
-) -> dict[str, _Seen]:
-    """What was tried of the ladders by key, in whatever setting."""
-    seen: dict[str, _Seen] = {}
-    wanted = set(ladders)
-    is_positive = evaluator.planner.direction == "positive"
-
-    def take(
-        one: EvaluationRow | StoredPoint, coherence: float | None, delta: float | None, *, part: bool = False
-    ) -> None:
-        if not one.coefficient or one.layer is None:
-            return
-        key = LadderKey(str(one.position), str(one.label), one.layer, _sign(one.coefficient))
-        if key in wanted:
-            gain = delta if delta is None or is_positive else -delta
-            seen[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
-
-    for row in failed:
-        if evaluator.is_of(row.model, row.trait):
-            take(row, None, None)
-    for row in stopped:
-        if evaluator.is_of(row.model, row.trait):
-            take(row, row.coherence_mean, row.delta, part=True)
-    labels = {(key.position, key.label) for key in wanted}
-    for (_, model, trait, *place), indices in points.by_place().items():
-        if evaluator.is_of(model, trait) and tuple(place) in labels:
-            for point in map(points.at, indices.tolist()):
-                take(point, point.coherence_mean, point.delta)
-    return seen
+def _is_plain(recipe: Recipe) -> bool:
+    """Whether it is added to all tokens of one layer."""
+    return recipe == recipe.of_vector
 
 
 def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
     return GridRequest(key.position, parse_label(key.label), (key.layer,), Coefficients(tuple(coefficients)))
 
 
-def _key(key: object) -> LadderKey:
-    assert isinstance(key, LadderKey)
-    return key
-
-
-def _sign(coefficient: float) -> int:
-    return int(math.copysign(1, coefficient))
-
-
 def stored_prior(session: Session) -> Prior:
     """The prior that `massact predict` registered for the experiment, else relative strength as massact comes with it.
 
-    The store must be there; nothing is written to it. A prior that was adopted at another coherence floor is
-    left aside: its cliffs are other cliffs.
-
-    Raises:
-        StoreError: the registry cannot be read.
-        DataError: what is registered is not a prior of ours.
+    One that was adopted at another coherence floor is left aside: its cliffs are other cliffs. Raises DataError: what
+    is registered is not a prior of ours.
     """
     experiment = session.experiment
     name = prior_name(experiment.name)

@@ -21,11 +21,8 @@ LOOK_SECONDS = 2.0
 
 
 def require_ray(options: RayOptions | None) -> None:
-    """See that what `--executor ray` needs is there, without loading it.
-
-    Raises:
-        UsageError: it is not; the message has the command that installs it.
-    """
+    """See that what `--executor ray` needs is there, without loading it; UsageError with the command that installs
+    it."""
     if options is None:
         return
     if importlib.util.find_spec("ray") is None:
@@ -62,10 +59,7 @@ class Actor:
     """A process that works for the command, on some machine of the cluster."""
 
     def __init__(self, environment: Environment, *, has_gpu: bool = True) -> None:
-        """
-        Args:
-            has_gpu: whether it was given one; without, it must not see those of others.
-        """
+        """`has_gpu`: whether it was given one; without, it must not see those of others."""
         environment.set()
         if not has_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -116,11 +110,7 @@ class Cluster:
     """A connection to a cluster."""
 
     def __init__(self, options: RayOptions) -> None:
-        """Connect; without an address a cluster of this machine alone is started.
-
-        Raises:
-            UsageError: there is no cluster at the address.
-        """
+        """Connect; without an address a cluster of this machine alone is started."""
         self.ray = _quiet_ray()
         self._is_ours = not self.ray.is_initialized()
         if self._is_ours:
@@ -158,13 +148,8 @@ class Cluster:
         threads: int = 1,
         **named: Any,
     ) -> Any:
-        """Start an actor. Ray restarts nothing: only we know what a retry means.
-
-        Args:
-            node: the machine that it is meant for; `None`: any with room.
-            soft: whether another machine will do where that one has no room.
-            threads: how many of its methods run at once.
-        """
+        """Start an actor with so many `threads`. Ray restarts nothing: only we know what a retry means. `node` is the
+        machine that it is meant for, `None` any with room; with `soft` another will do where that has no room."""
         settings: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         if threads > 1:
             settings["max_concurrency"] = threads
@@ -175,11 +160,7 @@ class Cluster:
         return self.ray.remote(kind).options(**settings).remote(*arguments, **named)
 
     def get(self, ref: Any, timeout: float | None = None) -> Any:
-        """What an actor answers.
-
-        Raises:
-            ActorError: it has no answer.
-        """
+        """What an actor answers. Raises ActorError: it has no answer."""
         exceptions = self.ray.exceptions
         try:
             return self.ray.get(ref, timeout=timeout)

@@ -2,21 +2,22 @@
 
 import os
 from collections.abc import Callable, Sequence
-from collections.abc import Generator as Iteration
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
-from massact.evaluation import PlannedCell, Progress, Take, first_cells
+from massact.evaluation import PlannedCell, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext, RayOptions
 from massact.sweep.executors.base import (
     Executor,
-    Finished,
     JudgeUse,
     Loaded,
     MakeRun,
     ModelUse,
     Result,
+    Results,
+    Watch,
     Work,
     WorkerReport,
 )
@@ -43,14 +44,8 @@ class RayExecutor(Executor):
         engine: Any = model_engine,
         opener: Any = None,
     ) -> None:
-        """
-        Args:
-            spool: of this process, for what no other machine keeps.
-            engine: makes what a worker generates with; it must be importable there.
-            opener: opens a judge at a handle; `None`: as experiment files name them.
-
-        Raises:
-            UsageError: Ray is not installed, or the address cannot be used.
+        """Args: spool: of this process, for what no other machine keeps. engine: makes what a worker generates with; it
+        must be importable there. opener: opens a judge at a handle; `None`: as experiment files name them.
         """
         require_ray(options)
         self._options, self._context, self._spool, self._say = options, context, spool, say
@@ -66,11 +61,7 @@ class RayExecutor(Executor):
 
     @property
     def tools(self) -> Tools:
-        """What it works with; the first use connects to the cluster.
-
-        Raises:
-            UsageError: there is none.
-        """
+        """What it works with; the first use connects to the cluster."""
         if self._tools is None:
             cluster = Cluster(self._options)
             events = Events(cluster.ray)
@@ -94,24 +85,16 @@ class RayExecutor(Executor):
             tools.worker_pool.adjust(1, (use, self._batch_rows))
             tools.events.turn(TURN_SECONDS)
 
-    def evaluate(
-        self,
-        work: Work,
-        cells: Sequence[PlannedCell],
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        take: Take = first_cells,
-    ) -> Iteration[Result, None, None]:
+    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """See `Executor`; results come in whatever order workers finish in."""
         self._batch_rows = work.batch_rows
         if not cells:
             return
-        run = self._run = Run(self.tools, work, cells, take)
+        run = self._run = Run(self.tools, work, cells, watch.get("take", first_cells))
         try:
-            with progress("evaluating cells", len(cells)) as advance:
+            with watch["progress"]("evaluating cells", len(cells)) as advance:
                 while not run.is_over:
-                    if should_stop():
+                    if watch["should_stop"]():
                         run.stop()
                     run.go_on()
                     self.tools.events.turn(TURN_SECONDS)
@@ -124,7 +107,7 @@ class RayExecutor(Executor):
             self._run = None
             run.let_go()
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
@@ -141,7 +124,7 @@ class RayExecutor(Executor):
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
             self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))
-        return sorted(self._reports, key=lambda report: report.number)
+        return sorted(map(replace, self._reports), key=lambda report: report.number)  # as they are now
 
     def close(self, timeout: float) -> int:
         if self._tools is None:

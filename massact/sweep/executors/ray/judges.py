@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from massact.domain import JudgeIdentity
 from massact.errors import ExecutorError
 from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
@@ -17,13 +16,8 @@ ATTEMPTS = 3
 """How often a judge is asked for something that it was lost with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a judge has to tell beside its verdicts."""
-
-    usage: Usage
-    """Since it told the last time."""
-    lines: tuple[str, ...]
+Told = tuple[Usage, tuple[str, ...]]
+"""What a judge has to tell beside its verdicts: its usage since it told the last time, and lines."""
 
 
 class JudgeActor(Actor):
@@ -37,11 +31,8 @@ class JudgeActor(Actor):
         has_gpu: bool,
         opener: Callable[[JudgeUse], Judge] | None = None,
     ) -> None:
-        """
-        Args:
-            driver_host: the machine of the command: other machines keep judge caches of their own.
-            opener: opens a judge; `None`: as experiment files name them.
-        """
+        """Other machines than `driver_host` keep judge caches of their own; `opener` opens a judge, `None` as files
+        name them."""
         super().__init__(environment, has_gpu=has_gpu)
         self._driver_host, self._opener = driver_host, opener or open_judge_use
         self._lines: list[str] = []
@@ -96,7 +87,7 @@ class JudgeActor(Actor):
         lines, new = tuple(self._lines), total - self._told
         self._lines.clear()
         self._told = total
-        return Told(new, lines)
+        return new, lines
 
 
 def open_judge_use(use: JudgeUse) -> Judge:
@@ -162,19 +153,15 @@ class JudgePool:
 
     def answer(self, use: JudgeUse, ref: Any) -> Any:
         """What a judge process answers; what it tells beside that is taken in. Raises what `Cluster.get` does."""
-        answer, told = self._cluster.get(ref)
-        self.usage[use] = self.usage.get(use, Usage()) + told.usage
-        for line in told.lines:
+        answer, (usage, lines) = self._cluster.get(ref)
+        self.usage[use] = self.usage.get(use, Usage()) + usage
+        for line in lines:
             self._say(line)
         return answer
 
     def ask(self, use: JudgeUse, question: Callable[[Any], Any]) -> Any:
-        """What some judge process answers, waited for; a question that one was lost over is asked again elsewhere.
-
-        Raises:
-            MassactError: what the judge itself raises.
-            ExecutorError: several are lost over it.
-        """
+        """What some judge process answers, waited for; a question that one was lost over is asked again elsewhere, a
+        few times."""
         last: LostError | None = None
         for _ in range(ATTEMPTS):
             handle = self.near(None)
@@ -208,14 +195,9 @@ class RemoteJudge:
     """A judge whose work is done on the cluster; `massact.judges.Judge`."""
 
     def __init__(self, use: JudgeUse, judge_pool: Callable[[], JudgePool]) -> None:
-        self.use = use
+        self.use, self.identity = use, use.identity
         self._pool = judge_pool
         self._has_started = False
-
-    @property
-    def identity(self) -> JudgeIdentity:
-        """Who judges."""
-        return self.use.identity
 
     @property
     def usage(self) -> Usage:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from massact.evaluation import PlannedCell, StoppedCell
+from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.store.spool import Spool, send_leftovers
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext, Environment
-from massact.sweep.executors.base import Finished, MakeRun
+from massact.sweep.executors.base import MakeRun, Result
 from massact.sweep.executors.ray.cluster import (
     Actor,
     ActorError,
@@ -41,7 +41,7 @@ class Draft:
 
     id: str
     """Of its record."""
-    result: Finished
+    result: Result
     """Its cell is without its vector."""
     vector: Any
     """A reference to it; `None` where the cell has none."""
@@ -64,10 +64,7 @@ class SpoolActor(Actor):
     """Keeps the spool of a machine: what was made there is written and sent there. Several threads may call it."""
 
     def __init__(self, environment: Environment, folder: Path, tracking_uri: Environment, experiment: str) -> None:
-        """
-        Args:
-            tracking_uri: in an environment, which shows it to nobody.
-        """
+        """`tracking_uri`: in an environment, which shows it to nobody."""
         super().__init__(environment)
         self._changed = threading.Condition()
         self._arrived: list[str] = []
@@ -82,11 +79,7 @@ class SpoolActor(Actor):
         return sum(report.left - len(report.refused) for report in reports), self.news(0)
 
     def write(self, drafts: Sequence[Draft]) -> None:
-        """Put results into the spool; they are on the disk when it returns.
-
-        Raises:
-            SpoolError: the journal cannot be written.
-        """
+        """Put results into the spool; they are on the disk when it returns."""
         import ray
 
         for draft in drafts:
@@ -124,22 +117,15 @@ class SpoolActor(Actor):
             self._changed.notify_all()
 
 
-def _planned(result: Finished) -> PlannedCell:
-    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
-
-
-def with_vector(result: Finished, vector: torch.Tensor | None) -> Finished:
+def with_vector(result: Result, vector: torch.Tensor | None) -> Result:
     """A result whose cell has another vector, or none while it travels."""
-    planned = replace(_planned(result), vector=vector)
-    if isinstance(result, StoppedCell):
-        return replace(result, evaluation=replace(result.evaluation, planned=planned))
-    return replace(result, planned=planned)
+    return replace(result, planned=replace(result.planned, vector=vector))
 
 
 @dataclass(slots=True)
 class _Kept:
     draft: Draft
-    result: Finished
+    result: Result
     node: str
     is_written: bool = False
 
@@ -180,9 +166,9 @@ class ResultKeeper:
         """A cell's result was made on a node."""
         self._made_on[cell_key(planned.cell)] = node
 
-    def keep(self, result: Finished, make: MakeRun, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, home: OpenRun) -> None:
         """Keep a result where it was made, or here."""
-        id_, planned = uuid.uuid4().hex, _planned(result)
+        id_, planned = uuid.uuid4().hex, result.planned
         node = self._made_on.pop(cell_key(planned.cell), None)
         if node is None or not self._can_write(node, home):
             self._spool().put(make(result), experiment_id=home.experiment_id, record_id=id_)

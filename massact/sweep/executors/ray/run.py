@@ -24,7 +24,7 @@ from massact.sweep.executors.ray.cluster import (
 )
 from massact.sweep.executors.ray.judges import ATTEMPTS, JudgeHandle, JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
-from massact.sweep.executors.ray.workers import Account, BrokenDeviceError, WorkerHandle, WorkerPool
+from massact.sweep.executors.ray.workers import BrokenDeviceError, WorkerHandle, WorkerPool
 
 ALONE_AT_MOST = 3
 """How often a cell may be lost while it is the only one of its shard, before it is given up."""
@@ -55,12 +55,8 @@ class ShardQueue:
     """
 
     def __init__(self, n_cells: int, per_batch: int, *, is_fixed: bool, first: int = 0) -> None:
-        """
-        Args:
-            per_batch: cells that a worker generates side by side at most.
-            first: how many cells, from the first on, all others wait for; they are a shard of their own unless
-                `is_fixed`.
-        """
+        """`per_batch`: cells that a worker generates side by side at most. `first`: how many cells, from the first on,
+        all others wait for; they are a shard of their own unless `is_fixed`."""
         self._next, self._n_cells, self.per_batch = 0, n_cells, max(1, per_batch)
         self._is_fixed, self._first = is_fixed, first
         self._again: deque[Shard] = deque()
@@ -86,13 +82,7 @@ class ShardQueue:
 
     def lost(self, shard: Shard, *, avoids: int | None = None) -> Iterable[int]:
         """A shard was lost, in whatever way: it is tried elsewhere, in halves, so that what is at fault is found.
-
-        Args:
-            avoids: the worker, where it is still at work.
-
-        Returns:
-            The cells that are given up.
-        """
+        `avoids`: the worker, where it is still at work. Returns the cells that are given up."""
         times_lost = shard.times_lost + 1
         if len(shard.cells) > 1:
             middle = len(shard.cells) // 2
@@ -209,11 +199,7 @@ class Run:
             yield self._results.popleft()
 
     def check(self) -> None:
-        """Raise what ended it before its time.
-
-        Raises:
-            JudgeError, ExecutorError: see `Executor.evaluate`.
-        """
+        """Raise what ended it before its time. Raises JudgeError, ExecutorError: see `Executor.evaluate`."""
         if self._failure is not None:
             raise self._failure
 
@@ -298,7 +284,7 @@ class Run:
         for worker in sorted(workers, key=lambda worker: len(worker.tasks)):
             if len(worker.tasks) >= depth:
                 return None
-            while (shard := queue.take(worker.number, len(workers))) is not None:
+            while (shard := queue.take(worker.report.number, len(workers))) is not None:
                 if mine := self._not_taken(shard):
                     return self._hand(worker, mine)
         return None
@@ -325,7 +311,7 @@ class Run:
             return
         worker = task.worker
         try:
-            account: Account = self._tools.cluster.get(ref)
+            seconds, n_tokens = self._tools.cluster.get(ref)
         except CancelledError:
             self._done_with(task)
             return
@@ -337,9 +323,9 @@ class Run:
             return
         self._done_with(task)
         self._n_losses = 0
-        worker.cells += len(task.cells)
-        worker.tokens += account.n_tokens
-        worker.busy_seconds += account.seconds
+        worker.report.cells += len(task.cells)
+        worker.report.tokens += n_tokens
+        worker.report.busy_seconds += seconds
         self._score(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:
@@ -359,7 +345,7 @@ class Run:
             self._tools.worker_pool.lose(worker, error)
             self._lost_shard(task.shard, str(error))
         else:
-            self._lost_shard(task.shard, f"{type(error).__name__}: {error}", avoids=worker.number)
+            self._lost_shard(task.shard, f"{type(error).__name__}: {error}", avoids=worker.report.number)
 
     def _lost_shard(self, shard: Shard, why: str, *, avoids: int | None = None) -> None:
         if self._queue is None or self._is_left:
@@ -380,11 +366,8 @@ class Run:
         self._judge_on()
 
     def _judge_on(self) -> None:
-        """Hand out what waits for a judge.
-
-        A suspect is alone with its judge: an answer that was given may be lost with the process that ends over the
-        part behind it, and the wrong one would be blamed.
-        """
+        """Hand out what waits for a judge. A suspect is alone with its judge: an answer that was given may be lost with
+        the process that ends over the part behind it, and the wrong one would be blamed."""
         while self._to_judge:
             part = self._to_judge[0]
             about = part.task.worker.about
@@ -460,5 +443,5 @@ class Run:
     def _count_presence(self) -> None:
         now = time.monotonic()
         for worker in self._tools.worker_pool.with_model(self._model):
-            worker.present_seconds += now - self._turned
+            worker.report.present_seconds += now - self._turned
         self._turned = now

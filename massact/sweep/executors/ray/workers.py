@@ -15,7 +15,7 @@ from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerRepo
 from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, Events, FailedError, Node, reason
 
 if TYPE_CHECKING:
-    from massact.sweep.executors.local import Engine
+    from massact.sweep.executors.local import ModelEngine
 
 # A worker: a process with a GPU, or a part of one, that generates.
 
@@ -28,15 +28,7 @@ class BrokenDeviceError(Exception):
     """The worker's GPU answers nothing any more; only a new process can use it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What generating a shard cost."""
-
-    seconds: float
-    n_tokens: int
-
-
-def model_engine() -> "Engine":
+def model_engine() -> "ModelEngine":
     """The engine of real models."""
     from massact.sweep.executors.local import ModelEngine
 
@@ -47,27 +39,23 @@ class Worker(Actor):
     """Generates, with one model in memory."""
 
     def __init__(
-        self, environment: Environment, engine: "Callable[[], Engine]" = model_engine, *, has_gpu: bool = True
+        self, environment: Environment, engine: "Callable[[], ModelEngine]" = model_engine, *, has_gpu: bool = True
     ) -> None:
         super().__init__(environment, has_gpu=has_gpu)
-        self._make, self._engine = engine, None  # type: tuple[Callable[[], Engine], Engine | None]
+        self._make, self._engine = engine, None  # type: tuple[Callable[[], ModelEngine], ModelEngine | None]
         self._vectors: dict[str, Any] = {}
 
     def load(self, use: "ModelUse", batch_rows: int | None) -> "tuple[Loaded, int]":
-        """Load a model; see `Engine.load`."""
+        """Load a model; see `ModelEngine.load`."""
         if self._engine is None:
             self._engine = self._make()
         return self._engine.load(use, batch_rows)
 
     def generate(
         self, part: Part, cells: Sequence[PlannedCell], vectors: Sequence[Any]
-    ) -> tuple[Account, list[Generated]]:
-        """Generate a shard, in one piece or several, as they travel to a judge.
-
-        Args:
-            cells: without their vectors.
-            vectors: a reference to each cell's; `None` where it has none.
-        """
+    ) -> tuple[tuple[float, int], list[Generated]]:
+        """Generate a shard, in one piece or several, as they travel to a judge; with its seconds and tokens. Cells come
+        without their vectors, of each of which there is a reference; `None` where it has none."""
         if self._engine is None:
             raise RuntimeError("no model is loaded")
         began = time.perf_counter()
@@ -81,7 +69,7 @@ class Worker(Actor):
                 raise BrokenDeviceError(batch.error)
             pieces.append(replace(batch, cells=[replace(cell, vector=None) for cell in batch.cells]))
         n_tokens = sum(sum(piece.n_tokens) for piece in pieces)
-        return Account(time.perf_counter() - began, n_tokens), pieces
+        return (time.perf_counter() - began, n_tokens), pieces
 
     def _vector(self, planned: PlannedCell, ref: Any) -> Any:
         """A cell's vector, in numpy: it is fetched from the store of this machine once, and kept."""
@@ -110,7 +98,8 @@ IDLE_SECONDS = 60.0
 class WorkerHandle:
     """A worker, as the driver knows it."""
 
-    number: int
+    report: WorkerReport
+    """What it did so far."""
     actor: Any
     about: About | None = None
     model: Model | None = None
@@ -120,22 +109,10 @@ class WorkerHandle:
     tasks: deque[Any] = field(default_factory=deque)
     """What it has in hand, the one that it works on first."""
     idle_since: float = 0.0
-    cells: int = 0
-    tokens: int = 0
-    busy_seconds: float = 0.0
-    present_seconds: float = 0.0
-    is_lost: bool = False
 
     def has(self, model: Model) -> bool:
         """Whether it can generate with a model at once."""
         return self.loaded is not None and self.model == model
-
-    @property
-    def report(self) -> WorkerReport:
-        """What it did so far."""
-        host = self.about.host if self.about else ""
-        figures = (self.cells, self.tokens, self.busy_seconds, self.present_seconds)
-        return WorkerReport(self.number, host, *figures, self.is_lost)
 
 
 class WorkerPool:
@@ -152,10 +129,7 @@ class WorkerPool:
         say: Callable[[str], None],
         engine: Any = model_engine,
     ) -> None:
-        """
-        Args:
-            lost: told of a worker that has ended, with its tasks still in hand.
-        """
+        """`lost`: told of a worker that has ended, with its tasks still in hand."""
         self._cluster, self._events, self._options, self._context = cluster, events, options, context
         self._lost, self._say, self._engine = lost, say, engine
         self.workers: list[WorkerHandle] = []
@@ -175,11 +149,7 @@ class WorkerPool:
         return 1.0 if any(node.gpus for node in self._cluster.nodes().values()) else 0.0
 
     def target(self) -> int:
-        """How many workers there should be.
-
-        Raises:
-            UsageError: no machine has room for one.
-        """
+        """How many workers there should be. Raises UsageError: no machine has room for one."""
         room = sum(map(self._room, self._cluster.nodes().values()))
         if self._options.workers:
             return max(0, self._options.workers - self._n_unfit)
@@ -199,12 +169,8 @@ class WorkerPool:
         return max(0, math.floor((node.gpus - taken) / gpus + 1e-9))
 
     def adjust(self, wanted: int, model: Model) -> None:
-        """Start workers until there are as many as are wanted and there should be, and give each the model.
-
-        Raises:
-            ExecutorError: none can be started.
-            MassactError: none can load the model; it is what the last of them said.
-        """
+        """Start workers until there are as many as are wanted and there should be, and give each the model; else what
+        went wrong."""
         wanted = min(wanted, self.target())
         while len(self.workers) < wanted:
             self._start()
@@ -229,11 +195,11 @@ class WorkerPool:
         """A worker has ended, or is of no use any more."""
         if worker not in self.workers:
             return
-        worker.is_lost = True
+        worker.report.is_lost = True
         self._release(worker)
         self._cluster.forget_nodes()
         where = f" on {worker.about.host}" if worker.about else ""
-        self._say(f"worker {worker.number}{where} is lost ({reason(error)})")
+        self._say(f"worker {worker.report.number}{where} is lost ({reason(error)})")
         self._lost(worker, error)
 
     def stop(self) -> None:
@@ -252,7 +218,7 @@ class WorkerPool:
         actor = self._cluster.start(
             Worker, environment, self._engine, cpus=0 if gpus else 1, gpus=gpus, has_gpu=gpus > 0
         )
-        worker = WorkerHandle(self._n_started, actor)
+        worker = WorkerHandle(WorkerReport(self._n_started, ""), actor)
         self._n_started += 1
         self.workers.append(worker)
         self._events.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
@@ -269,7 +235,7 @@ class WorkerPool:
             text = f"{about.host} has massact {about.version}, the command {__version__}: install the same on both"
             self._unfit(worker, ExecutorError(text))
             return
-        worker.about, worker.idle_since = about, time.monotonic()
+        worker.about, worker.report.node, worker.idle_since = about, about.host, time.monotonic()
 
     def _load(self, worker: WorkerHandle, model: Model) -> None:
         worker.model, worker.loaded = model, None

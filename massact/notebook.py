@@ -1,0 +1,374 @@
+"""Models, vectors and evaluations from Python: the commands' own functions, for a notebook (docs/python.md).
+
+import massact
+
+model = massact.Model.load("toy:gemma-3-instruct", dtype="float32")
+vectors = massact.extract(model, positive, negative, "mean_diff", position="response[:5]")
+plain, steered = model.generate(questions, [None, massact.Intervention(3, vectors[3], 24.0)])
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
+
+import torch
+
+from massact.addresses import resolve_tracking_uri
+from massact.api import question
+from massact.cli.session import open_session
+from massact.config import AdapterConfig, CalibrationConfig, ChatConfig, LoadConfig
+from massact.config.judges import ATTENTION, DEVICE_MAPS, DTYPES, QUANTIZATION
+from massact.data.prompt_files import Prompt
+from massact.data.traits import TraitDataset, load_prompts
+from massact.domain import Direction, Generation, all_operators
+from massact.errors import StoreError, UsageError
+from massact.labels import parse_label
+from massact.models.generate import Generator, Intervention, Row
+from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
+from massact.models.prompting import encode_chat, encode_text, read_response
+from massact.models.thinking import generate_thinking
+from massact.query.load import find_experiment_file
+from massact.query.questions.runs import RunRow
+from massact.query.rows import Answer
+from massact.store.schema import stored_cell
+from massact.store.spool import DEFAULT_SPOOL
+from massact.sweep.planner import Overrides
+from massact.vectors.activations import split_sides
+from massact.vectors.calibrate import calibrate
+from massact.vectors.extract import make_vectors, read_contrast
+from massact.vectors.massive_dims import Calibration, check_cleaning
+from massact.vectors.positions import Position, parse_position, parse_tokens
+from massact.vectors.steering import intervention_of
+from massact.vectors.streams import Continued, Reading, continue_and_read, window_means
+from massact.workflow.steps import Request, run_evaluate
+from massact.workflow.vectors import stored_vector
+
+__all__ = ["Intervention", "Model", "evaluate", "extract"]
+
+_ALLOWED = {"dtype": DTYPES, "device_map": DEVICE_MAPS, "attention": ATTENTION, "quantization": QUANTIZATION}
+_UNIT = 0.01
+"""By how much a norm may differ from 1: what bfloat16 rounds away and more."""
+
+
+class Loading(TypedDict, total=False):
+    """How weights are loaded; what is left out is as in an experiment file (docs/models.md)."""
+
+    dtype: str
+    """`auto` (the checkpoint's), `float32`, `bfloat16` or `float16`."""
+    device: str
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    device_map: str
+    attention: str
+    quantization: str
+    trust_remote_code: bool
+
+
+class Model:
+    """A model whose activations are recorded and steered. `Model.load` makes one."""
+
+    def __init__(self, steerable: SteerableModel) -> None:
+        self.steerable = steerable
+        """The model as every part of massact takes it; `.model` and `.tokenizer` are transformers' own."""
+        self._generator = Generator(steerable)
+
+    @classmethod
+    def load(
+        cls,
+        reference: str,
+        *,
+        revision: str | None = None,
+        adapter: str | None = None,
+        thinking: str | None = None,
+        **loading: Unpack[Loading],
+    ) -> "Model":
+        """Load a model for steering.
+
+        Args:
+            reference: hub id, local folder, GGUF file or `toy:<name>`.
+            revision: commit, tag or branch of a hub repository.
+            adapter: hub id or folder of a LoRA adapter.
+            thinking: `off`, `on`, or the tokens after which a thought is ended; `None`: off where there is a switch.
+
+        Raises:
+            ModelError: it cannot be found or steered, or an option cannot be met.
+            UsageError: an option has a value that does not exist.
+        """
+        for name, allowed in _ALLOWED.items():
+            if (value := loading.get(name)) not in (None, *allowed):
+                raise UsageError(f"{name} {value!r} is not allowed; write {' or '.join(allowed)}")
+        options = LoadConfig(**loading, chat=ChatConfig(thinking))
+        attached = None if adapter is None else AdapterConfig(adapter)
+        return cls(load_model(reference, revision=revision, adapter=attached, options=options))
+
+    @property
+    def shape(self) -> ModelShape:
+        """`n_layers` and `d_model`."""
+        return self.steerable.shape
+
+    def record(
+        self,
+        prompts: Sequence[str],
+        positions: str | Sequence[str] = "response[:5]",
+        *,
+        max_new_tokens: int | None = None,
+        chat: bool = False,
+    ) -> torch.Tensor:
+        """Continue prompts greedily, and average the residual stream over a window, as an extraction does.
+
+        Args:
+            positions: a window such as `prompt[-1]`, or several (docs/glossary.md).
+            max_new_tokens: tokens of a continuation; `None`: as many as the windows read.
+            chat: whether prompts are put into the chat template; else they are texts to go on with.
+
+        Returns:
+            `[n_prompts, n_layers, d_model]`, or `[n_positions, n_prompts, n_layers, d_model]` of several windows:
+            float32 on the CPU, NaN where a window holds no token. Layer L is the output of decoder block L, from 0.
+
+        Raises:
+            UsageError: a window is none, or has no end and `max_new_tokens` is not given.
+            DataError: an activation is not finite.
+        """
+        windows = [parse_position(one) for one in _listed(positions)]
+        n_new, encoded = _n_new(windows, max_new_tokens), self._encoded(prompts, chat=chat)
+        with model_lock(self.steerable.model):
+            if n_new:
+                means = continue_and_read(self.steerable, encoded, Reading(windows, n_new, n_new))[1]
+            else:
+                means = window_means(self.steerable, [Continued(one, ()) for one in encoded], windows, what="")
+        return means[0] if isinstance(positions, str) else means
+
+    def calibrate(self, prompts: Sequence[str] | None = None) -> Calibration:
+        """Find massive dims, which cleaned labels need: `.uniform_dims`, and of each of `.layers` norm and top dims.
+
+        Args:
+            prompts: neutral questions; `None`: massact's own, in English.
+        """
+        config = CalibrationConfig()
+        neutral = load_prompts(config.prompts) if prompts is None else prompts
+        with model_lock(self.steerable.model):
+            return calibrate(self.steerable, neutral, max_new_tokens=config.max_new_tokens, n_top=config.n_top)
+
+    def stored(self, run_id: str, *, tracking_uri: str | None = None) -> Intervention:
+        """What a stored evaluation of this model did, such as that of `massact.best(…).rows[0].run_id`.
+
+        Raises:
+            UsageError: the run is no finished evaluation with a vector, or another model's.
+        """
+        row, vector, _ = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
+        cell, mine = stored_cell(row), self.steerable.identity
+        if cell is None or cell.steering is None or cell.setting.model != mine:
+            what = (
+                "was evaluated elsewhere, or by an earlier version" if cell is None else f"steered {cell.setting.model}"
+            )
+            raise UsageError(f"run {run_id} {what}, and this is {mine}")
+        return intervention_of(cell.steering, vector, self.shape.n_layers)
+
+    @overload
+    def generate(
+        self, prompts: Sequence[str], interventions: Intervention | None = None, *, chat: bool = True,
+        max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0,
+    ) -> list[str]: ...  # fmt: skip
+    @overload
+    def generate(
+        self, prompts: Sequence[str], interventions: Sequence[Intervention | None], *, chat: bool = True,
+        max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0,
+    ) -> list[list[str]]: ...  # fmt: skip
+    def generate(
+        self,
+        prompts: Sequence[str],
+        interventions: Intervention | Sequence[Intervention | None] | None = None,
+        *,
+        chat: bool = True,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str] | list[list[str]]:
+        """Responses to every prompt under every intervention; all of them are rows of shared batches.
+
+        Args:
+            interventions: one, or several of which each gets all prompts; `None` is the unsteered model.
+            chat: whether prompts are put into the chat template; else they are texts to go on with.
+            temperature: 0 is greedy.
+
+        Returns:
+            A response for each prompt; of several interventions a list of these for each.
+
+        Raises:
+            UsageError: an intervention that this model cannot have.
+            NotFiniteError: the logits of some rows were not finite.
+        """
+        each = list(interventions) if isinstance(interventions, Sequence) else [interventions]
+        checked = [one if one is None else self._checked(one) for one in each]
+        encoded = list(enumerate(self._encoded(prompts, chat=chat)))
+        rows = [Row(prompt, one, draw) for one in checked for draw, prompt in encoded]
+        settings = Generation(max_new_tokens, temperature, seed)
+        with model_lock(self.steerable.model):
+            said = generate_thinking(self.steerable, self._generator, rows, settings)
+        texts = [read_response(self.steerable, tokens, is_chat=chat)[1] or "" for tokens in said]
+        n = len(encoded)
+        return [texts[i * n : (i + 1) * n] for i in range(len(each))] if isinstance(interventions, Sequence) else texts
+
+    def _encoded(self, prompts: Sequence[str], *, chat: bool) -> list[tuple[int, ...]]:
+        if isinstance(prompts, str):
+            raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
+        encode = encode_chat if chat else encode_text
+        return [encode(self.steerable, prompt) for prompt in prompts]
+
+    def _checked(self, one: Intervention) -> Intervention:
+        """The intervention, if this model can have it."""
+        vector, shape = torch.as_tensor(one.vector).detach().float().cpu(), self.shape
+        is_replace = one.operator == "replace"
+        if vector.ndim not in ((3,) if is_replace else (1, 2)) or vector.shape[-1] != shape.d_model:
+            wanted = "[n_layers, k + 2, {0}]" if is_replace else "[{0}], or [n_layers, {0}] for layers from this one on"
+            raise UsageError(f"a vector of shape {list(vector.shape)}: it is {wanted.format(shape.d_model)}")
+        checked = replace(one, vector=vector, tokens=parse_tokens(one.tokens))
+        if one.layer < 0 or checked.layers[-1] >= shape.n_layers:
+            raise UsageError(f"layers {one.layer} to {checked.layers[-1]}: the model has 0 to {shape.n_layers - 1}")
+        norms = vector.norm(dim=-1)
+        if not is_replace and not bool(((norms - 1).abs() < _UNIT).all()):
+            raise UsageError(
+                f"a vector of length {norms.max():.4g}: the coefficient multiplies a unit vector. Give "
+                "vector / vector.norm(), and the length within the coefficient"
+            )
+        if len(one.weights) not in (0, len(checked.layers)) or not 0 < one.decay <= 1:
+            raise UsageError(f"weights {one.weights}, decay {one.decay}: a weight for each layer, a decay above 0 to 1")
+        if (one.gate is None) != (one.condition is None):
+            raise UsageError("a gate and its condition vector belong together")
+        if not math.isfinite(one.coefficient):
+            raise UsageError(f"coefficient {one.coefficient} is not a finite number")
+        if one.operator not in all_operators():
+            raise UsageError(f"no operator {one.operator!r}; there are {', '.join(all_operators())}")
+        return checked
+
+
+def extract(
+    model: Model,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    label: str = "mean_diff",
+    *,
+    position: str = "response[:5]",
+    max_new_tokens: int | None = None,
+    calibration: Calibration | None = None,
+) -> torch.Tensor:
+    """Unit vectors from contrastive prompts, which the model goes on with, as `massact extract` makes them.
+
+    Args:
+        model: the one that vectors come from, usually the base model.
+        positive: beginnings of text whose continuation shows the trait.
+        negative: beginnings whose continuation does not.
+        label: method and cleaning, such as `probe` or `mean_diff_top1` (docs/glossary.md).
+        position: window over which activations are averaged.
+        max_new_tokens: as of `Model.record`.
+        calibration: of the model that is steered, by `Model.calibrate`; only cleaned labels need it.
+
+    Returns:
+        `[n_layers, d_model]`, float32, each of unit length.
+
+    Raises:
+        UsageError: the label is none, or cleans and there is no calibration.
+        DataError: too few prompts have a window, or a vector has no direction.
+    """
+    recipe, window = parse_label(label).of_vector, parse_position(position)
+    if recipe.is_imported:
+        raise UsageError(f"{label}: another tool's vectors are imported, not extracted (docs/vectors.md)")
+    if calibration is None and recipe.cleaning.when != "none":
+        raise UsageError(f"{label} cleans massive dims: give calibration=model.calibrate() of the steered model")
+    if calibration is not None:
+        check_cleaning(recipe, len(calibration.uniform_dims))
+    sides = (tuple(map(Prompt, positive)), tuple(map(Prompt, negative)))
+    dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
+    with model_lock(model.steerable.model):
+        rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
+    activations = split_sides(rows[: len(positive)], rows[len(positive) :], 0.0)
+    (made,) = make_vectors([recipe], activations, calibration, seed=0).values()
+    return made.vectors
+
+
+class Evaluating(TypedDict, total=False):
+    """What else `evaluate` takes, as `massact evaluate` has it."""
+
+    model: str
+    """Of the experiment file; default: its first, likewise the trait."""
+    trait: str
+    max_new_tokens: int
+    subset: int
+    direction: Direction
+    judge: str
+    tracking_uri: str
+    save_responses: str
+    """`all`, `best` or `none`."""
+    batch_rows: int
+    alike: float | None
+    """Cosine above which the vectors of two labels are evaluated once; `None`: each is evaluated itself."""
+    force: bool
+
+
+def evaluate(
+    experiment: str | Path,
+    labels: str | Sequence[str],
+    position: str,
+    *,
+    layers: str | int | Sequence[int] | None = None,
+    coefficients: str | float | Sequence[float] | None = None,
+    **options: Unpack[Evaluating],
+) -> Answer[RunRow]:
+    """Evaluate a grid as `massact evaluate` does: the same cells under the same keys, in the same run store.
+
+    Args:
+        experiment: file, or a bare name under `experiments/`.
+        labels: such as `probe_cleaned` or `imported_lab`.
+        position: window that the vectors were extracted at.
+        layers: a number, numbers, or as text `5-20` or `30%-60%`; `None`: the file's, likewise the coefficients.
+        coefficients: a number, numbers, or as text `relative:0.4,0.6`.
+
+    Returns:
+        The evaluations, new ones and those that were there; `.rows`, `.to_frame()`. One that failed says why.
+
+    Raises:
+        UsageError: something cannot be as it was asked for; nothing was evaluated.
+        StoreError: the run store does not take the results; they are kept, and `massact sync` sends them.
+    """
+    told: dict[str, Any] = dict(options)
+    overrides = Overrides(**{name: told.pop(name, None) for name in ("max_new_tokens", "subset", "direction")})
+    model, trait = told.pop("model", None), told.pop("trait", None)
+    uri = resolve_tracking_uri(told.pop("tracking_uri", None))
+    told.setdefault("spool", Path(os.environ.get("MASSACT_SPOOL") or DEFAULT_SPOOL))
+    session = open_session(str(find_experiment_file(experiment)), uri, **told)
+    session.show = lambda _table: None
+    declared = session.experiment
+    place = (
+        declared.models[0] if model is None else declared.model(model),
+        declared.traits[0] if trait is None else declared.trait(trait),
+    )
+    where, steps = (None if one is None else ",".join(_listed(one)) for one in (layers, coefficients))
+    request = Request.of(place, _listed(labels), position, where, steps, overrides)
+    try:
+        _, keys = run_evaluate(session, request)
+        n_left = session.stores.close()
+    except BaseException as error:
+        session.stores.close_after(error)
+        raise
+    if n_left:
+        raise StoreError(f"{n_left} evaluations wait in {told['spool']}: massact sync tells why, and sends them")
+    answer: Answer[RunRow] = question("runs").ask(declared.file, {"tracking_uri": uri, "all_settings": True}, {})
+    return replace(answer, rows=tuple(row for row in answer.rows if row.key in keys))
+
+
+def _listed(value: object) -> list[str]:
+    """One value or several, as texts."""
+    return [str(one) for one in value] if isinstance(value, Iterable) and not isinstance(value, str) else [str(value)]
+
+
+def _n_new(windows: Sequence[Position], asked: int | None) -> int:
+    """Tokens that prompts are continued by, for windows over them."""
+    needed = {str(window): window.n_response_tokens for window in windows}
+    if asked is not None:
+        return asked
+    for window, n in needed.items():
+        if n is None:
+            raise UsageError(f"{window} has no end: say how long a continuation is with max_new_tokens")
+    return max(n or 0 for n in needed.values())

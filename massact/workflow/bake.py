@@ -1,0 +1,59 @@
+"""A stored evaluation's intervention written into the weights of its model, as a checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+from massact.errors import UsageError
+from massact.keys import cell_json
+from massact.models.bake import Baked, bake
+from massact.models.prompting import encode_chat
+from massact.names import shown
+from massact.store.read.base import Stored
+from massact.sweep.context import Session
+from massact.sweep.stored import stored_plan, stored_subject
+from massact.vectors.steering import intervention_of
+
+_PROMPTS = 4
+"""Of the trait's questions: what logits are compared on."""
+
+
+def bake_run(session: Session, run_id: str, output: Path) -> Baked:
+    """Write the checkpoint: the weights that were steered, with what the evaluation of a run did to them.
+
+    Raises:
+        UsageError: the run is no evaluation of the file's, it cannot be written into weights, or the folder is there.
+        DataError, StoreError: its vector cannot be read.
+    """
+    if output.exists():
+        raise UsageError(f"{output} is there already: name a folder that is not")
+    with session.stores.read() as store:
+        row = store.rows([run_id]).get(run_id)
+    told = stored_subject(session, row) if row is not None else "it is no finished evaluation"
+    if row is None or isinstance(told, str) or told[1].steering is None:
+        raise UsageError(
+            f"run {shown(run_id)} cannot be baked: {told if isinstance(told, str) else 'it is a baseline'}"
+        )
+    subject, cell = told
+    planned = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row))
+    model = session.models.get(subject.model, subject.model.instruct)
+    if model.identity != cell.setting.model:
+        raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
+    assert cell.steering is not None
+    assert planned.vector is not None
+    one = intervention_of(cell.steering, planned.vector, len(model.blocks))
+    questions = session.datasets.of(subject.trait).questions[:_PROMPTS]
+    baked = bake(model, one, [encode_chat(model, question) for question in questions])
+    begun = output.with_name(f".{output.name}.part")
+    shutil.rmtree(begun, ignore_errors=True)
+    try:
+        model.model.save_pretrained(begun)
+        model.tokenizer.save_pretrained(begun)
+        facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
+        (begun / "massact.json").write_text(f"{json.dumps(facts, indent=2)}\n", encoding="utf-8")
+        begun.rename(output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}; name another --output") from error
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+    return baked
