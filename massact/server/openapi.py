@@ -17,7 +17,7 @@ from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
 from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
-from massact.server.processes import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
+from massact.server.processes import KINDS, PROBLEM_TYPE, Kind, Kinds
 from massact.store.read.base import WIRE_TYPE
 
 # the texts under the fields of a dataclass, which only the source holds
@@ -249,7 +249,7 @@ def _refusal(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
     if kinds[0].status == 503:
         found["headers"] = {"Retry-After": _header("Seconds after which it may go well.", "integer")}
-    if kinds[0] is NOT_LOGGED_IN:
+    if kinds[0] is Kinds.NOT_LOGGED_IN:
         found["headers"] = {"WWW-Authenticate": _header("How to log in.", "string")}
     return found
 
