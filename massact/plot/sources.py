@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -192,15 +192,11 @@ def _stored(record: Record, label: str, prefix: str) -> Stored[EvaluationRow] | 
     row = replace(_row(record), **{**point, **place})
     names = (row.setting, row.model, row.trait, row.position, row.label, row.layer, row.coefficient)
     run_id = str(record.get(f"{prefix}run_id", "/".join(map(str, names))))
-    finished_at = _milliseconds(record.get("finished_at"))
+    finished_at = -1
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(str(record.get("finished_at")).replace("Z", "+00:00"))
+        finished_at = int(moment.timestamp() * 1000)
     return Stored(run_id, FINISHED, finished_at, replace(row, key=row.key or run_id))
-
-
-def _milliseconds(text: object) -> int:
-    try:
-        return int(datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp() * 1000)
-    except ValueError:
-        return -1
 
 
 def _beliefs(records: Iterable[Record]) -> Iterator[tuple[tuple[Place, str], Believed]]:

@@ -216,8 +216,7 @@ class AgainstCoherence:
 
 def two_rows(methods: Sequence[str], floor: float) -> tuple[style.Drawing, Any]:
     """Panels of delta above panels of coherence, a column per method."""
-    width = style.WIDTH if len(methods) > 1 else style.WIDTH * 0.62
-    figure, axes = style.new_figure((2, len(methods)), (width, 4.6), sharex=True, sharey="row")
+    figure, axes = style.method_grid(2, methods, 4.6, sharex=True, sharey="row")
     axes[0, 0].set_ylabel("delta (trait, points)")
     axes[1, 0].set_ylabel("coherence")
     for column, method in enumerate(methods):
