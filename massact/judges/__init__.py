@@ -120,13 +120,10 @@ class Subject:
     """What a judge is opened for."""
 
     definition: str
-    """The trait in words."""
     eval_prompt: str | None = None
-    """The trait's own judge prompt, where it has one."""
     steered: ModelSource | None = None
     """The model whose responses are judged, for judges that read with it."""
     trait: str = ""
-    """The trait's name."""
     questions: tuple[str, ...] = ()
     """The trait's questions, all of them."""
     sides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

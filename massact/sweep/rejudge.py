@@ -35,7 +35,6 @@ class Rescoring:
     subject: Subject
     cell: Cell
     key: str
-    """Of that cell."""
     reused_from: str | None = None
     """Of a result that was taken over: the key, under that judge, of the one that it follows, unscored itself."""
 

@@ -345,7 +345,6 @@ class StoredContent:
 
     key: str
     finished_at: int | None
-    """Milliseconds since 1970; `None` where the run has no end."""
     content: str | None
     """Digest of the line that it was imported from; `None` where massact measured it."""
     kind: Kind | None = None

@@ -136,7 +136,6 @@ class OpenRun:
     run_id: str
     experiment_id: str
     artifact_uri: str
-    """Where its artifacts go."""
 
 
 class Tracker:

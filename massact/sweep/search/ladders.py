@@ -72,9 +72,7 @@ class Settings:
     """When a search is over."""
 
     floor: float
-    """Least coherence that counts, 0 to 100."""
     budget: int = DEFAULT_BUDGET
-    """Evaluations that a search makes of one ladder at most."""
     tolerance: float = DEFAULT_TOLERANCE
     """A coefficient that is expected to gain fewer points than this is not tried."""
 
@@ -101,7 +99,6 @@ class Ladder:
     observations: tuple[Observation, ...] = ()
     """What was tried, by this search or before it."""
     spent: int = 0
-    """Evaluations made by this search."""
 
     def best_gain(self, floor: float) -> float:
         """The best gain at or above the floor; 0, which is no steering, where nothing gains."""

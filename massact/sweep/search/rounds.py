@@ -38,7 +38,6 @@ class LadderKey(NamedTuple):
     label: str
     layer: int
     sign: int
-    """Of its coefficients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,6 @@ class Ending:
     """The same as it is stored."""
     coherence: float | None
     spent: int
-    """Evaluations that this search made."""
     reason: str
 
     @property
