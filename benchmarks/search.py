@@ -4,30 +4,40 @@ Run from the project's root; it works in a folder of its own and takes it away a
 
     python benchmarks/search.py
     python benchmarks/search.py --layers 3 --labels mean_diff,probe     # a quick look
+    python benchmarks/search.py --recorded held_out     # on the ladders of record of a real model, in seconds
 
-On both embedded models, at every layer and label, the truth is a dense grid over the coefficient, in steps of 12 %.
+On both embedded models, at every layer and label, the truth is a dense grid over the coefficient, in steps of 12 %. Of
+the ladders of record (ladders.py) it is their sixteen coefficients, and curves are straight between them over ln(c).
 Three ways look for the best delta at or above the floor, each evaluating its own cells:
 
 (a) grid:     the coefficients of experiments/toy.yaml, in their order;
 (b) adaptive: start at 0.7 x the full activation norm; x 1.3 where the text is coherent, x 0.85 where not; 8 steps;
-(c) search:   massact.sweep.search, as `massact search` uses it.
+(c) search:   massact.sweep.search, as `massact search` uses it;
+(d) tpe:      Optuna's TPE sampler with its defaults, 8 trials, where the package optuna is there (recorded only).
 
 Counted is the evaluation with which the best delta found so far comes within 5 % of the dense grid's, which no way
 knows; and how many evaluations each makes in all.
 """
 
 import argparse
+import importlib.util
+import math
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 
-from massact.config import Experiment, ModelConfig, load_experiment
+from ladders import RecordedLadder, read_ladders
+
+from massact.config import ModelConfig, load_experiment
 from massact.domain import Coefficients
 from massact.evaluation import Evaluation
 from massact.labels import format_label, parse_label
@@ -48,6 +58,8 @@ LABELS = (
 DENSE_FROM, DENSE_STEP, DENSE_N = 0.25, 1.12, 24
 """The dense grid: relative strength 0.25 to 3.4."""
 CLOSE = 0.95
+RECORDED_GRID = (0.2, 0.3, 0.5)
+"""Relative strengths: the grid of experiments/smollm2.yaml."""
 ADAPTIVE_START, ADAPTIVE_UP, ADAPTIVE_DOWN, ADAPTIVE_STEPS = 0.7, 1.3, 0.85, 8
 
 Place = tuple[str, int]
@@ -55,11 +67,47 @@ Place = tuple[str, int]
 Seen = dict[Place, list[Observation]]
 
 
+class Looked(Protocol):
+    """What a way of looking is shown of one model and trait."""
+
+    name: str
+    facts: dict[Place, VectorFacts]
+    baseline: float
+    baseline_coherence: float
+    seconds: float
+
+    def evaluate(self, wanted: Iterable[tuple[Place, float]]) -> dict[tuple[Place, float], Observation]:
+        """Observations of cells, all in one sweep."""
+
+
+class Recorded:
+    """Ladders of record of one trait and length: what was not evaluated is read off between its neighbours."""
+
+    def __init__(self, name: str, ladders: Mapping[Place, RecordedLadder]) -> None:
+        self.name, self.ladders, self.seconds = name, ladders, 0.0
+        first = next(iter(ladders.values()))
+        self.baseline, self.baseline_coherence = first.baseline, first.baseline_coherence
+        self.facts = {place: ladder.facts for place, ladder in ladders.items()}
+
+    def evaluate(self, wanted: Iterable[tuple[Place, float]]) -> dict[tuple[Place, float], Observation]:
+        """Observations between those of record; beyond the ends those at the ends."""
+        return {(place, c): self._at(self.ladders[place].observations, c) for place, c in wanted}
+
+    @staticmethod
+    def _at(seen: Sequence[Observation], coefficient: float) -> Observation:
+        x = np.log([one.coefficient for one in seen])
+        coherence, gain = (
+            float(np.interp(math.log(coefficient), x, [getattr(one, name) for one in seen]))
+            for name in ("coherence", "gain")
+        )
+        return Observation(coefficient, coherence, gain)
+
+
 class Subject:
     """One model: its cells, evaluated many at a time and never kept."""
 
     def __init__(self, session: Session, config: ModelConfig, labels: Sequence[str], layers: Sequence[int]) -> None:
-        self._session, self.config = session, config
+        self._session, self.name, self.config = session, config.name, config
         trait = session.experiment.traits[0]
         self._planner = Planner(session, config, trait)
         self._judge = session.judges.of(trait, config)
@@ -128,13 +176,13 @@ def dense(subject: Subject) -> Seen:
     return {place: [found[place, c] for p, c in wanted if p == place] for place in subject.facts}
 
 
-def grid(subject: Subject, coefficients: Sequence[float]) -> Seen:
+def grid(subject: Looked, coefficients: Sequence[float]) -> Seen:
     """(a)."""
     found = subject.evaluate([(place, c) for place in subject.facts for c in coefficients])
     return {place: [found[place, c] for c in coefficients] for place in subject.facts}
 
 
-def adaptive(subject: Subject, floor: float) -> Seen:
+def adaptive(subject: Looked, floor: float) -> Seen:
     """(b)."""
     now = {place: _rounded(ADAPTIVE_START * facts.norm) for place, facts in subject.facts.items()}
     seen: Seen = {place: [] for place in now}
@@ -148,7 +196,7 @@ def adaptive(subject: Subject, floor: float) -> Seen:
     return seen
 
 
-def ours(subject: Subject, floor: float) -> Seen:
+def ours(subject: Looked, floor: float) -> Seen:
     """(c)."""
     prior = RelativeStrengthPrior()
     ladders = {}
@@ -156,7 +204,8 @@ def ours(subject: Subject, floor: float) -> Seen:
         expected = expect(prior, facts, parse_label(place[0]))
         ladders[place] = Ladder(
             key=place,
-            pool=subject.config.name,
+            layer=place[1],
+            pool=subject.name,
             best=expected.best,
             cliff=expected.cliff,
             spread=expected.spread,
@@ -174,9 +223,51 @@ def ours(subject: Subject, floor: float) -> Seen:
     return {place: list(ladder.observations) for place, ladder in ladders.items()}
 
 
-def report(experiment: Experiment, results: dict[str, tuple[Seen, list[Way]]]) -> None:
+def tpe(subject: Looked, floor: float) -> Seen:
+    """(d)."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seen: Seen = {}
+    for place, facts in subject.facts.items():
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+        seen[place] = []
+        for _ in range(ADAPTIVE_STEPS):
+            trial = study.ask()
+            c = trial.suggest_float("coefficient", 0.1 / facts.unit_strength, 2.0 / facts.unit_strength, log=True)
+            (one,) = subject.evaluate([(place, c)]).values()
+            seen[place].append(one)
+            is_coherent = (one.coherence or 0.0) >= floor
+            study.tell(trial, (one.gain or 0.0) if is_coherent else (one.coherence or 0.0) - 100)
+    return seen
+
+
+def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
+    """The ways on the ladders of record."""
+    subjects: dict[str, dict[Place, RecordedLadder]] = {}
+    for key, ladder in read_ladders().items():
+        if part in ("all", ladder.part):
+            subjects.setdefault(f"{key.trait}, {key.tokens} tokens", {})[key.label, key.layer] = ladder
+    ways: dict[str, Callable[[Recorded], Seen]] = {
+        "grid": lambda subject: {
+            place: list(subject.evaluate([(place, c / facts.unit_strength) for c in RECORDED_GRID]).values())
+            for place, facts in subject.facts.items()
+        },
+        "adaptive": lambda subject: adaptive(subject, floor),
+        "search": lambda subject: ours(subject, floor),
+    }
+    if importlib.util.find_spec("optuna"):
+        ways["tpe"] = lambda subject: tpe(subject, floor)
+    results = {}
+    for name, ladders in subjects.items():
+        subject = Recorded(name, ladders)
+        truth = {place: list(ladder.observations) for place, ladder in ladders.items()}
+        results[name] = (truth, [Way(way, look(subject)) for way, look in ways.items()])
+    return results
+
+
+def report(floor: float, results: dict[str, tuple[Seen, list[Way]]]) -> None:
     """The table, one row for each way and model and for all together."""
-    floor = experiment.coherence_floor
     print("| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all | wall time |")
     print("|---|---|---|---|---|---|---|---|")
     hits: dict[str, list[int | None]] = {}
@@ -191,7 +282,7 @@ def report(experiment: Experiment, results: dict[str, tuple[Seen, list[Way]]]) -
             print(_row(model, way.name, own, n_made, f"{way.seconds:.0f} s"))
     for name, own in hits.items():
         seconds = sum(way.seconds for _, ways in results.values() for way in ways if way.name == name)
-        print(_row("both", name, own, made[name], f"{seconds:.0f} s"))
+        print(_row("all", name, own, made[name], f"{seconds:.0f} s"))
     pairs = [(b, c) for b, c in zip(hits["adaptive"], hits["search"], strict=True) if b is not None]
     if pairs:
         b_median = statistics.median(b for b, _ in pairs)
@@ -220,7 +311,11 @@ def main() -> None:
     parser.add_argument("--experiment", default="experiments/toy.yaml")
     parser.add_argument("--labels", default=LABELS)
     parser.add_argument("--layers", default="1,2,3,4,5")
+    parser.add_argument("--recorded", choices=["tune", "held_out", "all"])
     args = parser.parse_args()
+    if args.recorded:
+        report(68.0, recorded(args.recorded, 68.0))
+        return
     labels, layers = args.labels.split(","), [int(layer) for layer in args.layers.split(",")]
     experiment = load_experiment(args.experiment)
     floor = experiment.coherence_floor
@@ -246,7 +341,7 @@ def main() -> None:
             results[config.name] = (truth, ways)
         session.stores.close()
         os.chdir("/")
-    report(experiment, results)
+    report(floor, results)
 
 
 if __name__ == "__main__":

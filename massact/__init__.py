@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from massact import plot as plot
     from massact.api import *  # noqa: F403  the questions
     from massact.config import load_experiment as load_experiment
+    from massact.domain import Gate as Gate
     from massact.errors import MassactError as MassactError
     from massact.notebook import Intervention as Intervention
     from massact.notebook import Model as Model
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Filters": "massact.query",
+    "Gate": "massact.domain",
     "MassactError": "massact.errors",
     "load_experiment": "massact.config",
     "open_store": "massact.store.read",

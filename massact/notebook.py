@@ -33,6 +33,7 @@ from massact.models.thinking import generate_thinking
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
+from massact.store.schema import stored_cell
 from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.planner import Overrides
 from massact.vectors.activations import split_sides
@@ -40,6 +41,7 @@ from massact.vectors.calibrate import calibrate
 from massact.vectors.extract import make_vectors, read_contrast
 from massact.vectors.massive_dims import Calibration, check_cleaning
 from massact.vectors.positions import Position, parse_position, parse_tokens
+from massact.vectors.steering import intervention_of
 from massact.vectors.streams import Continued, Reading, continue_and_read, window_means
 from massact.workflow.steps import Request, run_evaluate
 from massact.workflow.vectors import stored_vector
@@ -155,17 +157,14 @@ class Model:
         Raises:
             UsageError: the run is no finished evaluation with a vector, or another model's.
         """
-        stored = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
-        row, mine = stored.row, self.steerable.identity
-        if (row.model_id, row.model_revision, row.dtype) != (mine.id, mine.revision, mine.dtype):
-            raise UsageError(
-                f"run {run_id} steered {row.model_id} ({row.dtype}, {row.model_revision}), and this is {mine}"
+        row, vector, _ = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
+        cell, mine = stored_cell(row), self.steerable.identity
+        if cell is None or cell.steering is None or cell.setting.model != mine:
+            what = (
+                "was evaluated elsewhere, or by an earlier version" if cell is None else f"steered {cell.setting.model}"
             )
-        assert row.layer is not None
-        assert row.coefficient is not None
-        return Intervention(
-            row.layer, stored.vector, row.coefficient, row.operator or "add", row.steered_tokens or "all"
-        )
+            raise UsageError(f"run {run_id} {what}, and this is {mine}")
+        return intervention_of(cell.steering, vector, self.shape.n_layers)
 
     @overload
     def generate(
@@ -221,20 +220,23 @@ class Model:
     def _checked(self, one: Intervention) -> Intervention:
         """The intervention, if this model can have it."""
         vector, shape = torch.as_tensor(one.vector).detach().float().cpu(), self.shape
-        if vector.ndim not in (1, 2) or vector.shape[-1] != shape.d_model:
-            raise UsageError(
-                f"a vector of shape {list(vector.shape)}: it is [{shape.d_model}], or [n_layers, {shape.d_model}] for "
-                "this layer and those after it"
-            )
+        is_replace = one.operator == "replace"
+        if vector.ndim not in ((3,) if is_replace else (1, 2)) or vector.shape[-1] != shape.d_model:
+            wanted = "[n_layers, k + 2, {0}]" if is_replace else "[{0}], or [n_layers, {0}] for layers from this one on"
+            raise UsageError(f"a vector of shape {list(vector.shape)}: it is {wanted.format(shape.d_model)}")
         checked = replace(one, vector=vector, tokens=parse_tokens(one.tokens))
         if one.layer < 0 or checked.layers[-1] >= shape.n_layers:
             raise UsageError(f"layers {one.layer} to {checked.layers[-1]}: the model has 0 to {shape.n_layers - 1}")
         norms = vector.norm(dim=-1)
-        if not bool(((norms - 1).abs() < _UNIT).all()):
+        if not is_replace and not bool(((norms - 1).abs() < _UNIT).all()):
             raise UsageError(
                 f"a vector of length {norms.max():.4g}: the coefficient multiplies a unit vector. Give "
                 "vector / vector.norm(), and the length within the coefficient"
             )
+        if len(one.weights) not in (0, len(checked.layers)) or not 0 < one.decay <= 1:
+            raise UsageError(f"weights {one.weights}, decay {one.decay}: a weight for each layer, a decay above 0 to 1")
+        if (one.gate is None) != (one.condition is None):
+            raise UsageError("a gate and its condition vector belong together")
         if not math.isfinite(one.coefficient):
             raise UsageError(f"coefficient {one.coefficient} is not a finite number")
         if one.operator not in all_operators():

@@ -149,6 +149,10 @@ search_options = stacked(
         "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE,
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
+    click.option(
+        "--probe", "probes", is_flag=True,
+        help="First find where short texts break, which the unsteered model reads; nothing is judged for it.",
+    ),
     val_split_option,
     workload_options,
     dry_run_option,
@@ -199,7 +203,7 @@ def _search(
         raise click.exceptions.Exit(1)
 
 
-_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence")
+_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "probes")
 _SEARCHED = ("model", "trait", "method", "position", "layers", *_LIMITS)
 
 

@@ -30,7 +30,7 @@ from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, re
 from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.keys import canonical_json
-from massact.labels import check_layers, format_label, normalise_label, parse_label
+from massact.labels import check_layers, normalise_label, parse_label
 from massact.names import shown
 from massact.plugins import declare_own, forget_own
 from massact.vectors.positions import parse_position
@@ -183,19 +183,16 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
 
 def _method(entry: Entry) -> str:
     if isinstance(entry.value, str) and ":" in entry.value:
-        return _declared("methods", entry, METHODS, Recipe)
+        return _declared("methods", entry, METHODS)
     return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
 
 
-def _operator(entry: Entry) -> str:
-    return _declared("operators", entry, OPERATORS, lambda name: Recipe(METHODS[0], operator=name))
-
-
-def _declared(kind: str, entry: Entry, taken: Sequence[str], recipe: Callable[[str], Recipe]) -> str:
+def _declared(kind: str, entry: Entry, taken: Sequence[str], before: str = "") -> str:
     """The name of a function `module:function` of a file beside this one, which labels can have from now on."""
     name = entry.checked(lambda _: declare_own(kind, entry.text(), Path(entry.file).parent))
     with suppress(UsageError):
-        if name not in taken and parse_label(format_label(recipe(name))) == recipe(name):
+        recipe = parse_label(before + name)
+        if name not in taken and name in (recipe.method, recipe.operator):
             return name
     raise entry.error(f"a label cannot have {name!r}: it is taken, or ends as a cleaning does; rename the function")
 
@@ -437,7 +434,7 @@ _SECTIONS: Readers = {
     "subset": Entry.integer,
     "questions": _confirm_share,
     "vectors": parse_vectors,
-    "operators": lambda entry: entry.unique(_operator),
+    "operators": lambda e: e.unique(lambda one: _declared("operators", one, OPERATORS, f"{METHODS[0]}+")),
     "gates": lambda entry: entry.each(_gate),
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""

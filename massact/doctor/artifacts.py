@@ -107,11 +107,7 @@ class Vectors(Check):
 
 
 def digest_in(content: bytes) -> str:
-    """The digest of the vector in a file, as `massact.vectors.methods.vector_digest` makes it, without torch.
-
-    Raises:
-        ValueError: no such file, or no vector in it.
-    """
+    """The digest of the vector in a file, as `massact.vectors.methods.vector_digest` makes it, without torch."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

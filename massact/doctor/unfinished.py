@@ -29,14 +29,12 @@ class AbandonedRuns(Check):
         runs = self.context.source.runs(self.context.experiment, kind=None, statuses=UNENDED, tags=_TAGS)
         signs = _last_signs(runs, self.context.source.last_child_ends([run.run_id for run in runs]))
         for run in sorted(runs, key=lambda run: (run.started_at or 0, run.run_id)):
-            finding = self._judge(run, signs[run.run_id])
-            if finding is not None:
+            if finding := self._judge(run, signs[run.run_id]):
                 yield finding
 
     def _judge(self, run: RawRun, last_sign: int) -> Finding | None:
         process = read_process(run.tags.get(Tag.PROCESS))
-        alive = is_alive(process) if process else None
-        if alive:
+        if alive := is_alive(process) if process else None:
             return None
         hours = max(self.context.now - last_sign, 0) / _HOUR
         name = f"{run.tags.get(Tag.KIND, 'run')} {run.tags.get(MlflowTag.NAME, '')!r}"

@@ -111,11 +111,7 @@ class ExportIndex:
         self.prompt_files[trait] = str(dataset / "steering.json")
 
     def add(self, result: StoredResult) -> None:
-        """Put a result into its file; a baseline, after all evaluations, beside those that are compared with it.
-
-        Raises:
-            UsageError: its position is no window.
-        """
+        """Put a result into its file; a baseline, after all evaluations, beside those that are compared with it."""
         family, row = self._family(result), result.row
         position = result.imported.context["position"] if result.imported else None
         if not result.is_baseline:
@@ -175,11 +171,7 @@ class ExportIndex:
         return json.dumps(header)
 
     def name_files(self) -> None:
-        """Give every file its path: settings never share one, the newest keeps the plain prompt set.
-
-        Raises:
-            UsageError: a name cannot be a folder.
-        """
+        """Give every file its path: settings never share one, the newest keeps the plain prompt set."""
         taken: set[Path] = set()
         order = sorted(
             self.by_place.values(), key=lambda file: (-file.newest, file.family.setting, file.family.header, file.slug)

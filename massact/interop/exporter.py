@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from massact.addresses import write_whole
 from massact.domain import COMPONENT, Response
@@ -65,8 +65,7 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
+class _Stage(NamedTuple):
     """A finished calibration or extraction of the run store."""
 
     run: RawRun
@@ -90,14 +89,10 @@ class Exporter:
         self._report = ExportReport()
 
     def run(self, output: Path) -> ExportReport:
-        """Write all files below a folder.
-
-        Raises:
-            UsageError: there is nothing to export, or a file is there already.
-            StoreError: the store cannot be read.
-        """
+        """Write all files below a folder."""
         options, report = self._options, self._report
-        extractions = self._newest_extractions()
+        newest = {(one.row.model, one.row.trait, one.row.position): one for one in self._stages(Kind.EXTRACTION)}
+        extractions = sorted(newest.values(), key=lambda stage: (stage.times[1], stage.run.run_id), reverse=True)
         index = ExportIndex({(stage.row.model, stage.row.trait): stage.row.model_id for stage in reversed(extractions)})
         for trait, dataset in self._datasets.items():
             index.name_trait(trait, PurePath(dataset))
@@ -158,13 +153,6 @@ class Exporter:
             paths.setdefault(path, stage)  # one run twice, under the same time, is one file
         return paths
 
-    def _newest_extractions(self) -> list[_Stage]:
-        """The newest extraction of each model, trait and window, the newest of all first."""
-        newest = {
-            (stage.row.model, stage.row.trait, stage.row.position): stage for stage in self._stages(Kind.EXTRACTION)
-        }
-        return sorted(newest.values(), key=lambda stage: (stage.times[1], stage.run.run_id), reverse=True)
-
     def _write_vectors(self, folder: Path, stage: _Stage) -> None:
         """Write `{method}/layer{N}.pt` and `{method}/metadata.json`."""
         from massact.store.write.stages import read_tensor, torch_file  # loads torch
@@ -193,9 +181,8 @@ class Exporter:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
         for kind, (one, several) in _STAYING.items():
             count = sum(1 for _ in stored_runs(self._tracking_uri, self._experiment, kind, tags=()))
-            if count:
-                what = one if count == 1 else several
-                self._report.notes.append(f"{count} {what} in the run store: the format has no place for them")
+            what = f"{count} {one if count == 1 else several}"
+            self._report.notes += [f"{what} in the run store: the format has no place for them"] if count else []
 
     def _collect(self, index: ExportIndex) -> int:
         """Put what counts into its files. Returns how many runs cannot be read."""
@@ -322,8 +309,8 @@ def _n_other_baseline(results: Iterable[StoredResult]) -> int:
 
 
 def _times(run: RawRun) -> Times:
-    ended = run.finished_at if run.finished_at is not None else 0
-    return (run.started_at if run.started_at is not None else ended, ended)
+    ended = run.finished_at or 0
+    return (ended if run.started_at is None else run.started_at, ended)
 
 
 def _vector_folders(extractions: Iterable[_Stage], trait_folders: Mapping[str, str]) -> dict[Path, _Stage]:

@@ -89,12 +89,7 @@ def _params(row: StageRow | PublishedRow, names: Sequence[str]) -> dict[str, str
 
 
 def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
-    """The calibration in a file.
-
-    Raises:
-        DataError: the file cannot be read.
-        LineError: it is not a calibration, or names no model.
-    """
+    """The calibration in a file."""
     try:
         status = source.path.stat()
         if status.st_size > _MAX_BYTES:

@@ -98,11 +98,7 @@ class Scan:
 
 
 def read_results(source: Source, experiment: str) -> tuple[list[FileLine], int]:
-    """All lines of a results file, and when it was changed last, in milliseconds since 1970.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """All lines of a results file, and when it was changed last, in milliseconds since 1970."""
     lines = []
     try:
         with source.path.open("rb") as file:
@@ -181,14 +177,7 @@ def import_into(
     on_bytes: Callable[[int], None] = lambda _n: None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> ImportReport:
-    """Import into a run store, while nobody else imports into the experiment.
-
-    Args:
-        work: what the importer is to import.
-        params: of the run of the phase `import`, which exists where something is written.
-        dry_run: write nothing.
-        say: told in one line who is waited for.
-    """
+    """Import into a run store, while nobody else imports into the experiment."""
     description = target.config.description if target.config else ""
     claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
     with nullcontext() if dry_run else claim as held, ImportWriter(tracking_uri, target, params, held) as writer:
@@ -221,11 +210,7 @@ class Importer:
         *,
         on_bytes: Callable[[int], None] = lambda _n: None,
     ) -> None:
-        """
-        Args:
-            stored: what the run store holds already.
-            write: takes the new runs, a chunk at a time.
-        """
+        """`stored` is what the run store holds already; `write` takes the new runs, a chunk at a time."""
         self._target = target
         self._write = write
         self._on_bytes = on_bytes

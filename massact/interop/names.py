@@ -48,11 +48,7 @@ class Source:
 
 
 def find_sources(path: Path) -> list[Source]:
-    """The files to import: the one named, or those below a folder, ordered by path.
-
-    Raises:
-        DataError: there is no such path, it cannot be read, or nothing lies below it.
-    """
+    """The files to import: the one named, or those below a folder, ordered by path."""
     if path.is_dir():
         root = path.resolve()
         sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
@@ -212,10 +208,7 @@ def name_model(
     *,
     lacking: str,
 ) -> tuple[str, str, VariantConfig | None]:
-    """Name and reference of a file's model, and the variant of the experiment file that it is.
-
-    The experiment file's model is the one that the caller or an export names, or one of whose `variants` it is.
-    """
+    """Name and reference of a file's model, and the variant of the experiment file that it is."""
     models = target.config.models if target.config else ()
     named = [model for model in models if model.name == (target.model or name)]
     by_variant = [model for model in models if variant in [one.name for one in variants(model)]]

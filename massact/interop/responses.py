@@ -76,11 +76,7 @@ class ResponsesFolder:
 
 
 def read_responses_file(path: Path) -> tuple[Response, ...]:
-    """The responses in a file, in its order.
-
-    Raises:
-        DataError: it cannot be read, or it is no such list.
-    """
+    """The responses in a file, in its order."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: over {_MAX_BYTES // 1_000_000} MB, too large for responses")

@@ -9,8 +9,7 @@ blocks write is refused, whatever it is called.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,25 +67,19 @@ def bake(model: SteerableModel, one: Intervention, prompts: Sequence[tuple[int, 
     Raises:
         UsageError: it cannot be, or the architecture has no place for it; the weights may be changed in part.
     """
-    if (reason := why_not(one, len(model.blocks))) is not None:
-        raise UsageError(f"it cannot be baked: {reason}")
+    reason = why_not(one, len(model.blocks))
     if "+" in model.identity.dtype or "+adapter:" in model.identity.revision:
-        raise UsageError("it cannot be baked: the weights are quantised, or have an adapter that is not merged in")
+        reason = "the weights are quantised, or have an adapter that is not merged in"
+    if reason is not None:
+        raise UsageError(f"it cannot be baked: {reason}")
     edits = edits_of([Row((0,), one)], model.device)
     with steer(model.blocks, dict(edits)):
-        evaluated = _logits(model, prompts)
+        hooked = evaluated = _logits(model, prompts)
     if one.operator == "add":
-        hooked = evaluated
         for layer in one.layers:
             _add(model, layer, one.coefficient_at(layer) * one.at(layer))
     else:
-        vector = one.vector[0].float().to(model.device)
-        writers = _writers(model)
-        with _ablated(writers, vector):
-            hooked = _logits(model, prompts)
-        _untie(model)
-        for writer in writers:
-            _take_out(writer, vector)
+        hooked = _ablate(model, one.vector[0].float().to(model.device), prompts)
     baked = _logits(model, prompts)
     found = Baked(_difference(baked, hooked), _difference(baked, evaluated))
     left = _left(model, one.vector[0].float(), prompts) if one.operator == "ablate" else 0.0
@@ -134,40 +127,31 @@ def _writers(model: SteerableModel) -> list[Any]:
     return [part for part in parts if _width(part) == model.shape.d_model]
 
 
-def _untie(model: SteerableModel) -> None:
-    """Give the head weights of its own where they are the embedding's, which are about to be changed."""
-    head, embedding = model.model.get_output_embeddings(), model.model.get_input_embeddings()
-    if head is not None and head.weight is embedding.weight:
-        head.weight = nn.Parameter(head.weight.clone(), requires_grad=False)
-        for config in {id(one): one for one in (model.model.config, text_config(model.model))}.values():
-            config.tie_word_embeddings = False
-
-
-def _take_out(part: Any, vector: torch.Tensor) -> None:
-    weight = part.weight.float()
-    if isinstance(part, Conv1D | nn.Embedding):
-        weight = weight - torch.outer(weight @ vector, vector)
-    else:
-        weight = weight - torch.outer(vector, vector @ weight)
-    part.weight.copy_(weight)
-    if getattr(part, "bias", None) is not None:
-        part.bias.copy_(part.bias.float() - (part.bias.float() @ vector) * vector)
-
-
-@contextmanager
-def _ablated(writers: Sequence[Any], vector: torch.Tensor) -> Iterator[None]:
-    """Take the direction out of what each writes, by hooks."""
+def _ablate(model: SteerableModel, vector: torch.Tensor, prompts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Take a unit vector out of all that writes to the stream; the logits with hooks that do so before."""
 
     def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        along = (output.float() @ vector)[..., None] * vector
-        return (output.float() - along).to(output.dtype)
+        return (output.float() - (output.float() @ vector)[..., None] * vector).to(output.dtype)
 
+    writers = _writers(model)
     handles = [part.register_forward_hook(hook) for part in writers]
     try:
-        yield
+        hooked = _logits(model, prompts)
     finally:
         for handle in handles:
             handle.remove()
+    head, embedding = model.model.get_output_embeddings(), model.model.get_input_embeddings()
+    if head is not None and head.weight is embedding.weight:  # the head's stay as they are
+        head.weight = nn.Parameter(head.weight.clone(), requires_grad=False)
+        for config in (model.model.config, text_config(model.model)):
+            config.tie_word_embeddings = False
+    for part in writers:
+        for name, weight in part.named_parameters(recurse=False):
+            is_input_first = name == "bias" or isinstance(part, Conv1D | nn.Embedding)
+            rows = weight.float() if is_input_first else weight.float().T
+            rows = rows - (rows @ vector)[..., None] * vector
+            weight.copy_(rows if is_input_first else rows.T)
+    return hooked
 
 
 def _logits(model: SteerableModel, prompts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:

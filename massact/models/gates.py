@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import torch
 
+from massact.domain import Gate
 from massact.models.blocks import record
 from massact.models.load import SteerableModel
-from massact.models.prompting import Intervention, Row
+from massact.models.prompting import Row
 from massact.models.support import reading_arguments
 from massact.vectors.positions import parse_position
 
@@ -29,27 +30,20 @@ class GateReader:
 
     def _is_open(self, row: Row) -> bool:
         one = row.intervention
-        if one is None or one.gate is None:
+        if one is None or one.gate is None or one.condition is None:
             return True
-        value = gate_value(one, self._mean(one, row.prompt[: len(row.prompt) - row.n_drawn]))
-        return value >= one.gate.threshold if one.gate.opens == "above" else value <= one.gate.threshold
+        gate, mean = one.gate, self._mean(one.gate, row.prompt[: len(row.prompt) - row.n_drawn])
+        value = float(mean @ one.condition.float().cpu() / (mean.norm() if gate.measure == "cosine" else 1.0))
+        # NaN, where the window has no token, opens none
+        return value >= gate.threshold if gate.opens == "above" else value <= gate.threshold
 
-    def _mean(self, one: Intervention, prompt: tuple[int, ...]) -> torch.Tensor:
-        """The mean stream `[d_model]` over the gate's window of a prompt, float32 on the CPU."""
-        assert one.gate is not None
-        place = (one.gate.layer, one.gate.position, prompt)
+    def _mean(self, gate: Gate, prompt: tuple[int, ...]) -> torch.Tensor:
+        """The mean stream `[d_model]` over a gate's window of a prompt, float32 on the CPU."""
+        place = (gate.layer, gate.position, prompt)
         if place not in self._read:
             tokens, streams = torch.tensor([prompt], device=self._model.device), dict[int, torch.Tensor]()
             with torch.inference_mode(), record(self._model.blocks, streams.__setitem__):
                 self._model.model(input_ids=tokens, **reading_arguments(self._model.model, torch.ones_like(tokens)))
-            window = parse_position(one.gate.position).tokens(len(prompt), len(prompt))
-            self._read[place] = streams[one.gate.layer][0, window].float().mean(0).cpu()
+            window = parse_position(gate.position).tokens(len(prompt), len(prompt))
+            self._read[place] = streams[gate.layer][0, window].float().mean(0).cpu()
         return self._read[place]
-
-
-def gate_value(one: Intervention, mean: torch.Tensor) -> float:
-    """What is held against the threshold of a row's gate; NaN, which opens none, where the window has no token."""
-    assert one.gate is not None
-    assert one.condition is not None
-    along = mean @ one.condition.float().cpu()
-    return float(along / mean.norm() if one.gate.measure == "cosine" else along)

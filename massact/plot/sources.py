@@ -44,11 +44,7 @@ _ROW = {field.name for field in fields(EvaluationRow)}
 def evidence_of(
     source: Source, tracking_uri: str | None, only: Filters, floor: float | None, *, of_energies: bool = False
 ) -> Evidence:
-    """The evidence of a source.
-
-    Raises:
-        UsageError: a column is missing, the experiment is unknown, or the filters admit nothing.
-    """
+    """The evidence of a source."""
     if floor is not None and not 0 <= floor <= 100:
         raise UsageError(f"coherence floor {floor:g}: coherence runs from 0 to 100")
     if isinstance(source, str | Path):
@@ -233,13 +229,7 @@ def _published(frame: "pd.DataFrame", records: Iterable[Record]) -> Iterator[Pub
 
 
 def calibrations_of(source: str | Path | Mapping[str, str | Path], tracking_uri: str | None) -> dict[str, Calibration]:
-    """Calibrations by the model's name.
-
-    Raises:
-        UsageError: neither an experiment nor files.
-        DataError: a file cannot be read, or is no calibration.
-        StoreError: the store, or an artifact in it, cannot be read.
-    """
+    """Calibrations by the model's name."""
     if isinstance(source, Mapping):
         return {str(name): _calibration(Path(path))[1] for name, path in source.items()}
     if not isinstance(source, str | Path):

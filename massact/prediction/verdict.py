@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from massact._lazy import np
-from massact.prediction.adopted import AdoptedPrior, Part
 from massact.prediction.cases import Case, Group
-from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
+from massact.prediction.prior import AdoptedPrior, Part, RelativeStrengthPrior, VectorFacts
 
 Target = Literal["best", "cliff"]
 TARGETS: tuple[Target, ...] = ("best", "cliff")

@@ -64,11 +64,7 @@ class Filters:
         return tuple(one for one in given if self.admits_row(one.row))
 
     def check(self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()) -> None:
-        """Refuse a name that nothing has, so that a typing error is not taken for an answer.
-
-        Raises:
-            UnknownNameError: a filter names what the experiment does not have, or together they admit nothing.
-        """
+        """Refuse a name that nothing has, so that a typing error is not taken for an answer."""
         failures = list(failures)
         groups = [*declared, *map(group_of, evaluations.by_place), *(group_of_row(one.row) for one in failures)]
         for name, wanted in self._wanted():
@@ -128,10 +124,7 @@ class Confirmed:
         return replace(self, cells=tuple(one for one in self.cells if filters.admits_row(one.row)))
 
     def deltas(self, cell: Stored[EvaluationRow]) -> list[tuple[float | None, float]] | str:
-        """Of each question that the baseline has a score of the cell's delta and that score; or why there are none.
-
-        The delta is `None` where the cell has no score.
-        """
+        """Of each question that the baseline has a score of the cell's delta and that score; or why there are none."""
         baseline = self.baselines.get(cell.row.baseline_key or "")
         steered = self.scores.get(cell.run_id)
         unsteered = self.scores.get(baseline.run_id) if baseline else None
@@ -141,10 +134,7 @@ class Confirmed:
         return [(None if a is None else a - b, b) for a, b in pairs if b is not None]
 
     def interval(self, cell: Stored[EvaluationRow], *, confidence: float = CONFIDENCE) -> tuple[float, float] | str:
-        """The interval of a cell's delta over questions that took no part in choosing it; or why there is none.
-
-        See `massact.query.stats.means`: it holds for few and for skewed scores too.
-        """
+        """The interval of a cell's delta over questions that took no part in choosing it; or why there is none."""
         deltas = self.deltas(cell)
         if isinstance(deltas, str):
             return deltas
@@ -200,14 +190,7 @@ class Answers:
         setting: DeclaredSetting | None = None,
         least_scored: float = DEFAULT_LEAST_SCORED,
     ) -> "Answers":
-        """Everything that the questions need of one experiment.
-
-        Args:
-            groups: the declared matrix.
-            coefficient_ranges: per model, the least and greatest |coefficient| that may be tried.
-            setting: what the file declares of it; `None`: what was run last is current.
-            least_scored: share of its responses that an evaluation or a baseline must have scores of to count.
-        """
+        """Everything that the questions need of one experiment."""
         with collector_paused():
             points, failures = store.points_and_failures(experiment)
             baselines = {stored.row.key: stored for stored in store.baselines(experiment)}
@@ -256,11 +239,7 @@ class Answers:
         return list(newest.values())
 
     def only(self, filters: Filters) -> "Answers":
-        """The part that the filters admit.
-
-        Raises:
-            UsageError: a filter names what the experiment does not have, or they admit nothing.
-        """
+        """The part that the filters admit."""
         filters.check(self.groups, self.evaluations, self.failures)
         return replace(
             self,

@@ -72,11 +72,7 @@ class Loaded:
 def load(
     store: RunStore, name: str, about: About, needs: Needs, by_file: Declared | None, phase: str | None = None
 ) -> Loaded:
-    """Read the store once.
-
-    Raises:
-        UsageError: the store does not know the experiment, or a filter or the floor is wrong.
-    """
+    """Read the store once."""
     declared = by_file or store.declared(name)
     file_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
     floor = checked_floor(about.get("floor"), file_floor)

@@ -35,12 +35,7 @@ class Bracket:
 def brackets(
     points: PointSet, floor: float, *, allowed: tuple[float, float] | None, suggest: bool
 ) -> tuple[Bracket, ...]:
-    """The bracket of each layer (and sign of coefficient), the lowest layer first.
-
-    Args:
-        allowed: least and greatest |coefficient| that may be tried; `None` is no bound.
-        suggest: whether to fill in `try_next`.
-    """
+    """The bracket of each layer (and sign of coefficient), the lowest layer first."""
     found = []
     for side in _sides(points, floor):
         rungs: tuple[float, ...] = ()

@@ -238,14 +238,7 @@ class Question(Generic[P, AnswerT]):
     def ask_store(
         self, store: RunStore, experiment: str, about: About, own: Mapping[str, Any], declared: Declared | None = None
     ) -> AnswerT:
-        """The same of a store that is open, which knows the experiment by its name: no file is looked for.
-
-        Args:
-            declared: what the experiment's file declares; `None`: the store says, if it does.
-
-        Raises:
-            UsageError: the store does not know the experiment, or a filter is wrong.
-        """
+        """The same of a store that is open, which knows the experiment by its name: no file is looked for."""
         if self.traits.is_across_settings:
             about = {**about, "all_settings": True}
         loaded = load(store, experiment, about, self.traits.needs(**own), declared, own.get("phase"))
@@ -294,11 +287,7 @@ class Question(Generic[P, AnswerT]):
         return about, {one.key: values[one.key] for one in self.own if one.key in values}
 
     def written(self, values: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Parameters as a request has them, by name; the filters from the value `only`.
-
-        Raises:
-            ValueError: no text says one of them.
-        """
+        """Parameters as a request has them, by name; the filters from the value `only`."""
         values = {**{one.name: getattr(values["only"], one.name) for one in fields(Filters)}, **values}
         texts = {}
         for one in self.parameters:
@@ -340,11 +329,6 @@ def question(
 
     The rule's docstring is the command's help, with an example; its parameters' defaults are those of the options; its
     return type says what the JSON holds, and `columns` of its rows what the tables show.
-
-    Args:
-        name: of the function and of the answer's JSON.
-        own: its own parameters beside those that every question has.
-        traits: fields of `Traits`.
     """
     return lambda rule: Question(name, rule, own, Traits(**traits))
 

@@ -183,15 +183,7 @@ def differing_names(answer: Answer[Any]) -> tuple[str, ...]:
 
 
 def from_content(answer: Any, content: Mapping[str, Any], differing: Sequence[str]) -> Any:
-    """The answer that some JSON is of.
-
-    Args:
-        answer: its type, such as `Answer[BestRow]`.
-        differing: as `differing_names` gives it.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is of another version.
-    """
+    """The answer that some JSON is of."""
     row, cls = row_type(answer), typing.get_origin(answer) or answer
 
     def read(hint: Any, value: Any) -> Any:
@@ -222,10 +214,7 @@ def row_type(answer: Any) -> Any:
 
 
 def flatten(row: object) -> dict[str, Any]:
-    """A row as one flat dict: the fields of a point are prefixed with the point's name.
-
-    A point that is absent gives the same columns, each `None`, so that all rows have one shape.
-    """
+    """A row as one flat dict: the fields of a point are prefixed with the point's name."""
     flat: dict[str, Any] = {}
     for one in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
         value = getattr(row, one.name)

@@ -93,11 +93,7 @@ def comparison_outcome(row: ComparisonRow) -> Outcome:
 
 
 def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "after")) -> str:
-    """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why.
-
-    Args:
-        names: what A and B are called.
-    """
+    """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why."""
     if row.same_vector:
         return row.same_vector
     if row.difference is None:

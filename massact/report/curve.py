@@ -138,10 +138,7 @@ def _curve_cell(evidence: Evidence, place: Place, row: CurveRow | None) -> Cell:
 
 @dataclass(frozen=True)
 class CleaningCurve:
-    """Best delta against the number of cleaned dims, a panel per place, a line per method.
-
-    Bars are 95 % intervals; what was published for the same label stands beside the line.
-    """
+    """Best delta against the number of cleaned dims, a panel per place, a line per method."""
 
     evidence: Evidence
     most: int | None = None

@@ -299,10 +299,6 @@ def with_findings(text: str, findings: str) -> str:
 
 
 def write_findings(file: Path, findings: str) -> None:
-    """Write the section into the file, whole or not at all.
-
-    Raises:
-        UsageError: the file cannot be written, or its marks are not in order.
-    """
+    """Write the section into the file, whole or not at all."""
     text = with_findings(read_for_findings(file), findings)
     write_whole(file.resolve(), [text.encode()], "Name a file in a folder of yours")  # a link stays one

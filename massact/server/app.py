@@ -206,11 +206,7 @@ def create_app() -> Any:
 
 
 def add_query_api(app: Flask, *, has_login: bool) -> list[tuple[str, str]]:
-    """Add the query API over the database that this server writes to. Returns its addresses and methods.
-
-    Raises:
-        ConfigError: a limit is none.
-    """
+    """Add the query API over the database that this server writes to. Returns its addresses and methods."""
     from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
 
     database = os.environ.get(BACKEND_STORE_URI_ENV_VAR, "")

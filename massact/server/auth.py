@@ -34,11 +34,7 @@ _CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
 
 
 def add_refusals(flask_app: Any, served: Any) -> Any:
-    """Add the refusals to a server that MLflow's `create_app` has given users.
-
-    Returns:
-        `served`.
-    """
+    """Add the refusals to a server that MLflow's `create_app` has given users."""
     from mlflow.server.handlers import catch_mlflow_exception
     from starlette.middleware import Middleware
 
@@ -156,25 +152,19 @@ def _reason(path: str, method: str, username: str) -> str | None:
     validator = auth.BEFORE_REQUEST_VALIDATORS.get((path, method))
     if validator is auth.validate_can_create_model_version:
         return NO_SOURCE if _is_source_outside() and not _is_admin(username) else None
-    if validator not in _creating():
-        return None
-    if not may_create(username):
-        return WRITERS_ONLY
-    is_located = validator is auth.validate_can_create_experiment and _artifact_location()
-    return NO_LOCATION if is_located and not _is_admin(username) else None
-
-
-def _creating() -> tuple[Any, ...]:
-    """What MLflow asks before it creates something that belongs to no experiment."""
-    from mlflow.server import auth
-
-    return (
+    creating = (  # what belongs to no experiment
         auth.validate_can_create_experiment,
         auth.validate_can_create_registered_model,
         auth.validate_can_create_gateway_secret,
         auth.validate_can_create_gateway_endpoint,
         auth.validate_can_create_gateway_model_definition,
     )
+    if validator not in creating:
+        return None
+    if not may_create(username):
+        return WRITERS_ONLY
+    is_located = validator is auth.validate_can_create_experiment and _artifact_location()
+    return NO_LOCATION if is_located and not _is_admin(username) else None
 
 
 def _artifact_location() -> str:

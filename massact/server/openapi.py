@@ -38,7 +38,8 @@ def docstrings(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
     """The name and text of each assignment with a text under it."""
     for node, below in pairwise(body):
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        text = below.value.value if _is_constant(below) else None
+        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        text = below.value.value if is_text else None  # type: ignore[attr-defined]  # as was looked
         if isinstance(target, ast.Name) and isinstance(text, str):
             yield target.id, " ".join(text.split())
 
@@ -46,10 +47,6 @@ def docstrings(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
 def first_paragraph(cls: type[Any]) -> str:
     """The first paragraph of a class's own text, on one line."""
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
-
-
-def _is_constant(node: ast.stmt) -> typing.TypeGuard[Any]:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 # schemas of answers, made of the same types as docs/json.md
@@ -109,18 +106,14 @@ class Schemas:
         if origin is Literal:
             return {"enum": list(inner)}
         if origin in (typing.Union, types.UnionType):
-            return _any_of([self._of(one) for one in inner])
+            schemas = [self._of(one) for one in inner]
+            is_plain = all(set(one) == {"type"} for one in schemas)
+            return {"type": [one["type"] for one in schemas]} if is_plain else {"anyOf": schemas}
         if origin is tuple and inner[1:] == (Ellipsis,):
             return {"type": "array", "items": self._of(inner[0])}
         if is_dataclass(hint) and inspect.isclass(hint):
             return self._reference(hint)
         raise TypeError(f"no schema for {hint!r}: say one in massact/server/openapi.py")
-
-
-def _any_of(schemas: list[Schema]) -> Schema:
-    if all(set(one) == {"type"} for one in schemas):
-        return {"type": [one["type"] for one in schemas]}
-    return {"anyOf": schemas}
 
 
 def _object(properties: dict[str, Schema], description: str) -> Schema:

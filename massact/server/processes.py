@@ -145,11 +145,7 @@ class Limits:
 
 
 def limits_of(environment: Mapping[str, str] = os.environ) -> Limits:
-    """The limits that the environment sets, such as MASSACT_SERVER_SECONDS.
-
-    Raises:
-        ConfigError: one is no positive number.
-    """
+    """The limits that the environment sets, such as MASSACT_SERVER_SECONDS."""
     given = {}
     for field in fields(Limits):
         name = PREFIX + field.name.upper()

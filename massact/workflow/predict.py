@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from massact.errors import MissingPrerequisiteError, UsageError
 from massact.labels import parse_label
-from massact.prediction.adopted import format_prior
 from massact.prediction.cases import Case, Outcome, find_outcomes
+from massact.prediction.prior import format_prior
 from massact.prediction.verdict import (
     STRENGTH,
     TARGETS,

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -50,20 +49,9 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     return str(max(rows, key=lambda row: gain(row.delta, row.direction)).run_id)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredVector:
-    """What a finished evaluation steers by."""
-
-    row: EvaluationRow
-    vector: torch.Tensor
-    """As the run keeps it: `[d_model]`, or a row for each layer."""
-    n_layers: int | None
-    """Of the model; `None` where the store does not say."""
-
-
-def stored_vector(run_id: str, tracking_uri: str) -> StoredVector:
-    """What the evaluation of a run steers by. Raises UsageError: the run is no finished evaluation of ours with a
-    vector; StoreError, DataError: its vector cannot be read."""
+def stored_vector(run_id: str, tracking_uri: str) -> tuple[EvaluationRow, torch.Tensor, int | None]:
+    """An evaluation's row, its vector as the run keeps it, and the layers of its model if the store says how many;
+    UsageError where it is none of ours with a vector."""
     source = open_source(tracking_uri)
     with closing(source):
         store = RunStore(source)
@@ -82,14 +70,12 @@ def stored_vector(run_id: str, tracking_uri: str) -> StoredVector:
         raise StoreError(
             f"{error}; name another run with --run: massact doctor tells whether this one's vector can be made again"
         ) from error
-    return StoredVector(row, vector.float(), n_layers)
+    return row, vector.float(), n_layers
 
 
 def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
-    """What the evaluation of a run adds. Raises UsageError: it does not add one vector to all tokens of one layer;
-    likewise as `stored_vector`."""
-    stored = stored_vector(run_id, tracking_uri)
-    row = stored.row
+    """What the evaluation of a run adds; UsageError where it is none of ours with one vector at every token."""
+    row, vector, n_layers = stored_vector(run_id, tracking_uri)
     if format_steering(parse_label(row.label or "")):
         raise UsageError(
             f"run {shown(run_id)} is {row.label}: files hold a vector that is added to all tokens of one layer, "
@@ -99,7 +85,7 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
     assert row.coefficient is not None
     told = {name: getattr(row, name) for name in _FACTS}
     facts = {name: value for name, value in told.items() if value is not None}
-    return SteeringVector(stored.vector * row.coefficient, row.layer, stored.n_layers, {**facts, "run_id": run_id})
+    return SteeringVector(vector * row.coefficient, row.layer, n_layers, {**facts, "run_id": run_id})
 
 
 def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:

@@ -92,9 +92,11 @@ def test_generating_gives_the_responses_of_the_stored_runs(
 ) -> None:
     prepared_stores.finished(EXPERIMENT, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    rows = massact.runs(str(tmp_path / "small.yaml"), tracking_uri=uri).rows
-    chosen = [row for row in rows if row.label in ("probe", "mean_diff_cleaned")]
-    assert len(chosen) == 4
+    file, other_ways = tmp_path / "small.yaml", ["probe+ablate+everylayer", "mean_diff+2layers+decay0.9@response"]
+    massact.evaluate(file, other_ways, "response[:5]", layers=3, coefficients=[1, 16], tracking_uri=uri)
+    rows = massact.runs(str(file), tracking_uri=uri).rows
+    chosen = [row for row in rows if row.label in ("probe", "mean_diff_cleaned", *other_ways)]
+    assert len(chosen) == 8
     interventions = [model.stored(row.run_id, tracking_uri=uri) for row in chosen]
     with closing(open_source(uri)) as source:
         runs = [source.finished_runs([row.run_id], tags=())[0] for row in chosen]
@@ -104,9 +106,9 @@ def test_generating_gives_the_responses_of_the_stored_runs(
     assert steered == [[one.response for one in responses] for responses in stored]
     assert model.generate(questions, interventions[0], max_new_tokens=24) == steered[0]
     assert model.generate(questions, max_new_tokens=24) == plain
-    assert plain not in steered
+    assert len(set(map(tuple, [plain, *steered]))) > 4
     other = massact.Model.load("toy:gemma-2-instruct", dtype="float32", device="cpu")
-    with pytest.raises(UsageError, match=r"steered toy:gemma-3-instruct \(float32, .*, and this is .*gemma-2"):
+    with pytest.raises(UsageError, match=r"steered .*gemma-3-instruct.*, and this is .*gemma-2"):
         other.stored(chosen[0].run_id, tracking_uri=uri)
     with pytest.raises(UsageError, match="no finished evaluation with a vector"):
         model.stored("0" * 32, tracking_uri=uri)
@@ -140,6 +142,10 @@ def test_evaluations_are_the_runs_of_the_command(tmp_path: Path, prepared_stores
         ({"coefficient": float("nan")}, "not a finite number"),
         ({"operator": "melt"}, "no operator 'melt'"),
         ({"tokens": "response[-1]"}, "names no token that is known"),
+        ({"operator": "replace"}, r"shape \[96\]: it is \[n_layers, k \+ 2, 96\]"),
+        ({"weights": (1.0, 0.5)}, "a weight for each layer"),
+        ({"decay": 1.5}, "a decay above 0 to 1"),
+        ({"gate": massact.Gate(3, "prompt[-1]", 0.0)}, "belong together"),
     ],
 )
 def test_an_intervention_that_the_model_cannot_have(

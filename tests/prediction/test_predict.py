@@ -15,8 +15,7 @@ from massact.config import load_experiment
 from massact.domain import Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError
 from massact.labels import format_label, parse_label
-from massact.prediction.adopted import AdoptedPrior
-from massact.prediction.prior import RelativeStrengthPrior
+from massact.prediction.prior import AdoptedPrior, RelativeStrengthPrior
 from massact.store.read import open_store, stored_runs
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag
 from massact.store.write.registry import prior_name, read_prior

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from massact.errors import DataError
-from massact.prediction.adopted import AdoptedPrior, Part, format_prior, parse_prior
 from massact.prediction.cases import Case, Outcome
-from massact.prediction.prior import VectorFacts
+from massact.prediction.prior import AdoptedPrior, Part, VectorFacts, format_prior, parse_prior
 from massact.prediction.verdict import (
     GIVEN,
     MEDIAN,

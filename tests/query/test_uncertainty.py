@@ -13,8 +13,7 @@ from massact.query.questions.best import ask_best
 from massact.query.questions.compare import ComparisonRow, ask_compare
 from massact.query.questions.sensitivity import HalvesRow, halves
 from massact.query.rows import Point
-from massact.query.stats.like_coherence import at_matched_coherence
-from massact.query.stats.paired import QuestionScores
+from massact.query.stats.paired import QuestionScores, at_matched_coherence
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 from tests.support.store_fixtures import answers_of, evaluated

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,8 @@ from massact.labels import parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 from massact.store.schema import Points, point_of
 from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
-from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderKey, LadderSearch, expect
+from massact.sweep.search.ladders import LadderKey
+from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderSearch, expect
 from tests.support.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0
@@ -107,6 +109,44 @@ def test_one_ladder_in_nine_goes_first_and_the_rest_learn_from_it() -> None:
     others = [step for key, step in second.items() if key not in first]
     assert len(others) == 16
     assert all(isinstance(step, Try) and step.coefficient < 8.0 for step in others)
+
+
+def test_the_best_between_the_first_try_and_the_way_back_is_found() -> None:
+    # as on SmolLM2, layer 13: the prior's first coefficient lies far over the cliff, and half of it moves nothing
+    world = World(37.0, 27.0, top=45.0)
+    found, _ = search({"a": world}, [ladder(best=82.0, cliff=103.0, ceiling=95.0)])
+    assert found[0].best_gain(FLOOR) >= 0.95 * world.best()
+
+
+def test_no_gap_stays_before_it_is_said_that_nothing_moves_the_trait() -> None:
+    world = World(10.3, 6.0, top=1.0)
+    found, reasons = search({"a": world}, [ladder()])
+    assert reasons["a"].startswith("coherence falls below the floor before the trait moves")
+    seen = sorted((one.coefficient, one.coherence or 0.0) for one in found[0].observations)
+    coherent = [c for c, coherence in seen if coherence >= FLOOR]
+    broken = [c for c, coherence in seen if coherence < FLOOR]
+    assert broken[0] / coherent[-1] <= 1.25
+    assert all(above / below <= 2 for below, above in pairwise(coherent))
+
+
+def test_ladders_of_a_layer_and_its_neighbours_tell_where_its_cliff_lies() -> None:
+    worlds = {layer: World(10.3 * math.exp(off), 6.0) for layer, off in ((4, -0.6), (5, -0.55), (20, 0.3))}
+    tried = [
+        ladder(
+            f"{layer} {c}",
+            layer=layer,
+            observations=(Observation(c, worlds[layer].coherence(c), worlds[layer].gain(c)),),
+        )
+        for layer in (4, 20)
+        for c in (5.0, 7.0, 12.0, 15.0)
+    ]
+    others = [ladder(str(layer), layer=layer) for layer in worlds]
+    steps = next_steps([*tried, *others], SETTINGS)
+    first = {layer: step.coefficient for layer in worlds if isinstance(step := steps[str(layer)], Try)}
+    assert first.keys() == worlds.keys()
+    assert first[4] < worlds[4].cliff < first[20]
+    assert abs(math.log(first[5] / first[4])) < 0.2
+    assert first[20] < worlds[20].cliff * 1.1
 
 
 def test_what_the_store_holds_is_used_and_not_spent() -> None:

@@ -2,13 +2,26 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
+from massact.config import JudgeConfig, load_experiment
+from massact.domain import Coefficients, Generation
+from massact.judges import Exchange
+from massact.labels import parse_label
+from massact.models.generate import Row, generate
+from massact.models.prompting import Intervention, decode, encode_chat
 from massact.store.read import open_store
+from massact.sweep.context import Session
+from massact.sweep.driver import Evaluator
+from massact.sweep.planner import GridRequest
+from massact.sweep.search.ladders import LadderKey
+from massact.sweep.search.probing import QUESTIONS, TOKENS, probe_cliffs
+from massact.sweep.vectors import facts_of
 from tests.support.prepared import PreparedStores
 
 EXPERIMENT = """\
@@ -186,6 +199,38 @@ def test_a_search_uses_what_is_there_and_a_scan_begins_with_the_grid(folder: Pat
     scanned = run(folder, *line, "--mode", "scan", "--tolerance", "90")
     assert "Mode scan (the declared grid first, then a search)" in scanned.output
     assert n_runs(folder) == before + 1
+
+
+@pytest.mark.slow
+def test_short_texts_tell_where_a_vector_breaks_and_nothing_is_stored_of_them(folder: Path) -> None:
+    before = n_runs(folder)
+    line = ("search", "--method", "probe,random_baseline", "--position", "response[:5]", "--layers", "2", "--probe")
+    result = run(folder, *line, "--budget", "1")
+    assert result.exit_code == 0, result.output
+    assert f"first coefficients from where texts of {TOKENS} tokens break" in result.output
+    assert n_runs(folder) == before + 2
+    experiment = load_experiment(str(folder / "searching.yaml"))
+    session = Session(experiment, f"sqlite:///{folder}/mlflow.db")
+    (model,), (trait,) = experiment.models, experiment.traits
+    with session.stores.tracker.phase("search", params={}) as parent:
+        evaluator = Evaluator(session, parent, model, trait)
+        request = GridRequest("response[:5]", parse_label("probe"), (2,), Coefficients(()))
+        (facts,) = facts_of(evaluator.planner.vectors, request.position, request.recipe, (2,)).values()
+        key = LadderKey(request.position, "probe", 2, 1)
+        cliff = probe_cliffs(session, evaluator, [request], {key: facts})[key].cliff
+        # an independent reading of the same short texts, a little on either side
+        steered = session.models.get(model, model.instruct)
+        judge = session.judges.of(trait, model, config=JudgeConfig("perplexity"))
+        questions = evaluator.planner.questions.questions[:QUESTIONS]
+        vector = evaluator.planner.vectors.of(request.position, request.recipe)[2]
+        means = []
+        for coefficient in (cliff / 1.13, cliff * 1.13):
+            rows = [Row(encode_chat(steered, one), Intervention(2, vector, coefficient)) for one in questions]
+            texts = [decode(steered, said) for said in generate(steered, rows, Generation(TOKENS))]
+            exchanges = [Exchange(*pair) for pair in zip(questions, texts, strict=True)]
+            means.append(statistics.fmean(one.coherence or 0.0 for one in judge.score(exchanges)))
+    session.stores.close()
+    assert means[0] >= experiment.coherence_floor > means[1]
 
 
 @pytest.mark.parametrize(

@@ -164,13 +164,7 @@ def _recommend(
     floor: float,
     labels: Collection[str],
 ) -> tuple[str, ...]:
-    """Where to start and what to expect, per model; "cannot say" where results are missing.
-
-    Args:
-        bests: those that tell where coefficients should lie, and the others.
-        ratios: between methods, and the shifts from cleaning.
-        labels: advice is of these alone, unless there are none: what was left out is not missing.
-    """
+    """Where to start and what to expect, per model; "cannot say" where results are missing."""
     samples = {_Scope.of(stratum): stratum for stratum in all_strata if stratum.setting is not None}
     lines: list[str] = []
     for scope in sorted(samples):

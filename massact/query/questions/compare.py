@@ -17,10 +17,11 @@ from massact.query.question import pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.intervals import Beliefs
-from massact.query.stats.like_coherence import Matched, at_matched_coherence
 from massact.query.stats.paired import (
     CONFIDENCE,
     LARGEST,
+    Matched,
+    at_matched_coherence,
     holm,
     is_more_than_noise,
     least_p,
@@ -288,10 +289,7 @@ def _tested(
 
 
 def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> dict[str, Any]:
-    """The difference at like coherence, and its interval.
-
-    It is as noisy as the difference of the bests and, along the slope of the curve, as their gap in coherence.
-    """
+    """The difference at like coherence, and its interval."""
     difference = matched.delta_a - matched.delta_b
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]

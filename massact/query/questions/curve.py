@@ -27,7 +27,7 @@ class CurveRow(PlaceRow):
     columns: ClassVar[tuple[Column, ...]] = (
         *PLACE,
         Column("dims", lambda row: str(row.n_dims), is_number=True),
-        number_column("n_dims_cleaned", "d", "zeroed", within="best"),
+        number_column("n_dims_cleaned", "d", "in all", within="best"),
         LABEL,
         STATUS,
         point_column("best", "best: delta"),

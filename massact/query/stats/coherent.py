@@ -1,8 +1,4 @@
-"""How sure it is that an evaluation is truly at or above the coherence floor.
-
-Coherence is a mean over few questions, and a best was picked among those that came out above the floor: at a gradual
-cliff half of them are there by luck. What the scores of a cell say is therefore weighed against what its neighbours do.
-"""
+"""How sure it is that an evaluation is truly at or above the coherence floor, given its scores and its neighbours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,13 +101,8 @@ def _scatter(coherent: Indices, run_ids: list[str], means: Numbers, scores: Ques
 def chances_of(cells: Coherences, floor: float) -> Numbers:
     """The chance of each cell that its true coherence is at or above the floor, `[n_cells]`.
 
-    Three kinds of neighbours tell what to expect of a cell: the line through those at the next smaller and the next
-    larger coefficient of its layer (beyond the end of a grid, through the two before it); other labels at its layer and
-    coefficient; other layers at its label and coefficient. How far each kind is off is taken from the cells beside the
-    floor, where the curve breaks, less what noise alone gives (empirical Bayes). With m and v the cell's mean and its
-    variance, m_i and v_i those of each expectation, and r the correlation over questions, which no neighbour lessens:
-
-        chance = Phi((sum of m_i / v_i over sum of 1 / v_i - floor) / sqrt(1 / (sum of 1 / v_i) + r v))
+    Empirical Bayes: what is expected of it by the line through its neighbours on the ladder, by other labels and by
+    other layers at its coefficient is weighed with its own mean; see docs/statistics.md.
     """
     from scipy.special import ndtr
 

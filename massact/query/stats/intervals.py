@@ -53,9 +53,7 @@ class Moments:
     means: Numbers
     """`[n_cells]`"""
     variances: Numbers
-    """Of the means, `[n_cells]`: pulled towards their own mean where they are alike; where they differ more than chance
-    makes them each cell's own, and of the cells with the best means no less than theirs together. Of few-valued deltas,
-    which show little, the larger of both."""
+    """Of the means, `[n_cells]`: pulled towards their mean where they are alike; see docs/statistics.md."""
     correlation: float
     """Of the means of any two cells, 0 to 1."""
     n_questions: int
@@ -64,11 +62,10 @@ class Moments:
     """Degrees of freedom of the variances."""
 
     def expected(self, index: int) -> float:
-        """The mean that is expected of a cell from its own and from those of all cells, however it was selected.
+        """The mean that is expected of a cell from its own and those of all cells, however it was selected.
 
-        Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973): true means scatter
-        normally around the median of the observed ones, by as much as their quartiles lie further apart than noise
-        makes them; one cell in `n_cells` may lie far off. What all cells share is not noise between them.
+        Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973); see
+        docs/statistics.md, "What to expect".
         """
         mean, variance = float(self.means[index]), float(self.variances[index]) * (1 - self.correlation)
         if variance == 0.0 or len(self.means) == 1:
@@ -116,20 +113,8 @@ class Picked:
         """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
 
         The hybrid one of Andrews, Kitagawa and McCloskey, "Inference on Winners" (Quarterly Journal of Economics 139,
-        2024, section 4): the selected mean follows a normal distribution that is cut off where another cell would
-        have been selected, within a simultaneous interval of all cells. With m_k the mean delta of cell k, j the
-        selected one, and the means' covariance S:
-
-            Z_k = m_k - c_k m_j,  c_k = S_jk / S_jj        (independent of m_j)
-            L   = max over k != j of Z_k / (1 - c_k)       (below it another cell would have won)
-            H(theta) = P(m_j' <= m_j | m_j' ~ N(theta, S_jj), max(L, theta - b s) <= m_j' <= theta + b s)
-
-        The limits are where H is 1 - a/2 and a/2, with a = (alpha - beta) / (1 - beta), beta = alpha / 5, s the
-        standard error and b the critical value of the simultaneous interval at level 1 - beta. It departs from the
-        source where few questions tell little about S: variances are those of `Moments`, all pairs of cells share one
-        correlation, and the standard error is widened from the normal to Student's distribution. Scores are rounded,
-        so means tie: L stays a tenth of a standard error below m_j, and the upper limit is never below m_j.
-        docs/statistics.md says how often it holds.
+        2024, section 4), with the variances of `Moments`; docs/statistics.md says how it departs from the source, and
+        how often it holds.
 
         Args:
             within: the least and the greatest delta that there can be.
@@ -155,10 +140,7 @@ class Picked:
 
 
 def moments(deltas: Numbers) -> Moments:
-    """Means of cells `[n_cells, n_questions]` and how they vary; NaN where a response was not scored.
-
-    A cell with one scored response shows no variance: it is taken to vary as the others do.
-    """
+    """Means of cells `[n_cells, n_questions]` and how they vary; NaN where a response was not scored."""
     from scipy.special import digamma
 
     n_scored = np.maximum((~np.isnan(deltas)).sum(1), 1)
@@ -186,11 +168,7 @@ def moments(deltas: Numbers) -> Moments:
 
 
 def _prior(variances: Numbers, freedom: int) -> float:
-    """Degrees of freedom that the cells' variances give one another: as many as possible where they are alike.
-
-    By moments of scaled inverse chi squared variances (Smyth, Statistical Applications in Genetics and Molecular
-    Biology 3, 2004, has them of logarithms, which cells without any variance spoil).
-    """
+    """Degrees of freedom that the cells' variances give one another, by their moments: many where they are alike."""
     mean = float(variances.mean())
     if len(variances) == 1 or mean == 0.0:
         return 0.0
@@ -299,10 +277,7 @@ class Beliefs:
 
     @cached_property
     def standings(self) -> dict[str, Standing]:
-        """The standing of every label that has a best; empty where the scores by question do not tell.
-
-        A label that is one vector with the winner is tied with it, whatever its noise.
-        """
+        """The standing of every label that has a best; one vector with the winner is tied. Else empty."""
         bests = self._bests
         tied = self._tied(bests)
         if tied is None:

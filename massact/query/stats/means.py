@@ -1,8 +1,4 @@
-"""The mean of few values between two known ends: an interval that holds however they are distributed.
-
-Student's interval holds where values scatter normally. Of three to ten values that are few-valued or skewed it holds in
-as little as 30 of 100 experiments: what is rare was not seen, and where all values are equal it has no width at all.
-"""
+"""The mean of few values between two known ends: an interval that holds however they are distributed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -26,12 +22,7 @@ _BEYOND = 0.975
 
 
 def delta_ends(baseline: Sequence[float], steered: Sequence[float], direction: Direction | None) -> tuple[float, float]:
-    """The least and the greatest delta that another question may have.
-
-    In the direction that is wanted it may be as large as the scale, whatever the baselines that were seen. In the other
-    one no delta is larger than its baseline's score leaves room for. The baseline's score of another question is taken
-    to lie within Student's 95 % prediction interval, or as far out as one that was seen; but anywhere where the judge
-    says no or yes: the scores are all one or two values, or there is nothing in half of the scale between them.
+    """The least and the greatest delta that another question may have; see docs/statistics.md.
 
     Args:
         baseline: its scores by question, 0 to 100, at least one.
@@ -56,16 +47,8 @@ def bounded_mean_interval(
 ) -> tuple[float, float]:
     """The interval of the mean that values between two ends are drawn from.
 
-    Gaffke's ("Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable",
-    Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208): with D uniform on
-    the simplex and z the n values, the upper limit is a quantile of
-
-        D_1 z_1 + ... + D_n z_n + D_0 high
-
-    and the lower one of the same with `low`. D_0 is what values that were not seen may weigh. Of values that are `low`
-    or `high` alone that is the interval of Clopper and Pearson. It departs from the source as their mid-P version does:
-    half of the distribution is without D_0, and of the error that is asked for 0.8 is used. docs/statistics.md says how
-    often it holds. It always has a width unless low and high are equal.
+    Gaffke's (Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208), in the mid-P
+    version of docs/statistics.md. It always has a width unless low and high are equal.
 
     Args:
         values: n at least 1, none NaN.
@@ -119,12 +102,7 @@ def pulled_mean(values: Numbers, selected: int) -> float | None:
     """The mean of a row that was selected as the largest, pulled towards the mean of all rows.
 
     James and Stein's estimate in the form of Efron and Morris (Journal of the American Statistical Association 70,
-    1975): m + max(0, 1 - f s2 / v) (m_j - m), with v the variance of the rows' means, s2 what noise alone gives it and
-    f = (k - 3) / (k - 1) of k rows, 1 of two and 1/2 of three. Its error is smaller than that of the selected mean,
-    which is too large.
-
-    Args:
-        values: `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
+    1975). `values` are `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
 
     Returns:
         `None` where fewer than two questions were scored in all rows.

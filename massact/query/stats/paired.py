@@ -1,17 +1,17 @@
 """Two evaluations question by question: how far apart they are, and whether that is more than noise.
 
-The interval is Student's over questions, with a wider one where scores repeat: at ten questions it holds its 95 %
-better than percentile and BCa bootstraps, and unlike the bootstrap-t it stays sensible where one question differs and
-nine do not (docs/statistics.md has the measurements). The test flips the signs of the differences, all 2^n ways where
-there are few questions, drawn ones where there are many.
+docs/statistics.md says why these intervals and tests, and how often they hold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 from massact._lazy import Numbers, np
 from massact.query.evaluations import Evaluations
 from massact.query.groups import GroupInSetting
+from massact.query.rows import AnyPoint, Point
 from massact.query.stats.means import bounded_mean_interval
 from massact.store.read import RunStore
 from massact.store.read.base import Stored
@@ -44,15 +44,10 @@ class PairedTest:
 
 
 def paired_test(differences: Numbers, *, luck: float = 0.0) -> PairedTest | None:
-    """Compare two evaluations by question.
-
-    Where one was picked among more or noisier evaluations than the other, picking alone makes it look better. The
-    interval is that of `mean_interval`, stretched to be that of the expected difference too; the difference is as
-    significant as the less significant of both is, and not at all where they have unlike signs.
+    """Compare two evaluations by question, with the interval stretched to be that of the expected difference too.
 
     Args:
-        differences: scores of one evaluation minus those of the other to the same questions, `[n_questions]`, NaN where
-            one is unscored.
+        differences: scores of one minus those of the other, `[n_questions]`, NaN where one is unscored.
         luck: points by which the picking is expected to have made the difference too large.
 
     Returns:
@@ -93,12 +88,8 @@ def mean_interval(
 ) -> tuple[float, float]:
     """The interval of the mean of deltas, or of differences of scores, `[n]`, n at least 2.
 
-    Student's. Where values repeat, as those of few-valued scores and of rare effects do, it does not hold and may have
-    no width; so if no more than half of the values are different ones it is stretched to the interval that holds
-    however values are distributed.
-
-    Args:
-        within: the least and the greatest value that there can be.
+    Student's; where values repeat it is stretched to the one that holds however values are distributed. `within` are
+    the least and the greatest value that there can be.
     """
     from scipy.special import stdtrit  # scipy.stats has the same and takes half a second to load
 
@@ -184,11 +175,9 @@ class QuestionScores:
         )
 
     def deltas(self, part: GroupInSetting, run_ids: Sequence[str]) -> Numbers | None:
-        """Each question's delta of some runs of a slice.
+        """Each question's delta of some runs of a slice, `[n_runs, n_questions]`, larger is better, NaN where unscored.
 
-        Returns:
-            `[n_runs, n_questions]`, larger is better whatever the direction, NaN where a response was not scored;
-            `None` where the store holds no scores by question, as of imported results.
+        `None` where the store holds no scores by question, as of imported results.
         """
         baseline = self.baselines.get(part.sample.baseline_key or "")
         found = [self.evaluations.get(run_id) for run_id in run_ids]
@@ -203,11 +192,7 @@ class QuestionScores:
         return deltas * (-1.0 if part.sample.direction == "negative" else 1.0)  # type: ignore[no-any-return]
 
     def delta_limits(self, part: GroupInSetting) -> tuple[float, float]:
-        """The least and the greatest true delta that there can be, larger is better whatever the direction.
-
-        Scores run from 0 to 100, so it is no more than what the baseline leaves room for, wherever in the 95 % interval
-        of its own the true mean of the baseline lies.
-        """
+        """The least and the greatest true delta that the baseline leaves room for; larger is better."""
         baseline = self.baselines.get(part.sample.baseline_key or "")
         scores = np.array(baseline.trait if baseline else (), dtype=float)
         scores = scores[~np.isnan(scores)]
@@ -239,16 +224,11 @@ NEGLIGIBLE = 0.5
 def tied_with_winner(deltas: Numbers, winner: int, *, luck: Sequence[float] | None = None) -> list[int] | None:
     """The labels that cannot be told from the winner.
 
-    Gupta's subset selection (Technometrics 7, 1965) on paired differences: with a chance of at least the confidence
-    the label that is truly best is the winner or among those tied with it. A label is kept unless its best falls behind
-    the winner's by more than t * se(difference), or by less than half a point, which no judge can tell. Here t is
-    Student's, with the error shared out to the labels (Bonferroni). A best that was picked among more or noisier
-    evaluations looks better than it is: the lead counts as it was seen, or less what the picking is expected to have
-    added to it, whichever is smaller.
+    Gupta's subset selection (Technometrics 7, 1965) on paired differences; see docs/statistics.md.
 
     Args:
-        deltas: `[n_labels, n_questions]`, each question's delta at every label's best; NaN where unscored. Larger
-            is better: turn the sign where it is not.
+        deltas: `[n_labels, n_questions]`, each question's delta at every label's best, larger is better; NaN where
+            unscored.
         winner: the label with the best mean.
         luck: `[n_labels]`, by how many points each label's best is expected to be too good.
 
@@ -271,3 +251,93 @@ def tied_with_winner(deltas: Numbers, winner: int, *, luck: Sequence[float] | No
     leads = np.minimum(means, means - added[winner] + added[others])
     is_kept = leads <= np.maximum(critical * errors, NEGLIGIBLE)
     return [label for label, kept in zip(others, is_kept.tolist(), strict=True) if kept]
+
+
+# Two labels read where both have one coherence: the less coherent best is followed along its curve.
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Two labels at one coherence, each at the layer of its best."""
+
+    coherence: float
+    """0 to 100: that of the more coherent of the two bests, as it is read along its curve."""
+    delta_a: float
+    delta_b: float
+    slope: float
+    """Points of delta by which the less coherent label rises for each point of coherence, from its best to there."""
+
+
+def at_matched_coherence(
+    best_a: Point,
+    points_a: Iterable[AnyPoint],
+    best_b: Point,
+    points_b: Iterable[AnyPoint],
+    *,
+    at_zero: float | None = None,
+) -> Matched | None:
+    """The deltas of two labels where both have the coherence of the more coherent best.
+
+    The other one is followed from its best to smaller coefficients of its layer, each read between its neighbours, so
+    that its own luck is no difference. `at_zero` is the coherence of the baseline, the neighbour at coefficient 0.
+
+    Returns:
+        `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that.
+    """
+    a, b = _path(best_a, points_a, at_zero), _path(best_b, points_b, at_zero)
+    if not a or not b:
+        return None
+    is_a_followed = a[0].coherence < b[0].coherence
+    followed, target = (a, b[0]) if is_a_followed else (b, a[0])
+    delta = _read(followed, target.coherence)
+    if delta is None:
+        return None
+    gap = target.coherence - followed[0].coherence
+    slope = (delta - followed[0].delta) / gap if gap else 0.0
+    delta_a, delta_b = (delta, target.delta) if is_a_followed else (target.delta, delta)
+    return Matched(target.coherence, delta_a, delta_b, slope)
+
+
+class _Reading(NamedTuple):
+    size: float
+    """Of the coefficient."""
+    coherence: float
+    delta: float
+
+
+def _read(path: Sequence[_Reading], coherence: float) -> float | None:
+    """The delta where a layer's curve passes a coherence, coming from its best."""
+    if path[0].coherence == coherence:
+        return path[0].delta
+    for low, high in pairwise(path):
+        if low.coherence <= coherence <= high.coherence and high.coherence > low.coherence:
+            share = (coherence - low.coherence) / (high.coherence - low.coherence)
+            return low.delta + share * (high.delta - low.delta)
+    return None
+
+
+def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None) -> list[_Reading]:
+    """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
+    known = {
+        abs(point.coefficient): _Reading(abs(point.coefficient), point.coherence_mean, point.delta)
+        for point in points
+        if point.layer == best.layer
+        and point.coherence_mean is not None
+        and point.delta is not None
+        and point.coefficient * best.coefficient > 0
+    }
+    if at_zero is not None:
+        known[0.0] = _Reading(0.0, at_zero, 0.0)
+    curve = [known[size] for size in sorted(known)]
+    inner = [_between(before, at, after) for before, at, after in zip(curve, curve[1:], curve[2:], strict=False)]
+    readings = [*curve[:1], *inner, *curve[len(inner) + 1 :]]
+    return [reading for reading in reversed(readings) if reading.size <= abs(best.coefficient)]
+
+
+def _between(before: _Reading, at: _Reading, after: _Reading) -> _Reading:
+    share = (at.size - before.size) / (after.size - before.size)
+    return _Reading(
+        at.size,
+        before.coherence + share * (after.coherence - before.coherence),
+        before.delta + share * (after.delta - before.delta),
+    )

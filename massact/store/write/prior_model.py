@@ -7,8 +7,7 @@ from typing import Any
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from massact.prediction.adopted import parse_prior
-from massact.prediction.prior import Prior, VectorFacts
+from massact.prediction.prior import Prior, VectorFacts, parse_prior
 
 
 class CoefficientModel(PythonModel):

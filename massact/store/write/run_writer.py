@@ -312,10 +312,8 @@ class ClientWriter:
         return run_id
 
     def _held(self, records: Mapping[str, FinishedRun]) -> dict[str, Any]:
-        """By record, MLflow's run that the server holds: where there are several, one that is whole.
-
-        They are looked for by their time: the server's search knows no list of a tag's values, nor an index on one.
-        """
+        """By record, MLflow's run that the server holds: where there are several, one that is whole. They are looked
+        for by their time: the server's search knows no list of a tag's values, nor an index on one."""
         from mlflow.entities import ViewType
 
         held: dict[str, Any] = {}

@@ -46,6 +46,8 @@ _LENGTH = 0.2
 """Correlation length of the gain, in ln(coefficient)."""
 _TREND_SPREAD, _OWN_SPREAD = 0.3, 0.2
 """Standard deviations of the trend and of what is a ladder's own, as shares of the ceiling."""
+_HALF_REACH, _REACH_WIDTH, _LEAST_REACH = -0.8, 0.25, 0.5
+"""How far below the expected best, in ln(coefficient), the gain scatters less, how fast that falls, to what share."""
 _RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
 """The trend before any observation: its middle below the expected best and its width (ln), its height (share)."""
 
@@ -180,7 +182,17 @@ class GainBelief:
 
 
 def _kernel(spread: float) -> Kernel:
-    return lambda a, b: np.asarray(spread**2 * np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2))
+    """Over x less the expected best: the smaller a coefficient, the less it can do."""
+
+    def covariance(a: Numbers, b: Numbers) -> Numbers:
+        near = np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2)
+        return np.asarray(spread**2 * np.outer(_reach(a), _reach(b)) * near)
+
+    return covariance
+
+
+def _reach(x: Numbers) -> Numbers:
+    return np.asarray(_LEAST_REACH + (1 - _LEAST_REACH) / (1 + np.exp(-(x - _HALF_REACH) / _REACH_WIDTH)))
 
 
 def _excess(ahead: Numbers, deviation: Numbers) -> Numbers:

@@ -35,6 +35,8 @@ class SearchPlan:
     mode: SearchMode = "search"
     screen: int = DEFAULT_SCREEN
     confidence: float = DEFAULT_CONFIDENCE
+    probes: bool = False
+    """Whether short texts tell where each vector breaks before anything is judged; see `probing`."""
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
@@ -129,7 +131,7 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
         signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
-        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening)
+        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening, probes=plan.probes)
         tally, endings = search.run(wanted, signs)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]

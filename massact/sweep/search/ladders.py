@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,10 +51,16 @@ def _never_coherent(least_tried: tuple[float, float, Observation], least: float)
     return f"at {coefficient:g}, {which}, coherence is {coherence:.1f}"
 
 
-POOL_SPREAD = 0.35
-"""How far the ladders of one model may lie off the prior together, as a standard deviation of ln(coefficient)."""
+POOL_SPREAD, LAYER_SPREAD, LAYER_LENGTH = 0.5, 0.25, 3.0
+"""How far the ladders of one model and of one layer may lie off the prior together, as standard deviations of
+ln(coefficient), and how many layers apart two are no longer alike: on SmolLM2 layers differ by up to 1.5 times."""
 PILOT_SHARE = 9
 """One ladder in so many goes ahead where nothing is known of a model yet."""
+WIDEST_AT_CLIFF, WIDEST_BELOW = 1.25, 2.0
+"""By what factor two neighbouring coefficients may lie apart at most before a search says that none moves the trait:
+the last coherent and the first incoherent one, and two coherent ones."""
+KEPT_FOR_GAPS = 2
+"""Evaluations of the budget that are kept for such gaps."""
 MAX_FAILURES = 2
 """Coefficients that may fail before a ladder is given up."""
 SIGNIFICANT_DIGITS = 3
@@ -77,6 +84,16 @@ class Settings:
     """A coefficient that is expected to gain fewer points than this is not tried."""
 
 
+class LadderKey(NamedTuple):
+    """A ladder of one model and trait."""
+
+    position: str
+    label: str
+    layer: int
+    sign: int
+    """Of its coefficients."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
     """The coefficients of one vector at one layer, by size: whoever asks keeps the sign."""
@@ -85,6 +102,8 @@ class Ladder:
     """By what its step is found: anything that can be hashed."""
     pool: Hashable
     """Ladders of one model and trait, which lie off the prior together, share one."""
+    layer: float = 0
+    """Ladders of one layer lie off it together too, and those of near layers nearly so."""
     best: float
     """Where the best coefficient is expected."""
     cliff: float
@@ -135,54 +154,86 @@ def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]
     step in that round: what the first tell of the model makes the others' first coefficient a better one.
     """
     pools: dict[Hashable, list[Ladder]] = defaultdict(list)
-    for ladder in ladders:
-        pools[ladder.pool].append(ladder)
     steps: dict[Any, Step] = {}
+    for ladder in ladders:
+        if ladder.baseline_coherence > settings.floor:
+            pools[ladder.pool].append(ladder)
+        else:
+            steps[ladder.key] = Done(
+                f"the baseline's own coherence, {ladder.baseline_coherence:.1f}, is not above the floor of "
+                f"{settings.floor:g}"
+            )
     for members in pools.values():
-        common = _Common(_shift(members, settings.floor), _trend(members))
+        shifts = _shifts(members, settings.floor)
+        beliefs = {ladder.key: _believe(ladder, shifts[ladder.layer], settings.floor) for ladder in members}
+        trend = _trend(members, beliefs)
         is_known = any(ladder.observations for ladder in members)
         for ladder in members if is_known else members[::PILOT_SHARE]:
-            steps[ladder.key] = _step(ladder, common, settings)
+            steps[ladder.key] = _step(ladder, beliefs[ladder.key], trend, settings)
     return steps
 
 
 class _Shift(NamedTuple):
-    """How far a pool lies off the prior, in ln(coefficient)."""
+    """How far the ladders of a layer lie off the prior together, in ln(coefficient)."""
 
     mean: float = 0.0
-    deviation: float = POOL_SPREAD
+    deviation: float = math.hypot(POOL_SPREAD, LAYER_SPREAD)
 
 
-class _Common(NamedTuple):
-    """What a pool's ladders share."""
+class _Belief(NamedTuple):
+    """What is believed of a ladder by its own observations and those of its pool."""
 
-    shift: _Shift
-    trend: Process
+    shape: Shape
+    """Its `best` moves with the cliff: where the text breaks earlier, the trait moves earlier."""
+    coherence: CoherenceBelief
+    is_blind: bool
+    """Nothing is known but the prior."""
 
 
-def _shift(members: Sequence[Ladder], floor: float) -> _Shift:
-    """Mean over the pool of how far the cliffs lie off, each by how well it is known (a normal-normal model)."""
-    precision, total = 1 / POOL_SPREAD**2, 0.0
+def _believe(ladder: Ladder, shift: _Shift, floor: float) -> _Belief:
+    shape = _shape(ladder, shift, floor)
+    coherence = CoherenceBelief(shape, ladder.observations)
+    best = math.log(ladder.best) + coherence.cliff()[0] - math.log(ladder.cliff)
+    is_blind = not ladder.observations and shift.deviation > 0.999 * _Shift().deviation
+    return _Belief(replace(shape, best=best), coherence, is_blind)
+
+
+def _shifts(members: Sequence[Ladder], floor: float) -> dict[float, _Shift]:
+    """Per layer, how far its ladders' cliffs lie off the prior: a Gaussian process over layers, each ladder's own part
+    and what its observations leave open being noise.
+    """
+    layers = np.array(sorted({ladder.layer for ladder in members}))
+    at, offsets, noise = [], [], []
     for ladder in members:
-        if not ladder.observations or ladder.baseline_coherence <= floor:
+        if not ladder.observations:
             continue
         shape = _shape(ladder, _Shift(), floor)
         cliff, deviation = CoherenceBelief(shape, ladder.observations, may_surprise=False).cliff()
         # what the observations add to what was believed before them
         added = 1 / max(deviation, 1e-3) ** 2 - 1 / shape.spread**2
         if added > 0:
-            weight = 1 / (1 / added + ladder.spread**2)
-            precision += weight
-            total += weight * (cliff - math.log(ladder.cliff))
-    return _Shift(total / precision, math.sqrt(1 / precision))
+            # the belief is drawn towards what was expected: without it, it lies further off
+            at.append(ladder.layer)
+            offsets.append((cliff - shape.cliff) / (added * deviation**2))
+            noise.append(1 / added + ladder.spread**2)
+    shifts = Process(np.zeros_like, _alike, np.array(at), np.array(offsets), np.array(noise))
+    deviations = np.sqrt(np.diag(shifts.covariance(layers, layers)))
+    return {k: _Shift(*each) for k, *each in zip(layers.tolist(), shifts.mean(layers), deviations, strict=True)}
 
 
-def _trend(members: Sequence[Ladder]) -> Process:
+def _alike(a: Numbers, b: Numbers) -> Numbers:
+    """Covariance of two layers' shifts."""
+    apart = (a[:, None] - b[None, :]) / LAYER_LENGTH
+    return np.asarray(POOL_SPREAD**2 + LAYER_SPREAD**2 * np.exp(-0.5 * apart**2))
+
+
+def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief]) -> Process:
     by_place: dict[int, list[float]] = defaultdict(list)
     for ladder in members:
         for one in ladder.observations:
             if one.gain is not None and not one.is_partial:
-                by_place[round(math.log(one.coefficient / ladder.best) / _TREND_STEP)].append(one.gain)
+                x = math.log(one.coefficient) - beliefs[ladder.key].shape.best
+                by_place[round(x / _TREND_STEP)].append(one.gain)
     points = [
         (_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains)) for place, gains in sorted(by_place.items())
     ]
@@ -200,28 +251,37 @@ def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
     )
 
 
-def _step(ladder: Ladder, common: _Common, settings: Settings) -> Step:
-    over = _over(ladder, settings)
-    if over is not None:
+def _step(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -> Step:
+    if (over := _over(ladder, settings)) is not None:
         return over
-    if not ladder.observations and common.shift == _Shift():
+    if belief.is_blind:
         return Try(_rounded(ladder.best, ladder.allowed), math.nan)
-    shape = _shape(ladder, common.shift, settings.floor)
-    coherence = CoherenceBelief(shape, ladder.observations)
+    unseen = _downward(ladder, settings.floor) or _between(ladder, settings.floor)
+    if unseen is not None and settings.budget - ladder.spent <= KEPT_FOR_GAPS:
+        return _try(unseen, belief.coherence)
+    step = _most_worth(ladder, belief, trend, settings)
+    if isinstance(step, Done) and unseen is not None:
+        return _try(unseen, belief.coherence)
+    return step
+
+
+def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -> Step:
+    """The coefficient whose expected improvement, times its chance of being coherent, is greatest."""
+    shape, coherence, _ = belief
     x = _candidates(ladder, coherence.cliff()[0], settings.floor)
     if not len(x):
         return _conclude(ladder, settings, "every coefficient allowed is tried")
     chances = coherence.chance(x)
-    gain = GainBelief(shape, common.trend, ladder.observations)
+    gain = GainBelief(shape, trend, ladder.observations)
     worth = gain.improvement(x, ladder.best_gain(settings.floor)) * chances
     index = int(worth.argmax())
-    if worth[index] < settings.tolerance and ladder.observations:
-        downward = _downward(ladder, settings.floor)
-        if downward is not None:
-            return Try(downward, float(coherence.chance(np.log([downward]))[0]))
-        no_more = f"no other is expected to gain {settings.tolerance:g} points more"
-        return _conclude(ladder, settings, no_more)
-    return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]))
+    if worth[index] >= settings.tolerance or not ladder.observations:
+        return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]))
+    return _conclude(ladder, settings, f"no other is expected to gain {settings.tolerance:g} points more")
+
+
+def _try(coefficient: float, coherence: CoherenceBelief) -> Try:
+    return Try(coefficient, float(coherence.chance(np.log([coefficient]))[0]))
 
 
 def _downward(ladder: Ladder, floor: float) -> float | None:
@@ -234,13 +294,20 @@ def _downward(ladder: Ladder, floor: float) -> float | None:
     return wanted if wanted < min(sizes) else None
 
 
+def _between(ladder: Ladder, floor: float) -> float | None:
+    """What is still to be tried before it may be said that no coefficient moves the trait."""
+    if ladder.best_gain(floor) >= MOVES:
+        return None
+    seen = sorted((one.coefficient, one.coherence) for one in ladder.observations if one.coherence is not None)
+    for (size, coherence), (above, coherence_above) in pairwise(seen):
+        widest = WIDEST_AT_CLIFF if coherence_above < floor else WIDEST_BELOW
+        if coherence >= floor and above / size > widest:
+            return _rounded(math.sqrt(size * above), ladder.allowed)
+    return None
+
+
 def _over(ladder: Ladder, settings: Settings) -> Done | None:
     """Why a ladder is over before anything is asked of the curves."""
-    if ladder.baseline_coherence <= settings.floor:
-        return Done(
-            f"the baseline's own coherence, {ladder.baseline_coherence:.1f}, is not above the floor of "
-            f"{settings.floor:g}"
-        )
     if ladder.best_gain(settings.floor) >= ladder.ceiling - settings.tolerance:
         return _conclude(ladder, settings, "no more can be gained")
     n_failed = sum(one.coherence is None for one in ladder.observations)

@@ -5,15 +5,14 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from massact.domain import OWN_UNITS, Coefficients, Recipe
 from massact.errors import DataError, MissingPrerequisiteError
 from massact.evaluation import Screening
 from massact.keys import screening_key
 from massact.labels import format_label, format_steering, parse_label
-from massact.prediction.adopted import parse_prior
-from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
+from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts, parse_prior
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.store.write.registry import ALIAS, prior_name, read_prior
 from massact.sweep.context import Session
@@ -21,6 +20,8 @@ from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import GridRequest
 from massact.sweep.reuse import is_compared
 from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
+from massact.sweep.search.ladders import LadderKey
+from massact.sweep.search.probing import probe_cliffs
 from massact.sweep.vectors import facts_of
 
 SURE = 0.9
@@ -29,15 +30,6 @@ UNKNOWN_SPREAD = 1.0
 """Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
 NORM_SHARE = 0.7
 """Share of the full activation norm at which the best coefficient is then expected."""
-
-
-class LadderKey(NamedTuple):
-    """A ladder of one model and trait."""
-
-    position: str
-    label: str
-    layer: int
-    sign: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +63,13 @@ class LadderSearch:
         settings: Settings,
         prior: Prior,
         screening: Screening | None = None,
+        *,
+        probes: bool = False,
     ) -> None:
         """`screening`: how hopeless cells are given up; `None`: every cell is asked all questions."""
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
+        self._probes = probes
         self._tried: set[tuple[LadderKey, float]] = set()
 
     def run(self, wanted: Sequence[GridRequest], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
@@ -124,25 +119,35 @@ class LadderSearch:
                 "see massact judge-check"
             )
         ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
+        facts, recipes = dict[LadderKey, VectorFacts](), dict[str, Recipe]()
+        for one in wanted:
+            label = format_label(one.recipe)
+            recipes[label] = one.recipe
+            for layer, of_layer in facts_of(
+                self._evaluator.planner.vectors, one.position, one.recipe, one.layers
+            ).items():
+                facts |= {LadderKey(one.position, label, layer, sign): of_layer for sign in signs}
+        probed = {}
+        if self._probes:
+            plain = {key: of_key for key, of_key in facts.items() if _is_plain(recipes[key.label])}
+            probed = probe_cliffs(self._session, self._evaluator, wanted, plain)
         ladders = {}
         sources: dict[str, None] = {}
-        for one in wanted:
-            facts = facts_of(self._evaluator.planner.vectors, one.position, one.recipe, one.layers)
-            for layer, of_layer in facts.items():
-                expected = expect(self._prior, of_layer, one.recipe)
-                sources[expected.source] = None
-                for sign in signs:
-                    key = LadderKey(one.position, format_label(one.recipe), layer, sign)
-                    ladders[key] = Ladder(
-                        key=key,
-                        pool=(baseline.model, baseline.trait, sign, format_steering(one.recipe)),
-                        best=expected.best,
-                        cliff=expected.cliff,
-                        spread=expected.spread,
-                        baseline_coherence=coherence,
-                        ceiling=max(ceiling, 1e-6),
-                        allowed=self._evaluator.allowed,
-                    )
+        for key, of_key in facts.items():
+            recipe = recipes[key.label]
+            expected = probed.get(key) or expect(self._prior, of_key, recipe)
+            sources[expected.source] = None
+            ladders[key] = Ladder(
+                key=key,
+                layer=key.layer,
+                pool=(baseline.model, baseline.trait, key.sign, format_steering(recipe)),
+                best=expected.best,
+                cliff=expected.cliff,
+                spread=expected.spread,
+                baseline_coherence=coherence,
+                ceiling=max(ceiling, 1e-6),
+                allowed=self._evaluator.allowed,
+            )
         if ladders:
             self._session.say(f"first coefficients from {'; '.join(sources)}")
         return ladders
@@ -215,9 +220,14 @@ def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
     if (unit := OWN_UNITS.get(recipe.operator)) is not None:
         return Expectation(unit, unit / NORM_SHARE, UNKNOWN_SPREAD, f"the unit of {recipe.operator}")
     with suppress(ValueError):
-        if recipe == recipe.of_vector:
+        if _is_plain(recipe):
             return prior.expect(facts)
     return Expectation(NORM_SHARE * facts.norm, facts.norm, UNKNOWN_SPREAD, "full activation norm")
+
+
+def _is_plain(recipe: Recipe) -> bool:
+    """Whether it is added to all tokens of one layer."""
+    return recipe == recipe.of_vector
 
 
 def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
