@@ -200,8 +200,7 @@ def _believe(ladder: Ladder, shift: _Shift, floor: float) -> _Belief:
 
 def _shifts(members: Sequence[Ladder], floor: float) -> dict[float, _Shift]:
     """Per layer, how far its ladders' cliffs lie off the prior: a Gaussian process over layers, each ladder's own part
-    and what its observations leave open being noise.
-    """
+    and what its observations leave open being noise."""
     layers = np.array(sorted({ladder.layer for ladder in members}))
     at, offsets, noise = [], [], []
     for ladder in members:
