@@ -306,7 +306,7 @@ class ClientWriter:
 
     def _fill(self, run_id: str, artifact_uri: str, run: FinishedRun) -> str:
         # what is there already of a run that was cut off stays as it is: the values are the same
-        log_in_batches(self._client, run_id, run.params, run.history, timestamp=run.finished_at)
+        log_in_batches(self._client, run_id, run.params, run.history, at=run.finished_at)
         write_files([(artifact_uri, run.files)], self._uri)
         self._client.set_terminated(run_id, status=run.status, end_time=run.finished_at)
         return run_id
