@@ -24,28 +24,20 @@ from massact.store.read.base import (
     newest_per_key,
 )
 from massact.store.retry import Patience
-from massact.store.schema import (
-    COHERENCE_SCORE,
-    ROW_TAGS,
-    TRAIT_SCORE,
-    Declared,
+from massact.store.schema.declared import Declared, declared_prefix, decode_declared
+from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
+from massact.store.schema.points import Points, decode_points, point_of
+from massact.store.schema.rows import (
     EvaluationRow,
-    Kind,
-    Points,
     PublishedRow,
+    RowT,
     Scores,
     StageRow,
-    Tag,
-    declared_prefix,
-    decode_declared,
     decode_evaluation,
     decode_many_scores,
-    decode_points,
     decode_published,
     decode_stage,
-    point_of,
 )
-from massact.store.schema.rows import RowT
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 

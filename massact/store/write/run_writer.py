@@ -14,19 +14,14 @@ import sqlalchemy as sa
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import StoreError
 from massact.store.databases import database_errors, database_url, lock_seconds, open_engine, reason_of
-from massact.store.schema import (
-    COHERENCE_SCORE,
-    TRAIT_SCORE,
-    Artifact,
+from massact.store.schema.names import COHERENCE_SCORE, TRAIT_SCORE, Artifact, MlflowTag, Tag
+from massact.store.schema.points import encode_point, point_tag
+from massact.store.schema.rows import (
     EvaluationRow,
-    MlflowTag,
     Scores,
-    Tag,
-    encode_point,
     encode_scores,
     evaluation_metrics,
     evaluation_params,
-    point_tag,
     run_name,
 )
 from massact.store.write.artifacts import write_files
