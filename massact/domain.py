@@ -376,10 +376,7 @@ class Coefficients:
 
     def of(self, unit_strength: float) -> tuple[float, ...]:
         """The coefficients of a vector; those worked out have three digits, so that what is printed is what is used.
-
-        Args:
-            unit_strength: relative strength of the vector at coefficient 1, above 0.
-        """
+        `unit_strength`: relative strength of the vector at coefficient 1, above 0."""
         if not self.is_relative:
             return self.values
         return tuple(float(f"{value / unit_strength:.2e}") for value in self.values)

@@ -192,12 +192,10 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     _search("fill-gaps", experiment_file, tracking_uri, options)
 
 
-def _search(
-    name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, options: dict[str, Any]
-) -> None:
+def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, options: dict[str, Any]) -> None:
     searched = {name: options.pop(name) for name in _SEARCHED}
     is_dry = options.pop("dry_run")
-    session = open_session(experiment_file, tracking_uri, **options)
+    session = open_session(file, tracking_uri, **options)
     from massact.workflow.dry_run import show_search
     from massact.workflow.steps import run_search
 

@@ -91,12 +91,8 @@ class Planner:
         return PlannedCell(Cell(self._setting(), None), None)
 
     def cells(self, requests: Iterable[GridRequest]) -> dict[str, PlannedCell]:
-        """The wanted cells by key, each once; those that steer alike are next to each other.
-
-        Raises:
-            DataError: the vectors are of another model.
-            UsageError: a layer or a label asks for more than there is.
-        """
+        """The wanted cells by key, each once; those that steer alike are next to each other. Raises DataError: the
+        vectors are of another model; UsageError: a layer or a label asks for more than there is."""
         requests, setting = list(requests), self._setting()
         for recipe in {request.recipe for request in requests}:
             check_cleaning(recipe, len(self.massive_dims))
@@ -181,11 +177,8 @@ class Planner:
         return rows[0] if len(rows) == 1 else rows
 
     def _gate(self, name: str) -> tuple[Gate, torch.Tensor]:
-        """A gate that the experiment file declares, and its condition vector `[d_model]`.
-
-        Raises:
-            UsageError: there is none of that name, or no such layer.
-        """
+        """A gate that the experiment file declares, and its condition vector `[d_model]`. Raises UsageError: there is
+        none of that name, or no such layer."""
         experiment = self._session.experiment
         config = next((one for one in experiment.gates if one.name == name), None)
         if config is None or config.layer >= self.n_layers:

@@ -39,19 +39,14 @@ class SearchPlan:
     """What is searched for, and how far."""
 
     budget: int = DEFAULT_BUDGET
-    """Evaluations of one layer of one label at most."""
     tolerance: float = DEFAULT_TOLERANCE
-    """A coefficient that is expected to gain fewer points than this is not tried."""
     mode: SearchMode = "search"
     screen: int = DEFAULT_SCREEN
-    """Questions after which a hopeless cell is given up; 0: none is."""
     confidence: float = DEFAULT_CONFIDENCE
-    """Chance that a cell which could still win is not given up."""
     start: SearchStart = "prior"
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
-    """Layer specification in place of the declared one."""
     phase: str | None = None
     """Whose gaps are filled, at the layers that it declares; `None`: those of all phases."""
 
