@@ -91,12 +91,8 @@ class Planner:
         return PlannedCell(Cell(self._setting(), None), None)
 
     def cells(self, requests: Iterable[GridRequest]) -> dict[str, PlannedCell]:
-        """The wanted cells by key, each once; those that steer alike are next to each other.
-
-        Raises:
-            DataError: the vectors are of another model.
-            UsageError: a layer or a label asks for more than there is.
-        """
+        """The wanted cells by key, each once; those that steer alike are next to each other. Raises DataError: the
+        vectors are of another model; UsageError: a layer or a label asks for more than there is."""
         requests, setting = list(requests), self._setting()
         for recipe in {request.recipe for request in requests}:
             check_cleaning(recipe, len(self.massive_dims))
@@ -173,21 +169,16 @@ class Planner:
         rows = vectors[layer : layer + recipe.n_layers]
         if recipe.operator == "replace":
             activations, calibration = self.vectors.activations(request.position), self.vectors.calibration
-            of_layer = (
-                (vectors[one], activations.sides(one), calibration.dims(recipe.cleaning, one), recipe.n_directions)
-                for one in band
-            )
-            rows = torch.cat([subspace(*each) for each in of_layer])
+            cleaned = recipe.cleaning
+            of_layer = ((vectors[one], activations.sides(one), calibration.dims(cleaned, one)) for one in band)
+            rows = torch.cat([subspace(v, sides, cleaned, dims, recipe.n_directions) for v, sides, dims in of_layer])
         if gate is not None:
             rows = torch.cat([rows, gate[1][None]])
         return rows[0] if len(rows) == 1 else rows
 
     def _gate(self, name: str) -> tuple[Gate, torch.Tensor]:
-        """A gate that the experiment file declares, and its condition vector `[d_model]`.
-
-        Raises:
-            UsageError: there is none of that name, or no such layer.
-        """
+        """A gate that the experiment file declares, and its condition vector `[d_model]`. Raises UsageError: there is
+        none of that name, or no such layer."""
         experiment = self._session.experiment
         config = next((one for one in experiment.gates if one.name == name), None)
         if config is None or config.layer >= self.n_layers:

@@ -7,7 +7,7 @@ import torch
 
 from massact.config import LoadConfig
 from massact.data.traits import load_trait
-from massact.domain import Gate, Recipe, Steering
+from massact.domain import Cleaning, Gate, Recipe, Steering
 from massact.errors import DataError
 from massact.labels import parse_label
 from massact.models.gates import GateReader
@@ -39,6 +39,9 @@ def test_a_triangle_of_an_odd_number_of_layers_has_one_top() -> None:
     assert depth_weights(parse_label("probe+ablate+everylayer"), [1.0]) == ()
 
 
+ZEROED = Cleaning("after", "uniform", 1)
+
+
 def sides(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations that differ along dim 0, vary most along dim 1 and have a massive dim 4."""
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +53,7 @@ def sides(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_subspace_is_the_vector_and_where_activations_vary_most_without_massive_dims() -> None:
     vector = torch.tensor([1.0, 0, 0, 0, 0])
-    rows = subspace(vector, sides(), (4,), 3)
+    rows = subspace(vector, sides(), ZEROED, (4,), 3)
     basis, (low, step) = rows[:3], rows[3:]
     torch.testing.assert_close(basis @ basis.T, torch.eye(3), rtol=0, atol=1e-5)
     assert basis[0].equal(vector)
@@ -64,7 +67,13 @@ def test_the_subspace_is_the_vector_and_where_activations_vary_most_without_mass
 def test_more_directions_than_activations_span_are_refused() -> None:
     positive, negative = sides()
     with pytest.raises(DataError, match="do not span 4 directions"):
-        subspace(torch.tensor([1.0, 0, 0, 0, 0]), (positive[:1], negative[:1]), (4,), 4)
+        subspace(torch.tensor([1.0, 0, 0, 0, 0]), (positive[:1], negative[:1]), ZEROED, (4,), 4)
+
+
+def test_the_subspace_of_kept_dims_lies_in_them() -> None:
+    rows = subspace(torch.tensor([0, 0, 0, 0, 1.0]), sides(), Cleaning("after", "uniform", 2, "keep"), (4, 1), 2)
+    assert rows[1].abs().argmax() == 1
+    assert not rows[:, [0, 2, 3]].any()
 
 
 def test_a_threshold_lies_half_way_between_the_sides() -> None:
