@@ -290,7 +290,7 @@ def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
             known = parse_label(first.label)
             cleaning = known.cleaning
             recipe = {"method": known.method, "cleaning": cleaning.when, "scope": cleaning.scope}
-            recipe["n_dims"] = cleaning.n_dims
+            recipe |= {"n_dims": cleaning.n_dims, "cleaning_mode": cleaning.mode, "quantile": cleaning.quantile}
     return {
         "position": position_of(context, line),
         "label": label,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -255,6 +256,14 @@ def test_a_function_beside_the_file_is_a_method_or_an_operator(own: Path) -> Non
     load_experiment(own)
     with pytest.raises(UsageError, match="unknown method label 'largest'"):
         parse_label("largest")
+
+
+def test_processes_that_are_started_for_an_experiment_have_its_functions(own: Path) -> None:
+    (own.parent / "own_code.py").write_text("def largest(p, n, s): return 'the largest'\nhalve = Judge = largest\n")
+    load_experiment(own)
+    code = "from massact.plugins import load_plugin; print(load_plugin('methods', 'largest')(0, 0, 0))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout == "the largest\n"
 
 
 @pytest.mark.parametrize(
