@@ -1,11 +1,4 @@
-"""Models, vectors and evaluations from Python: the commands' own functions, for a notebook (docs/python.md).
-
-import massact
-
-model = massact.Model.load("toy:gemma-3-instruct", dtype="float32")
-vectors = massact.extract(model, positive, negative, "mean_diff", position="response[:5]")
-plain, steered = model.generate(questions, [None, massact.Intervention(3, vectors[3], 24.0)])
-"""
+"""Models, vectors and evaluations from Python: the commands' own functions, for a notebook (docs/python.md)."""
 
 import math
 import os
@@ -54,12 +47,10 @@ _UNIT = 0.01
 
 
 class Loading(TypedDict, total=False):
-    """How weights are loaded; what is left out is as in an experiment file (docs/models.md)."""
+    """How weights are loaded, as `massact.config.LoadConfig` has it."""
 
     dtype: str
-    """`auto` (the checkpoint's), `float32`, `bfloat16` or `float16`."""
     device: str
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
     device_map: str
     attention: str
     quantization: str
@@ -91,6 +82,7 @@ class Model:
             revision: commit, tag or branch of a hub repository.
             adapter: hub id or folder of a LoRA adapter.
             thinking: `off`, `on`, or the tokens after which a thought is ended; `None`: off where there is a switch.
+            loading: `dtype` (default: the checkpoint's), `device` (a GPU where there is one) and more (docs/models.md).
 
         Raises:
             ModelError: it cannot be found or steered, or an option cannot be met.
@@ -160,10 +152,10 @@ class Model:
         row, vector, _ = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
         cell, mine = stored_cell(row), self.steerable.identity
         if cell is None or cell.steering is None or cell.setting.model != mine:
-            what = (
-                "was evaluated elsewhere, or by an earlier version" if cell is None else f"steered {cell.setting.model}"
+            steered = (
+                "what cannot be told: it is imported, or an earlier version's" if cell is None else cell.setting.model
             )
-            raise UsageError(f"run {run_id} {what}, and this is {mine}")
+            raise UsageError(f"run {run_id} steered {steered}, and this is {mine}")
         return intervention_of(cell.steering, vector, self.shape.n_layers)
 
     @overload
@@ -344,8 +336,8 @@ def evaluate(
     session.show = lambda _table: None
     declared = session.experiment
     place = (
-        declared.models[0] if model is None else declared.model(model),
-        declared.traits[0] if trait is None else declared.trait(trait),
+        declared.model(model) if model else declared.models[0],
+        declared.trait(trait) if trait else declared.traits[0],
     )
     where, steps = (None if one is None else ",".join(_listed(one)) for one in (layers, coefficients))
     request = Request.of(place, _listed(labels), position, where, steps, overrides)
@@ -368,10 +360,9 @@ def _listed(value: object) -> list[str]:
 
 def _n_new(windows: Sequence[Position], asked: int | None) -> int:
     """Tokens that prompts are continued by, for windows over them."""
-    needed = {str(window): window.n_response_tokens for window in windows}
-    if asked is not None:
-        return asked
-    for window, n in needed.items():
-        if n is None:
-            raise UsageError(f"{window} has no end: say how long a continuation is with max_new_tokens")
-    return max(n or 0 for n in needed.values())
+    needed = [window.n_response_tokens for window in windows]
+    if asked is None and None in needed:
+        raise UsageError(
+            f"{windows[needed.index(None)]} has no end: say how long a continuation is with max_new_tokens"
+        )
+    return max(n or 0 for n in needed) if asked is None else asked
