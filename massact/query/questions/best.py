@@ -75,11 +75,8 @@ class BestRow(PlaceRow):
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
-    """0 to 100."""
     coherence_mean: float | None = None
-    """0 to 100."""
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     baseline_trait_mean: float | None = None
     n_scored: int | None = None
     n_unscored: int | None = None
@@ -108,9 +105,7 @@ class BestRow(PlaceRow):
     standing: Standing | None = None
     """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
     same_as: str | None = None
-    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
-    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
     at_grid_end: bool = False
     """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     is_current: bool = True

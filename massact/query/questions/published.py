@@ -47,11 +47,8 @@ class PublishedComparison(SettingRow):
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
-    """0 to 100."""
     coherence_mean: float | None = None
-    """0 to 100."""
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     baseline_trait_mean: float | None = None
     coherence_floor: float | None = None
     """The floor that the figure was picked at, 0 to 100."""
