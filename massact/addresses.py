@@ -39,14 +39,8 @@ def is_database(tracking_uri: str) -> bool:
 
 
 def check_path(path: Path, what: str) -> Path:
-    """A path of this machine that MLflow takes for the same when it is written into an address.
-
-    Args:
-        what: of the error, such as `the working directory`.
-
-    Raises:
-        UnusableStoreError: MLflow would read or write elsewhere.
-    """
+    """A path of this machine that MLflow takes for the same when it is written into an address. `what`: of the error,
+    such as `the working directory`. Raises UnusableStoreError: MLflow would read or write elsewhere."""
     text = str(path)
     read = unquote(text.partition("?")[0])
     if read != text:
@@ -55,20 +49,13 @@ def check_path(path: Path, what: str) -> Path:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of a SQLite file.
-
-    Raises:
-        UnusableStoreError: it would be read as another file's.
-    """
+    """The address of a SQLite file. Raises UnusableStoreError: it would be read as another file's."""
     return f"sqlite:///{check_path(path.absolute(), 'the place of the run store')}"
 
 
 def plain_sqlite(uri: str) -> str:
-    """A SQLite URI whose path has nothing quoted in it: MLflow makes folders by what stands there.
-
-    Raises:
-        UnusableStoreError: no such URI names the file.
-    """
+    """A SQLite URI whose path has nothing quoted in it: MLflow makes folders by what stands there. Raises
+    UnusableStoreError: no such URI names the file."""
     scheme, _, rest = uri.strip().partition(":///")
     path, mark, query = rest.partition("?")
     if path in ("", ":memory:") or path.startswith("file:"):  # the last: a URI of SQLite's own
@@ -205,10 +192,7 @@ def _secret_spans(uri: str) -> list[tuple[int, int]]:
 
 def store_elsewhere(tracking_uri: str, near: Iterable[Path] = ()) -> str:
     """A hint at stores in other folders, where the URI is the working directory's own; empty where there is none.
-
-    Args:
-        near: folders to look into, beside those that are above or below the working directory.
-    """
+    `near`: folders to look into, beside those that are above or below the working directory."""
     here = Path.cwd()
     if tracking_uri != f"sqlite:///{here / DEFAULT_STORE}":
         return ""
@@ -250,11 +234,8 @@ def _whole_path(scheme: str, rest: str) -> str:
 
 
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:
-    """Write a file under another name and move it into place; one that is there keeps its mode.
-
-    Raises:
-        UsageError: it cannot be written; `remedy` says what to do.
-    """
+    """Write a file under another name and move it into place; one that is there keeps its mode. Raises UsageError: it
+    cannot be written; `remedy` says what to do."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -62,13 +62,8 @@ def names() -> tuple[str, ...]:
 
 @cache
 def question(name: str) -> "Question[..., Any]":
-    """A question by its name.
-
-    Raises:
-        KeyError: there is none of that name.
-        PluginError: the package that adds it is broken, or two add it.
-        ConfigError: what it adds is no question.
-    """
+    """A question by its name. Raises KeyError: there is none of that name; PluginError: the package that adds it is
+    broken, or two add it; ConfigError: what it adds is no question."""
     from massact.query.question import Question
 
     if name in ENTRIES:

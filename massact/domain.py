@@ -91,6 +91,10 @@ SEARCH_MODES: tuple[SearchMode, ...] = ("search", "scan")
 """`search`: only what the search asks for. `scan`: the declared coefficients first, so that a curve that is not
 monotonic is seen whole, then the search from there."""
 
+SearchStart = Literal["prior", "probe"]
+SEARCH_STARTS: tuple[SearchStart, ...] = ("prior", "probe")
+"""Where the first coefficients of a search come from: what is known before, or where short texts break."""
+
 DEFAULT_BUDGET = 8
 """Evaluations that a search makes of one label at one layer at most."""
 DEFAULT_TOLERANCE = 0.4
@@ -372,10 +376,7 @@ class Coefficients:
 
     def of(self, unit_strength: float) -> tuple[float, ...]:
         """The coefficients of a vector; those worked out have three digits, so that what is printed is what is used.
-
-        Args:
-            unit_strength: relative strength of the vector at coefficient 1, above 0.
-        """
+        `unit_strength`: relative strength of the vector at coefficient 1, above 0."""
         if not self.is_relative:
             return self.values
         return tuple(float(f"{value / unit_strength:.2e}") for value in self.values)

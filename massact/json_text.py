@@ -47,11 +47,7 @@ def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
 
 
 def parse_object(text: str | bytes, *, allow_nan: bool = False) -> dict[str, Any]:
-    """The object of a JSON text.
-
-    Raises:
-        JsonError: as `parse_json`, or it is no object.
-    """
+    """The object of a JSON text. Raises JsonError: as `parse_json`, or it is no object."""
     value = parse_json(text, allow_nan=allow_nan)
     if not isinstance(value, dict):
         raise JsonError(f"it is no object: {str(value)[:80]!r}")

@@ -32,11 +32,8 @@ KEY_VERSION = 1
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:
-    """JSON with one spelling: sorted keys, no spaces, floats that are whole written as `800.0`.
-
-    Raises:
-        ValueError: a number is NaN or infinite.
-    """
+    """JSON with one spelling: sorted keys, no spaces, floats that are whole written as `800.0`. Raises ValueError: a
+    number is NaN or infinite."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -69,11 +66,7 @@ def cell_key(cell: Cell) -> str:
 
 
 def read_cell(text: str) -> Cell:
-    """The cell that `cell_json` wrote.
-
-    Raises:
-        ValueError: it is none, or holds what this version does not know.
-    """
+    """The cell that `cell_json` wrote. Raises ValueError: it is none, or holds what this version does not know."""
     try:
         cell = _cell(parse_object(text))
         again = cell_json(cell)

@@ -57,11 +57,8 @@ def as_held(name: str, held: Iterable[str]) -> str:
 
 
 def check_distinct(names: Iterable[str], what: str) -> None:
-    """Refuse names that a file system or a person would take for one another.
-
-    Raises:
-        UsageError: two differ in upper and lower case or in Unicode's forms alone.
-    """
+    """Refuse names that a file system or a person would take for one another. Raises UsageError: two differ in upper
+    and lower case or in Unicode's forms alone."""
     known: dict[str, str] = {}
     for name in names:
         other = known.setdefault(folded(name), name)
@@ -79,10 +76,7 @@ def folded(name: str) -> str:
 
 def file_name(name: str, taken: Iterable[str] = ()) -> str:
     """A name for one file or folder, on any system: the name itself where it can be, else a part of it and a digest.
-
-    Args:
-        taken: names beside it; where one of them differs in case alone, a digest tells the two apart.
-    """
+    `taken`: names beside it; where one of them differs in case alone, a digest tells the two apart."""
     text = unicodedata.normalize("NFC", name)
     is_plain = _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text) and len(text.encode()) <= _LONGEST_FILE
     if is_plain and all(one == text or folded(one) != folded(text) for one in taken):

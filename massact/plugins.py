@@ -26,11 +26,8 @@ _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 def plugin_names(kind: str) -> tuple[str, ...]:
-    """The names that the experiment's own files and installed packages add.
-
-    Args:
-        kind: `methods`, `operators`, `judges`, `executors`, `stores` or `questions`.
-    """
+    """The names that the experiment's own files and installed packages add. `kind`: `methods`, `operators`, `judges`,
+    `executors`, `stores` or `questions`."""
     own = (name for (of_kind, name) in _own() if of_kind == kind)
     return (*own, *_by_name(f"massact.{kind}", tuple(sys.path)))
 
@@ -120,12 +117,8 @@ def load_code(reference: str, folder: str, what: str) -> Any:
 
 
 def load_plugin(kind: str, name: str) -> Any:
-    """What the experiment's own file or a package adds under a name.
-
-    Raises:
-        PluginError: no package does, two do, or it cannot be loaded; the message names the packages.
-        ConfigError: the experiment's own file cannot be loaded.
-    """
+    """What the experiment's own file or a package adds under a name. Raises PluginError: no package does, two do, or it
+    cannot be loaded; the message names the packages; ConfigError: the experiment's own file cannot be loaded."""
     if own := _own().get((kind, name)):
         reference, folder, _ = own
         found = load_code(reference, folder, f"{reference!r} of the {kind}")

@@ -36,10 +36,6 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
     },
     "init": {"init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits."},
-    "show": {
-        "show":
-        "Show what a model said: responses of an evaluation, each beside the unsteered one, with their scores.",
-    },
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
         "sync": "Send finished evaluations that wait in the spool to the run store.",
@@ -55,7 +51,11 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     "bake": {
         "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
     },
-    "vectors": {"vectors": "Steering vectors as files of other tools, out and in."},
+    "vectors": {
+        "vectors": "Steering vectors as files of other tools, out and in.",
+        "show":
+        "Show what a model said: responses of an evaluation, each beside the unsteered one, with their scores.",
+    },
     "transfer": {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":

@@ -242,11 +242,8 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
 
 
 def check_pairs(dataset: TraitDataset, reason: str) -> None:
-    """Refuse to treat the sides as pairs, which something wants for a reason, where they cannot be.
-
-    Raises:
-        DataError: they differ in length.
-    """
+    """Refuse to treat the sides as pairs, which something wants for a reason, where they cannot be. Raises DataError:
+    they differ in length."""
     n_positive, n_negative = len(dataset.positive), len(dataset.negative)
     if n_positive != n_negative:
         raise DataError(

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from massact.models.load import Description, SteerableModel
 
 _OPENERS = {
-    "classifier": "unsteered:open_classifier_judge",
+    "classifier": "unsteered:ClassifierJudge",
     "hf": "local:open_hub_judge",
     "likelihood": "likelihood:open_likelihood_judge",
     "openai": "openai:open_openai_judge",
-    "perplexity": "unsteered:open_perplexity_judge",
+    "perplexity": "unsteered:PerplexityJudge",
     "python": "outside:open_python_judge",
     "regex": "patterns:open_regex_judge",
     "self": "local:open_self_judge",
     "systemone": "systemone:open_systemone_judge",
 }
-"""Of each kind the module, which is loaded when it is asked for, and its function `(config, subject) -> judge`."""
+"""Of each kind the module, loaded when it is asked for, and its function or class `(config, subject) -> judge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +120,10 @@ class Subject:
     """What a judge is opened for."""
 
     definition: str
-    """The trait in words."""
     eval_prompt: str | None = None
-    """The trait's own judge prompt, where it has one."""
     steered: ModelSource | None = None
     """The model whose responses are judged, for judges that read with it."""
     trait: str = ""
-    """The trait's name."""
     questions: tuple[str, ...] = ()
     """The trait's questions, all of them."""
     sides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

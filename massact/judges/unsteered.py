@@ -233,11 +233,3 @@ def _variety(tokens: Sequence[int]) -> float:
     """Share of 3-grams that stand for the first time; 1 where there are none."""
     grams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     return len(set(grams)) / len(grams) if grams else 1.0
-
-
-def open_perplexity_judge(config: JudgeConfig, subject: Subject) -> PerplexityJudge:
-    return PerplexityJudge(config, subject)
-
-
-def open_classifier_judge(config: JudgeConfig, subject: Subject) -> ClassifierJudge:
-    return ClassifierJudge(config, subject)

@@ -61,7 +61,6 @@ class Settings:
     database: str
     """SQLAlchemy URI of the run store, `sqlite:///…` or `postgresql://…`."""
     artifacts: str
-    """Where proxied artifacts lie: a folder, or `s3://BUCKET/PREFIX`."""
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     workers: int = 1
@@ -69,7 +68,6 @@ class Settings:
     private: bool = False
     """Whether users see only what they were given rights to; otherwise each may read everything."""
     allow_no_auth: bool = False
-    """Whether strangers on the network may read and write without a password."""
     allowed_hosts: tuple[str, ...] = ()
     """Host headers beside those of the machine itself; none: MLflow's default."""
     cors_allowed_origins: tuple[str, ...] = ()
@@ -93,11 +91,9 @@ class Task:
     """What a child of `massact serve` is to set up; see `massact.service.preparing`."""
 
     database: str
-    """URI of the run store."""
     users_file: str | None = None
     """Configuration of MLflow's auth app, where there are to be users."""
     artifacts: str | None = None
-    """Folder for artifacts, where they are kept in one."""
     tune: bool = False
     upgrade: bool = False
     """Whether a database of an older MLflow is migrated."""

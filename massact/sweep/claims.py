@@ -48,12 +48,10 @@ class _Other:
     keys: frozenset[str]
     ended: frozenset[str]
     sign: str
-    """Its sign of life."""
     changed_at: float
     """When that was first seen, by this process's monotonic clock."""
     is_alive: bool
     shown: str
-    """Who it is, in words."""
 
 
 class Sharing:

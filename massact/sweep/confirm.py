@@ -42,7 +42,6 @@ class Chosen:
     cell: Cell
     """The same on the questions that confirm."""
     key: str
-    """Of that cell."""
 
 
 @dataclass(slots=True)

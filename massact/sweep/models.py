@@ -50,12 +50,8 @@ class Models:
     def _open_executor(self) -> Executor:
         """Who evaluates cells."""
         stores, workload = self._stores, self._workload
-        context = CommandContext(
-            tracking_uri=stores.tracking_uri,
-            experiment=self._experiment.name,
-            spool=workload.spool.absolute(),
-            key_variable=self._experiment.judge.api_key_env,
-        )
+        name, key_variable = self._experiment.name, self._experiment.judge.api_key_env
+        context = CommandContext(stores.tracking_uri, name, workload.spool.absolute(), key_variable)
         if workload.ray is not None or workload.executor == "ray":
             from massact.sweep.executors.ray.executor import RayExecutor
 

@@ -35,7 +35,6 @@ class Rescoring:
     subject: Subject
     cell: Cell
     key: str
-    """Of that cell."""
     reused_from: str | None = None
     """Of a result that was taken over: the key, under that judge, of the one that it follows, unscored itself."""
 
@@ -241,11 +240,9 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
 class _StoredResults:
     """The stored results that are compared with one baseline, as cells under the judge."""
 
-    def __init__(
-        self, session: Session, only: Filters, plan: RejudgePlan, baseline_key: str, *, is_current: bool
-    ) -> None:
+    def __init__(self, session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_current: bool) -> None:
         """`is_current`: whether no other sweep may have gone on since the plan was made."""
-        self._session, self._only, self._key = session, only, baseline_key
+        self._session, self._only, self._key = session, only, key
         self._current = plan if is_current else None
         self._left_out = plan.left_out
         self._first = next(self._mine((*plan.evaluations, *plan.following)))

@@ -103,7 +103,6 @@ class Again:
     has_texts: bool = True
     """Whether its responses were kept; of others the scores alone are known, and it can only be compared anew."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Of that run."""
 
     @property
     def unscored(self) -> list[Response]:

@@ -28,11 +28,8 @@ def is_toy(reference: str) -> bool:
 
 
 def resolve(reference: str) -> Path:
-    """The folder or file that a `toy:` reference stands for.
-
-    Raises:
-        ConfigError: `reference` is not one of the embedded names.
-    """
+    """The folder or file that a `toy:` reference stands for. Raises ConfigError: `reference` is not one of the embedded
+    names."""
     path = _PATHS.get(reference.removeprefix(PREFIX)) if is_toy(reference) else None
     if path is None:
         allowed = ", ".join(PREFIX + name for name in _PATHS)

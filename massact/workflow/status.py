@@ -35,12 +35,10 @@ _STATUSES = ("ok", "below_floor", "missing", "failed")
 @dataclass(frozen=True, slots=True)
 class Prerequisite:
     step: str
-    """The step that makes it, which is also the command's name."""
     what: str
     ok: bool
     detail: str
     command: str
-    """What to run where it is missing."""
     is_ready: bool | None = None
     """Whether a later step can start from it; `None` is the same as `ok`."""
 

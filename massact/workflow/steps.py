@@ -67,11 +67,8 @@ class Request:
         coefficients: str | None,
         overrides: Overrides,
     ) -> "Request":
-        """As a person writes it; `None` is the model's own grid.
-
-        Raises:
-            UsageError: one of the texts is not what it should be.
-        """
+        """As a person writes it; `None` is the model's own grid. Raises UsageError: one of the texts is not what it
+        should be."""
         model, trait = place
         return cls(
             model=model,

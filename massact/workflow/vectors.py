@@ -165,11 +165,8 @@ def _check_fit(experiment: Experiment, wanted: VectorConfig, vectors: Mapping[in
 
 
 def _with_entry(text: str, entry: Mapping[str, Mapping[str, str]], comment: str, file: Path) -> str:
-    """The text of an experiment file with one entry more under `vectors`, and nothing else changed.
-
-    Raises:
-        UsageError: the key is there in a way that takes no line more.
-    """
+    """The text of an experiment file with one entry more under `vectors`, and nothing else changed. Raises UsageError:
+    the key is there in a way that takes no line more."""
     line = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
     line, end = f"{line.strip()[1:-1]}  # {comment}", "\r\n" if "\r\n" in text else "\n"
     section = re.search(r"^vectors[ ]*:[ ]*(?:#.*)?\r?\n", text, re.MULTILINE)

@@ -24,28 +24,20 @@ from massact.store.read.base import (
     newest_per_key,
 )
 from massact.store.retry import Patience
-from massact.store.schema import (
-    COHERENCE_SCORE,
-    ROW_TAGS,
-    TRAIT_SCORE,
-    Declared,
+from massact.store.schema.declared import Declared, declared_prefix, decode_declared
+from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
+from massact.store.schema.points import Points, decode_points, point_of
+from massact.store.schema.rows import (
     EvaluationRow,
-    Kind,
-    Points,
     PublishedRow,
+    RowT,
     Scores,
     StageRow,
-    Tag,
-    declared_prefix,
-    decode_declared,
     decode_evaluation,
     decode_many_scores,
-    decode_points,
     decode_published,
     decode_stage,
-    point_of,
 )
-from massact.store.schema.rows import RowT
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 
@@ -345,7 +337,6 @@ class StoredContent:
 
     key: str
     finished_at: int | None
-    """Milliseconds since 1970; `None` where the run has no end."""
     content: str | None
     """Digest of the line that it was imported from; `None` where massact measured it."""
     kind: Kind | None = None

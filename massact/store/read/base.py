@@ -21,7 +21,6 @@ class Stored(Generic[RowT]):
 
     run_id: str
     status: str
-    """MLflow's status of the run, such as `FINISHED` or `FAILED`."""
     finished_at: int | None
     """Milliseconds since 1970; `None` where the run has no end."""
     row: RowT
@@ -33,7 +32,6 @@ class Failure:
 
     run_id: str
     finished_at: int | None
-    """Milliseconds since 1970; `None` where the run has no end."""
     error: str
     """The error's text; empty where the run holds none."""
     row: EvaluationRow
@@ -72,7 +70,6 @@ class RawRun:
     tags: dict[str, str]
     """Those of the tags asked for that the run has."""
     artifact_uri: str = ""
-    """Where its artifacts lie."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,6 @@ class DeclaredSetting:
     temperature: float
     seed: int
     directions: Mapping[str, Direction]
-    """By trait."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """References of the steered weights, by the file's name of the model."""
     confirm_share: float | None = None
@@ -104,21 +103,17 @@ class Declared:
 
     experiment: str
     floor: float
-    """Least `coherence_mean` that counts, 0 to 100."""
     traits: tuple[str, ...]
     phases: tuple[DeclaredPhase, ...]
     coefficient_ranges: Mapping[str, tuple[float, float]]
     """Per model that has one, the least and greatest |coefficient| that may be tried."""
     confirm_share: float | None = None
-    """Share of the questions that confirm winners; `None`: all questions choose."""
     printed_models: Mapping[str, str] = field(default_factory=dict)
     """References of weights to the file's names for them; the store does not keep these."""
     setting: DeclaredSetting | None = None
     """`None` where an older version kept it."""
     least_scored: float = DEFAULT_LEAST_SCORED
-    """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
     source: str = "the run store"
-    """Where it was read, for messages."""
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
         """The declared matrix, of one phase or of all, in the file's order, each group once; UnknownNameError for no

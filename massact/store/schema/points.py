@@ -58,7 +58,6 @@ class StoredPoint(NamedTuple):
     same_as: str | None = None
     """Label whose result this one was taken over from, since their vectors are alike."""
     same_as_cosine: float | None = None
-    """How alike they are, at most 1."""
 
     @property
     def place(self) -> Place:

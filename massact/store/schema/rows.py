@@ -46,7 +46,6 @@ class EvaluationRow:
     """Of the trait's contrastive prompts and definition; `None` also where an older version measured."""
     chat_template_digest: str | None = None
     thinking: str | None = None
-    """`off`, `on`, a number of tokens or `always` where the model's chat template has thoughts."""
     template_arguments: str | None = None
     vector_source: str | None = None
     """Of an imported row: what its header says of where the vectors are from."""
@@ -54,7 +53,6 @@ class EvaluationRow:
     temperature: float | None = None
     seed: int | None = None
     origin: Literal["imported"] | None = None
-    """`None`: measured by massact."""
     position: str | None = None
     label: str | None = None
     method: str | None = None
@@ -91,7 +89,6 @@ class EvaluationRow:
     trait_mean: float | None = None
     coherence_mean: float | None = None
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     trait_std: float | None = None
     coherence_std: float | None = None
     n_scored: int = 0
@@ -114,7 +111,6 @@ class EvaluationRow:
     same_as_key: str | None = None
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
-    """How alike the two vectors are, at most 1; see `massact.vectors.methods`."""
     cell: str | None = field(default=None, compare=False, repr=False)
     """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
     where the run does not hold it."""
@@ -137,7 +133,6 @@ class StageRow:
     dtype: str | None = None
     d_model: int | None = None
     origin: Literal["imported"] | None = None
-    """`None`: measured by massact."""
     trait: str | None = None
     position: str | None = None
     calibration_key: str | None = None
@@ -147,11 +142,9 @@ class StageRow:
     vetting: str | None = None
     """Of an extraction: how its continuations were vetted; `None`: they were not."""
     labels: tuple[str, ...] = ()
-    """Of an extraction: the labels it holds vectors of."""
     massive_dims: tuple[int, ...] = ()
     """Of a calibration: the uniform list."""
     cell: str | None = field(default=None, compare=False, repr=False)
-    """The canonical JSON whose SHA-256 is the key, kept beside the row; `None` where the run does not hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +155,6 @@ class PublishedRow:
     experiment: str
     key: str
     source: str
-    """Which write-up."""
     model: str
     """As printed, such as `google/gemma-3-4b`."""
     trait: str
@@ -178,7 +170,6 @@ class PublishedRow:
     coherence_floor: float | None = None
     note: str | None = None
     cell: str | None = field(default=None, compare=False, repr=False)
-    """The canonical JSON whose SHA-256 is the key, kept beside the row; `None` where the run does not hold it."""
 
 
 Row = EvaluationRow | StageRow | PublishedRow

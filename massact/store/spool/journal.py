@@ -53,9 +53,7 @@ class Home:
     """Where a run belongs."""
 
     store: str
-    """Tracking URI without a password."""
     experiment_id: str
-    """Of the MLflow experiment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,13 +183,11 @@ def find_run(
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
 
 
-def log_in_batches(
-    client: Any, run_id: str, params: Mapping[str, str], steps: Iterable[Step], *, timestamp: int
-) -> None:
-    """Log params and metrics in as few requests as the server's limits allow; time in ms since 1970."""
+def log_in_batches(client: Any, run_id: str, params: Mapping[str, str], steps: Iterable[Step], *, at: int) -> None:
+    """Log params and metrics in as few requests as the server's limits allow; `at` in ms since 1970."""
     from mlflow.entities import Metric, Param
 
-    all_metrics = [Metric(step.name, step.value, timestamp, step.step) for step in steps]
+    all_metrics = [Metric(step.name, step.value, at, step.step) for step in steps]
     all_params = [Param(key, value) for key, value in params.items()]
     while all_metrics or all_params:
         params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]

@@ -8,17 +8,9 @@ from typing import Any
 
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_json, cell_key, digest_text, screening_key, setting_digest
-from massact.store.schema import (
-    Artifact,
-    EvaluationRow,
-    Kind,
-    MlflowTag,
-    Scores,
-    Tag,
-    cell_fields,
-    evaluation_params,
-    run_name,
-)
+from massact.store.schema.cells import cell_fields
+from massact.store.schema.names import Artifact, Kind, MlflowTag, Tag
+from massact.store.schema.rows import EvaluationRow, Scores, evaluation_params, run_name
 from massact.store.write.client import cell_files, parent_tags, provenance_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import evaluation_run, label_tags

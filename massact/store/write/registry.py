@@ -26,7 +26,6 @@ class Registered:
     name: str
     version: str
     text: str
-    """Its JSON."""
 
 
 def prior_name(experiment: str) -> str:

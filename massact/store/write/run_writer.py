@@ -14,19 +14,14 @@ import sqlalchemy as sa
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import StoreError
 from massact.store.databases import database_errors, database_url, lock_seconds, open_engine, reason_of
-from massact.store.schema import (
-    COHERENCE_SCORE,
-    TRAIT_SCORE,
-    Artifact,
+from massact.store.schema.names import COHERENCE_SCORE, TRAIT_SCORE, Artifact, MlflowTag, Tag
+from massact.store.schema.points import encode_point, point_tag
+from massact.store.schema.rows import (
     EvaluationRow,
-    MlflowTag,
     Scores,
-    Tag,
-    encode_point,
     encode_scores,
     evaluation_metrics,
     evaluation_params,
-    point_tag,
     run_name,
 )
 from massact.store.write.artifacts import write_files
@@ -306,16 +301,14 @@ class ClientWriter:
 
     def _fill(self, run_id: str, artifact_uri: str, run: FinishedRun) -> str:
         # what is there already of a run that was cut off stays as it is: the values are the same
-        log_in_batches(self._client, run_id, run.params, run.history, timestamp=run.finished_at)
+        log_in_batches(self._client, run_id, run.params, run.history, at=run.finished_at)
         write_files([(artifact_uri, run.files)], self._uri)
         self._client.set_terminated(run_id, status=run.status, end_time=run.finished_at)
         return run_id
 
     def _held(self, records: Mapping[str, FinishedRun]) -> dict[str, Any]:
-        """By record, MLflow's run that the server holds: where there are several, one that is whole.
-
-        They are looked for by their time: the server's search knows no list of a tag's values, nor an index on one.
-        """
+        """By record, MLflow's run that the server holds: where there are several, one that is whole. They are looked
+        for by their time: the server's search knows no list of a tag's values, nor an index on one."""
         from mlflow.entities import ViewType
 
         held: dict[str, Any] = {}

@@ -136,7 +136,6 @@ class OpenRun:
     run_id: str
     experiment_id: str
     artifact_uri: str
-    """Where its artifacts go."""
 
 
 class Tracker:
@@ -305,7 +304,7 @@ class Tracker:
         """Log params and metrics in as few requests as the server's limits allow."""
         values = [Step(key, value, 0) for key, value in (metrics or {}).items()]
         now = int(time.time() * 1000)
-        self._ask(lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now))
+        self._ask(lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], at=now))
 
     def _get(self, run_id: str) -> Any:
         return self._ask(lambda: self._client.get_run(run_id))

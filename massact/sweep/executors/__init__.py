@@ -35,9 +35,7 @@ class RayOptions:
     gpus_per_worker: float | None = None
     """GPUs of each, or a part of one; `None`: 1 where the cluster has GPUs, else none and one processor."""
     gpus_per_judge: float = 0
-    """GPUs of each judge that is a local model; 0: it stays on processors."""
     judges_per_node: int = 1
-    """Judges beside the workers of a machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,6 @@ class Workload:
     max_rounds: int = DEFAULT_BUDGET
     """Rounds of the search with which a phase fills its gaps: coefficients tried at one layer of a gap."""
     spool: Path = Path(DEFAULT_SPOOL)
-    """Folder where finished evaluations are kept until the run store has them."""
     store_timeout: float = 3600
     """Seconds that a run store which is down is waited for, once work is under way."""
     alike: float | None = DEFAULT_ALIKE

@@ -78,7 +78,6 @@ class Loaded:
 
     description: "Description"
     attention: str
-    """How it computes attention, such as `eager`."""
     unused_settings: str = ""
     """What its checkpoint asks of generation that is not obeyed, such as `top_p=0.8`."""
 
@@ -90,7 +89,6 @@ class WorkerReport:
     number: int
     """From 0, in the order in which they were started; none is given twice."""
     node: str
-    """Name of its machine."""
     cells: int = 0
     """Generated and not lost again."""
     tokens: int = 0
@@ -99,7 +97,6 @@ class WorkerReport:
     present_seconds: float = 0.0
     """In which it was there while cells were evaluated."""
     is_lost: bool = False
-    """Whether it ended before its work did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,6 @@ class Opening:
     load: Callable[[ModelUse], "SteerableModel"]
     """Gives a model in this process, the same again while no other is asked for."""
     spool: Callable[[], "Spool"]
-    """Of this process."""
     say: Callable[[str], None]
     """Takes a line for the person who waits."""
 
@@ -192,7 +188,6 @@ class Generated:
     n_tokens: Sequence[int]
     """Of each cell."""
     error: str | None = None
-    """Why nothing could be generated."""
 
 
 class JudgeThread:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from massact.config import ModelConfig, PhaseConfig, TraitConfig
-from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, Group, SearchMode
+from massact.domain import (
+    DEFAULT_BUDGET,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SCREEN,
+    DEFAULT_TOLERANCE,
+    Group,
+    SearchMode,
+    SearchStart,
+)
 from massact.errors import UsageError
 from massact.evaluation import Screening
 from massact.labels import parse_label, parse_layers
@@ -31,20 +39,14 @@ class SearchPlan:
     """What is searched for, and how far."""
 
     budget: int = DEFAULT_BUDGET
-    """Evaluations of one layer of one label at most."""
     tolerance: float = DEFAULT_TOLERANCE
-    """A coefficient that is expected to gain fewer points than this is not tried."""
     mode: SearchMode = "search"
     screen: int = DEFAULT_SCREEN
-    """Questions after which a hopeless cell is given up; 0: none is."""
     confidence: float = DEFAULT_CONFIDENCE
-    """Chance that a cell which could still win is not given up."""
-    probes: bool = False
-    """Whether short texts tell where each vector breaks before anything is judged; see `probing`."""
+    start: SearchStart = "prior"
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
-    """Layer specification in place of the declared one."""
     phase: str | None = None
     """Whose gaps are filled, at the layers that it declares; `None`: those of all phases."""
 
@@ -136,7 +138,9 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
         signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
-        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening, probes=plan.probes)
+        search = LadderSearch(
+            session, evaluator, settings, stored_prior(session), screening, probes=plan.start == "probe"
+        )
         tally, endings = search.run(wanted, signs)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]

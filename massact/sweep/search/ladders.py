@@ -79,9 +79,7 @@ class Settings:
     """When a search is over."""
 
     floor: float
-    """Least coherence that counts, 0 to 100."""
     budget: int = DEFAULT_BUDGET
-    """Evaluations that a search makes of one ladder at most."""
     tolerance: float = DEFAULT_TOLERANCE
     """A coefficient that is expected to gain fewer points than this is not tried."""
 
@@ -120,7 +118,6 @@ class Ladder:
     observations: tuple[Observation, ...] = ()
     """What was tried, by this search or before it."""
     spent: int = 0
-    """Evaluations made by this search."""
 
     def best_gain(self, floor: float) -> float:
         """The best gain at or above the floor; 0, which is no steering, where nothing gains."""
@@ -203,8 +200,7 @@ def _believe(ladder: Ladder, shift: _Shift, floor: float) -> _Belief:
 
 def _shifts(members: Sequence[Ladder], floor: float) -> dict[float, _Shift]:
     """Per layer, how far its ladders' cliffs lie off the prior: a Gaussian process over layers, each ladder's own part
-    and what its observations leave open being noise.
-    """
+    and what its observations leave open being noise."""
     layers = np.array(sorted({ladder.layer for ladder in members}))
     at, offsets, noise = [], [], []
     for ladder in members:

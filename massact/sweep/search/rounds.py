@@ -45,7 +45,6 @@ class Ending:
     """The same as it is stored."""
     coherence: float | None
     spent: int
-    """Evaluations that this search made."""
     reason: str
 
     @property

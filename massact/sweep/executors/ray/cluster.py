@@ -48,11 +48,9 @@ class About:
     """A process of Ray's, as it says itself."""
 
     node: str
-    """Id of its node."""
     host: str
     pid: int
     version: str
-    """Of massact."""
 
 
 class Actor:

@@ -45,8 +45,7 @@ class RayExecutor(Executor):
         opener: Any = None,
     ) -> None:
         """Args: spool: of this process, for what no other machine keeps. engine: makes what a worker generates with; it
-        must be importable there. opener: opens a judge at a handle; `None`: as experiment files name them.
-        """
+        must be importable there. opener: opens a judge at a handle; `None`: as experiment files name them."""
         require_ray(options)
         self._options, self._context, self._spool, self._say = options, context, spool, say
         self._engine, self._opener = engine, opener

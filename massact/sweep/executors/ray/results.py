@@ -40,7 +40,6 @@ class Draft:
     """A result on its way to a spool."""
 
     id: str
-    """Of its record."""
     result: Result
     """Its cell is without its vector."""
     vector: Any

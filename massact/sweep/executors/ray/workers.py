@@ -99,7 +99,6 @@ class WorkerHandle:
     """A worker, as the driver knows it."""
 
     report: WorkerReport
-    """What it did so far."""
     actor: Any
     about: About | None = None
     model: Model | None = None
