@@ -16,7 +16,8 @@ else:
 
     class _Numpy:
         def __getattr__(self, name: str) -> Any:
-            return getattr(import_module("numpy"), name)
+            value = self.__dict__[name] = getattr(import_module("numpy"), name)  # found at once from now on
+            return value
 
     np = _Numpy()
     Numbers = Indices = Mask = Any

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from massact import __version__
-from massact.query import Answer
+from massact.query import Answer, Point
 from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
@@ -24,8 +24,8 @@ from massact.store.read.base import WIRE_TYPE
 
 
 def field_docstrings(cls: type[Any]) -> dict[str, str]:
-    """By field, the text under it, on one line; a field without one is absent."""
-    found: dict[str, str] = {}
+    """By field, the text under it, on one line, or else what `Point` says of a field of its name."""
+    found = {} if cls is Point else field_docstrings(Point)
     for base in reversed(cls.__mro__):
         if is_dataclass(base):
             (node,) = ast.parse(inspect.getsource(base)).body

@@ -1,6 +1,6 @@
 """The best evaluation of each group at or above the coherence floor."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
@@ -75,11 +75,8 @@ class BestRow(PlaceRow):
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
-    """0 to 100."""
     coherence_mean: float | None = None
-    """0 to 100."""
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     baseline_trait_mean: float | None = None
     n_scored: int | None = None
     n_unscored: int | None = None
@@ -108,9 +105,7 @@ class BestRow(PlaceRow):
     standing: Standing | None = None
     """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
     same_as: str | None = None
-    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
-    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
     at_grid_end: bool = False
     """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     is_current: bool = True
@@ -166,26 +161,25 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
         groups_are = "group is" if n_others == 1 else "groups are"
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
     notes += taken_over_note(found, "best", "bests")
-    notes += _doubtful(found)
-    n_bare = sum(row.status == "ok" and row.delta_low is None for row in found) if scores else 0
-    if n_bare:
-        have = "1 best has" if n_bare == 1 else f"{n_bare} bests have"
-        notes.append(f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions")
+    notes += _unsure(found, is_scored=scores is not None)
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
 
-def _doubtful(rows: Iterable[BestRow]) -> list[str]:
+def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
     chances = [row.coherent_chance for row in rows if row.coherent_chance is not None and row.coherent_chance < SURE]
-    if not chances:
-        return []
-    bests = "1 best is" if len(chances) == 1 else f"{len(chances)} bests are"
-    return [
-        f"{bests} truly at or above the floor with a chance below {SURE:g} (the least is {min(chances):.2g}): "
-        f"--floor-confidence {SURE:g} asks for surer ones"
-    ]
+    if chances:
+        bests = "1 best is" if len(chances) == 1 else f"{len(chances)} bests are"
+        yield (
+            f"{bests} truly at or above the floor with a chance below {SURE:g} (the least is {min(chances):.2g}): "
+            f"--floor-confidence {SURE:g} asks for surer ones"
+        )
+    n = sum(row.status == "ok" and row.delta_low is None for row in rows) if is_scored else 0
+    if n:
+        have = "1 best has" if n == 1 else f"{n} bests have"
+        yield f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
 
 
 def best_row(

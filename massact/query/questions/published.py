@@ -47,11 +47,8 @@ class PublishedComparison(SettingRow):
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
-    """0 to 100."""
     coherence_mean: float | None = None
-    """0 to 100."""
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     baseline_trait_mean: float | None = None
     coherence_floor: float | None = None
     """The floor that the figure was picked at, 0 to 100."""
@@ -106,19 +103,16 @@ def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[Ab
     """
     names = {name: name for name in answers.models}
     names |= answers.declared.printed_models if answers.declared else {}
-    asked = ((one, _our_group(one, names)) for one in {one.key: one for one in answers.published}.values())
-    only = normalised(answers.filters)
-    of = {one.key: (one, group) for one, group in asked if _is_asked(only, one, group)}
-    by_group = slices(answers.evaluations)
+    figures = {one.key: one for one in answers.published}
+    groups, only = {key: _our_group(one, names) for key, one in figures.items()}, normalised(answers.filters)
+    asked = sorted((one for key, one in figures.items() if _is_asked(only, one, groups[key])), key=_order)
+    by_group, flags = slices(answers.evaluations), published_flags(asked)
     rule = answers.currency.over(by_group)
-    figures = sorted((one for one, _ in of.values()), key=_order)
-    flags = published_flags(figures)
-    groups_of = {key: group for key, (_, group) in of.items()}
-    measured = {key: group for key, group in groups_of.items() if group and group in by_group}
+    measured = {one.key: group for one in asked if (group := groups[one.key]) and group in by_group}
     current = {key: rule.part(group, by_group[group]) for key, group in measured.items()}
-    rows = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
+    rows = [_row(one, groups[one.key], current.get(one.key), floor, flags[one.key]) for one in asked]
     n_several = sum(len(by_group[group]) > 1 for group in measured.values())
-    notes = list(_notes(rows, groups_of, set(answers.groups), floor))
+    notes = list(_notes(rows, groups, set(answers.groups), floor))
     if n_several:
         notes.append(
             f"ours were run in several settings or against several baselines beside {n_several} of them: shown is "

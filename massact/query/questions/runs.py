@@ -49,11 +49,8 @@ class RunRow(PlaceRow):
     coefficient: float
     status: RunStatus
     trait_mean: float | None = None
-    """0 to 100."""
     coherence_mean: float | None = None
-    """0 to 100."""
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     n_scored: int = 0
     n_unscored: int = 0
     error: str | None = None
@@ -67,9 +64,7 @@ class RunRow(PlaceRow):
     key: str
     run_id: str
     same_as: str | None = None
-    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
-    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
     relative_strength: float | None = None
     """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the store does not tell."""
 

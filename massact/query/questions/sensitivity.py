@@ -177,9 +177,7 @@ class SensitivityRow(PlaceRow):
     layer: int | None = None
     coefficient: float | None = None
     delta: float | None = None
-    """`trait_mean` minus the baseline's."""
     coherence_mean: float | None = None
-    """0 to 100."""
     key: str | None = None
     run_id: str | None = None
     flips: bool = False
