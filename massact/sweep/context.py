@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 
-from massact.config import Experiment, ModelConfig, Prices, TraitConfig
+from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.data.traits import TraitDataset, dataset_warnings, load_trait
 from massact.domain import QuestionSet
 from massact.errors import JudgeError, NothingToConfirmError
@@ -247,7 +247,12 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         return
     prices = session.experiment.judge.prices
     if say:
-        session.say(usage_line(used, prices))
+        parts = [f"{used.calls} judge calls"]
+        if used.prompt_tokens or used.completion_tokens:
+            parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
+        if prices is not None:
+            parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
+        session.say(f"{', '.join(parts)}; {used.cached} responses were judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,
@@ -258,16 +263,6 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
     if prices is not None:
         values[JudgeMetric.COST.value] = used.cost(prompt=prices.prompt, completion=prices.completion)
     session.stores.tracker.log(run, metrics=values)
-
-
-def usage_line(used: Usage, prices: Prices | None) -> str:
-    """What judging took, for a person."""
-    parts = [f"{used.calls} judge calls"]
-    if used.prompt_tokens or used.completion_tokens:
-        parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
-    if prices is not None:
-        parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
-    return f"{', '.join(parts)}; {used.cached} responses were judged before"
 
 
 def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
