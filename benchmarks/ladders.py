@@ -69,7 +69,7 @@ class RecordedLadder:
     baseline_coherence: float
     observations: tuple[Observation, ...]
     probed: float
-    """Relative strength at which its short texts break (`massact search --probe`)."""
+    """Relative strength at which its short texts break (`massact search --start probe`)."""
 
 
 def part_of(layer: int) -> str:

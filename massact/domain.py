@@ -91,6 +91,10 @@ SEARCH_MODES: tuple[SearchMode, ...] = ("search", "scan")
 """`search`: only what the search asks for. `scan`: the declared coefficients first, so that a curve that is not
 monotonic is seen whole, then the search from there."""
 
+SearchStart = Literal["prior", "probe"]
+SEARCH_STARTS: tuple[SearchStart, ...] = ("prior", "probe")
+"""Where the first coefficients of a search come from: what is known before, or where short texts break."""
+
 DEFAULT_BUDGET = 8
 """Evaluations that a search makes of one label at one layer at most."""
 DEFAULT_TOLERANCE = 0.4

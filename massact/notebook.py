@@ -23,7 +23,7 @@ from massact.config import AdapterConfig, CalibrationConfig, ChatConfig, LoadCon
 from massact.config.judges import ATTENTION, DEVICE_MAPS, DTYPES, QUANTIZATION
 from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_prompts
-from massact.domain import Direction, Generation, all_operators
+from massact.domain import PAIRED_METHOD, Direction, Generation, all_operators
 from massact.errors import StoreError, UsageError
 from massact.labels import parse_label
 from massact.models.generate import Generator, Intervention, Row
@@ -200,6 +200,8 @@ class Model:
             UsageError: an intervention that this model cannot have.
             NotFiniteError: the logits of some rows were not finite.
         """
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens {max_new_tokens}: a response has 1 token or more")
         each = list(interventions) if isinstance(interventions, Sequence) else [interventions]
         checked = [one if one is None else self._checked(one) for one in each]
         encoded = list(enumerate(self._encoded(prompts, chat=chat)))
@@ -275,7 +277,7 @@ def extract(
     recipe, window = parse_label(label).of_vector, parse_position(position)
     if recipe.is_imported:
         raise UsageError(f"{label}: another tool's vectors are imported, not extracted (docs/vectors.md)")
-    if calibration is None and recipe.cleaning.when != "none":
+    if calibration is None and recipe.cleaning.scope:
         raise UsageError(f"{label} cleans massive dims: give calibration=model.calibrate() of the steered model")
     if calibration is not None:
         check_cleaning(recipe, len(calibration.uniform_dims))
@@ -283,7 +285,8 @@ def extract(
     dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
     with model_lock(model.steerable.model):
         rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
-    activations = split_sides(rows[: len(positive)], rows[len(positive) :], 0.0)
+    is_paired = recipe.method == PAIRED_METHOD
+    activations = split_sides(rows[: len(positive)], rows[len(positive) :], 0.0, is_paired=is_paired)
     (made,) = make_vectors([recipe], activations, calibration, seed=0).values()
     return made.vectors
 

@@ -8,7 +8,14 @@ import click
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
-from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, SEARCH_MODES
+from massact.domain import (
+    DEFAULT_BUDGET,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SCREEN,
+    DEFAULT_TOLERANCE,
+    SEARCH_MODES,
+    SEARCH_STARTS,
+)
 from massact.errors import UsageError
 from massact.labels import check_layers, normalise_label
 from massact.query import Filters
@@ -150,8 +157,9 @@ search_options = stacked(
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
     click.option(
-        "--probe", "probes", is_flag=True,
-        help="First find where short texts break, which the unsteered model reads; nothing is judged for it.",
+        "--start", type=click.Choice(SEARCH_STARTS), default="prior",
+        help="Where first coefficients come from. probe: where short texts break, which the unsteered model reads; "
+        "nothing is judged for it.",
     ),
     val_split_option,
     workload_options,
@@ -201,7 +209,7 @@ def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, 
         raise click.exceptions.Exit(1)
 
 
-_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "probes")
+_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "start")
 _SEARCHED = ("model", "trait", "method", "position", "layers", *_LIMITS)
 
 

@@ -120,9 +120,7 @@ class Finding:
     """One thing that is not as it should be."""
 
     check: str
-    """The name of the check that found it."""
     run_id: str | None
-    """The run that it is about, if it is about one."""
     what: str
     """What was found, and what it means for results."""
     advice: str
@@ -177,7 +175,6 @@ class Check:
     """
 
     name: ClassVar[str]
-    """As findings show it."""
     kinds: ClassVar[frozenset[Kind]] = frozenset()
     """Of which kinds it wants to see the finished runs."""
     tags: ClassVar[tuple[str, ...]] = ()
@@ -193,7 +190,6 @@ class Check:
         return Finding(check=self.name, run_id=run_id, what=what, advice=advice, **fields)
 
     def before(self) -> Iterator[Finding]:
-        """What there is to find beside the finished runs."""
         return iter(())
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
@@ -201,7 +197,6 @@ class Check:
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        """What follows from all finished runs together."""
         return iter(())
 
 

@@ -187,7 +187,6 @@ class DuplicateKeys(Check):
         self._seen.execute("BEGIN")
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
-        """Remember the key; what is found of it waits until all runs were seen."""
         tags, at = run.raw.tags, run.raw.finished_at
         if Tag.KEY in tags:
             values = (run.kind.value, tags[Tag.KEY], -1 if at is None else at, run.run_id)
@@ -257,7 +256,6 @@ class TakenOver(Check):
         self._taken: list[tuple[str, EvaluationRow]] = []
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
-        """Remember it; what is found waits until all runs were seen."""
         row = run.row
         if isinstance(row, EvaluationRow):
             if row.same_as_key is None:

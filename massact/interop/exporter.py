@@ -1,8 +1,7 @@
 """The export: what counts in the run store, written as trait-interp's layout of files.
 
-Imported lines come out as they went in. Measured results come out in the same format, each with its whole
-row in a `massact` object, so that importing them gives the same rows; their vectors come out beside them, a tensor for
-each layer, as trait-interp loads them. The activations stay in the store.
+Imported lines come out as they went in; measured results with their whole row in a `massact` object, their vectors
+beside them, a tensor for each layer, as trait-interp loads them.
 """
 
 import json
@@ -55,7 +54,6 @@ class ExportOptions:
     superseded: bool = False
     """Also results that a newer one of the same cell has replaced."""
     overwrite: bool = False
-    """Replace results files that are there."""
 
 
 @dataclass(slots=True)

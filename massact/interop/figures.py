@@ -1,9 +1,4 @@
-"""Figures that are no results: calibrations, in and out, and those that a write-up printed.
-
-A `calibration.json` is trait-interp's, or our own, which holds the same and a `massact` object more. Published figures
-are a CSV file, read line by line, and each a run of its own kind: they never meet what was measured, and no question
-reads their kind but the one that sets them beside it.
-"""
+"""Figures that are no results: calibrations, in and out, and those that a write-up printed, runs of their own kind."""
 
 import codecs
 import csv
@@ -208,7 +203,6 @@ class PublishedFile:
     rows: tuple[PublishedRow, ...]
     """In the file's order, each once."""
     report: FileReport
-    """Its refused lines, and what is to be said of those that repeat another."""
 
 
 def read_published(path: Path, experiment: str) -> PublishedFile:

@@ -1,8 +1,4 @@
-"""The import: files are read line by line, what the store lacks is written in chunks.
-
-Every line is accounted for, and a bad one stops no other. An import that was interrupted goes on when it
-is run again: what was written is found there by its content.
-"""
+"""The import: files are read line by line, each accounted for; what the store lacks is written in chunks."""
 
 import os
 import time
@@ -236,9 +232,13 @@ class Importer:
                         0, f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path"
                     )
                 elif source.kind == "calibration":
-                    self._import_calibration(source, file)
+                    calibration = read_calibration_file(source, self._target)
+                    self._on_bytes(len(calibration.file))
+                    self._add(file, calibration.identity, calibration.to_run)
                 else:
                     self._import_results(source, file)
+            except LineError as error:
+                file.refuse(1, str(error))
             except DataError as error:  # a file that vanished, or may not be read, does not stop the others
                 file.refuse(0, str(error))
         self._flush()
@@ -252,14 +252,6 @@ class Importer:
             self._add(file.report, row.key, partial(published_run, row, now))
         self._flush()
         return ImportReport(self._target.experiment, [file.report])
-
-    def _import_calibration(self, source: Source, report: FileReport) -> None:
-        try:
-            calibration = read_calibration_file(source, self._target)
-            self._on_bytes(len(calibration.file))
-            self._add(report, calibration.identity, calibration.to_run)
-        except LineError as error:
-            report.refuse(1, str(error))
 
     def _import_results(self, source: Source, report: FileReport) -> None:
         lines, changed_at = read_results(source, self._target.experiment)

@@ -1,9 +1,4 @@
-"""A line of `results.jsonl` as frozen values: a header, a baseline or an evaluation.
-
-The format, read off trait-interp's `utils/steering_results.py`: a header names trait, model and judge of
-all lines of its file; a baseline and an evaluation hold a result and when it was written, and an
-evaluation the vectors that steered.
-"""
+"""A line of `results.jsonl`, as trait-interp's `utils/steering_results.py` writes it, as frozen values."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -67,9 +62,7 @@ def without_nan(value: Any) -> Any:
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {change(key): _mapped(inner, change) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_mapped(inner, change) for inner in value]
-    return change(value)
+    return [_mapped(inner, change) for inner in value] if isinstance(value, list) else change(value)
 
 
 def _spelled(leaf: Any) -> Any:
@@ -123,7 +116,6 @@ class Vector:
     """The method in its one spelling where it is a label of ours, else as written."""
     weight: float
     extra: Mapping[str, Any]
-    """Whatever else the line says about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +128,6 @@ class Result:
     n: int | None
     """How many responses have a trait score."""
     reason: str | None = None
-    """Why a mean is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +139,6 @@ class ResultLine:
     result: Result
     trait_judge: str | None
     timestamp: str | None
-    """As written; `None` where the line has none."""
     finished_at: int | None
     """The timestamp in milliseconds since 1970; one without a zone counts as UTC."""
     vectors: tuple[Vector, ...] = ()

@@ -9,6 +9,7 @@ inference/{variant}/massive_activations/calibration.json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -86,20 +87,15 @@ def _source(path: Path) -> Source:
         in_layout = len(parts) >= 3 and parts[-3] == "inference" and parts[-1] == "massive_activations"
         return Source(path, "calibration", variant=parts[-2] if in_layout else None)
     for index in range(len(parts)):
-        position = _position(parts[index])
+        position = None
+        with suppress(UsageError):
+            position = str(parse_position_slug(parts[index]))
         # the folder of the layout, not a prompt set or a home of the same name
         starts = [i for i in range(index - 2) if parts[i] == "steering"]
         if position is not None and starts:
             trait = "/".join(parts[starts[-1] + 1 : index - 1])
             return Source(path, "results", trait, parts[index - 1], position, "/".join(parts[index + 1 :]))
     return Source(path, "results")
-
-
-def _position(slug: str) -> str | None:
-    try:
-        return str(parse_position_slug(slug))
-    except UsageError:
-        return None
 
 
 def responses_name(line: ResultLine, *, earlier: int = 0) -> str | None:
@@ -121,7 +117,6 @@ def responses_name(line: ResultLine, *, earlier: int = 0) -> str | None:
 
 
 def _is_name(text: object) -> bool:
-    """Whether a text names one folder: what a line says must not lead out of its own."""
     return isinstance(text, str) and bool(re.fullmatch(r"[^/\\\0]{1,200}", text)) and text not in (".", "..")
 
 
@@ -130,7 +125,6 @@ class Target:
     """What is imported into, and what the caller says about names."""
 
     experiment: str
-    """Name of the experiment."""
     config: Experiment | None = None
     """Its file, where there is one: the names in it are used."""
     model: str | None = None

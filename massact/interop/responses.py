@@ -32,7 +32,6 @@ class ResponsesFolder:
         self._claimed: set[str] = set()
 
     def claim(self, line: ResultLine, *, is_newest_baseline: bool) -> str | None:
-        """The file that belongs to a line, by its name within the folder."""
         if line.is_baseline:
             return self.claim_name(BASELINE_RESPONSES if is_newest_baseline else None)
         names = (responses_name(line, earlier=seconds) for seconds in _CLOCK_SLACK_SECONDS)
@@ -66,7 +65,6 @@ class ResponsesFolder:
         return responses
 
     def note_unclaimed(self) -> None:
-        """Say which files belong to no line of the results file."""
         names = (path.relative_to(self._folder).as_posix() for path in sorted(self._folder.rglob("*.json")))
         left = [name for name in names if name not in self._claimed]
         if left:

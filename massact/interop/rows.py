@@ -58,7 +58,6 @@ def is_own(document: Mapping[str, Any]) -> bool:
 
 
 def parse_own_line(line: bytes, experiment: str) -> OwnLine:
-    """The measured result that a line holds; its experiment becomes the one given."""
     document = parse_object(line, allow_nan=True)  # once more: a row's 800.0 stays 800.0
     kind = Kind.BASELINE if document.get("type") == "baseline" else Kind.EVALUATION
     row, times = own_row(document, experiment, kind, decode_evaluation)
@@ -107,7 +106,6 @@ def own_document(row: EvaluationRow | StageRow, times: Times) -> dict[str, Any]:
 
 
 def iso_time(milliseconds: int) -> str:
-    """A time as the format writes it, in UTC and to the millisecond."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC).replace(tzinfo=None)
     return f"{moment.isoformat()}.{milliseconds % 1000:03d}"
 

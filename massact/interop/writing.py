@@ -1,8 +1,7 @@
 """What an import writes and reports: one at a time into an experiment, its runs under one parent, every line counted.
 
-Whoever imports sets a tag of its own on the MLflow experiment, then looks for others': of two that begin at once at
-least one sees the other, takes its own back and waits. A claim is void once its process has ended, or once it has not
-changed for a while, seen from here, so no clocks are compared.
+Whoever imports sets a tag of its own on the MLflow experiment and waits while another's stands: one is void once its
+process has ended, or once it has not changed for a while, seen from here, so no clocks are compared.
 """
 
 import json
@@ -83,7 +82,6 @@ class ImportReport:
     experiment: str
     files: list[FileReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is to be said of all of them."""
 
     @property
     def totals(self) -> Counts:
@@ -277,7 +275,6 @@ class ImportWriter(ExitStack):
         writer.write([replace(run, tags={**run.tags, **tags}) for run in runs])
 
     def finish(self, report: ImportReport) -> None:
-        """Keep the report's counts and notes on the parent run, where there is one."""
         if self._opened is None:
             return
         tracker, parent, _ = self._opened

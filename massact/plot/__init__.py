@@ -1,20 +1,12 @@
-"""The report's figures as functions: from an answer's DataFrame, or from an experiment in a store.
-
-    import massact
+"""The report's figures as functions: from an answer's DataFrame, or from an experiment in a store (docs/plots.md).
 
     massact.plot.tradeoff(massact.runs("experiments/toy.yaml").to_frame()).savefig("tradeoff.png")
     massact.plot.cleaning_curve("experiments/toy.yaml", only=massact.Filters(models=("toy-gemma-3",)))
 
-Each gives a `matplotlib.figure.Figure` of its own, drawn as the report draws it; nothing is registered with pyplot, and
-the caller's rcParams stay as they are. All take
-
-- `source`: an answer of a question, its DataFrame, an experiment file, or the name of an experiment in the store;
-- `tracking_uri`: the store, where the source is an experiment (MLFLOW_TRACKING_URI, else `mlflow.db` here);
-- `only`: the part to draw, as `massact.Filters`;
-- `floor`: least `coherence_mean` that counts, 0 to 100 (the experiment file's, else 68);
-
-and raise `massact.MassactError` (a `UsageError`) where a column is missing, a name is unknown, or there is nothing to
-draw. Intervals are drawn where the scores by question are known: in a store, and in the DataFrame of `massact.best`.
+Each gives a `matplotlib.figure.Figure` of its own, registered nowhere. `source` is an answer, its DataFrame, an
+experiment file, or the name of an experiment in the store; `tracking_uri` the store (MLFLOW_TRACKING_URI, else
+`mlflow.db` here); `only` the part to draw; `floor` the least `coherence_mean` that counts, 0 to 100 (the experiment
+file's, else 68). A `massact.MassactError` says what is missing, unknown, or that there is nothing to draw.
 """
 
 from collections.abc import Mapping, Sequence

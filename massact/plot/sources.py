@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.addresses import resolve_tracking_uri
 from massact.config import CalibrationConfig, Experiment, ExtractionConfig, JudgeConfig, TraitConfig, load_experiment
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction, Generation
+from massact.domain import DEFAULT_COHERENCE_FLOOR, Direction, Generation
 from massact.errors import DataError, UsageError
 from massact.json_text import parse_object
 from massact.names import as_held
@@ -71,13 +71,8 @@ def _of_store(source: str | Path, uri: str, only: Filters, floor: float | None, 
         declared = declared_by_data(file) if file else store.declared(name)
         if floor is None:
             floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
-        answers = Answers.from_store(
-            store,
-            name,
-            groups=file.groups() if file else (),
-            setting=declared.setting if declared else None,
-            least_scored=declared.least_scored if declared else DEFAULT_LEAST_SCORED,
-        )
+        answers = Answers.from_store(store, name, declared)
+        answers = replace(answers, groups=file.groups() if file else ())
         published = tuple(stored.row for stored in store.published(name))
         if not (answers.evaluations or answers.failures or published):
             raise UsageError(
@@ -197,15 +192,11 @@ def _stored(record: Record, label: str, prefix: str) -> Stored[EvaluationRow] | 
     row = replace(_row(record), **{**point, **place})
     names = (row.setting, row.model, row.trait, row.position, row.label, row.layer, row.coefficient)
     run_id = str(record.get(f"{prefix}run_id", "/".join(map(str, names))))
-    finished_at = _milliseconds(record.get("finished_at"))
+    finished_at = -1
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(str(record.get("finished_at")).replace("Z", "+00:00"))
+        finished_at = int(moment.timestamp() * 1000)
     return Stored(run_id, FINISHED, finished_at, replace(row, key=row.key or run_id))
-
-
-def _milliseconds(text: object) -> int:
-    try:
-        return int(datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp() * 1000)
-    except ValueError:
-        return -1
 
 
 def _beliefs(records: Iterable[Record]) -> Iterator[tuple[tuple[Place, str], Believed]]:

@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from massact._lazy import np
@@ -72,7 +73,6 @@ class Ratio:
     """Of the interval that holds it in 95 of 100; `None` with too few groups."""
 
     def __str__(self) -> str:
-        """Such as `x0.93 (0.89 to 0.97)`."""
         interval = "" if self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
         return f"x{self.value:.2f}{interval}"
 
@@ -94,7 +94,6 @@ class Score:
 
     @property
     def error(self) -> float:
-        """Mean |log error|, every group weighing the same."""
         return statistics.fmean(self.errors)
 
     def against(self, other: "Score") -> Ratio:
@@ -125,7 +124,8 @@ class Trial:
 
 def leave_groups_out(cases: Sequence[Case]) -> Trial:
     """Predict every case by every form, fitted on the cases of the other models and traits alone."""
-    cases = sorted(cases, key=_order)
+    names = ("group", "position", "label", "layer", "setting", "best", "cliff")
+    cases = sorted(cases, key=attrgetter(*(f"outcome.{name}" for name in names)))
     scores, predicted = {}, {}
     for target in TARGETS:
         for form, unit in _UNITS.items():
@@ -137,13 +137,6 @@ def leave_groups_out(cases: Sequence[Case]) -> Trial:
             scores[target, form] = _score(cases, target, logs)
             predicted[target, form] = tuple(map(math.exp, logs))
     return Trial(tuple(cases), scores, predicted)
-
-
-def _order(case: Case) -> tuple[object, ...]:
-    outcome = case.outcome
-    return (
-        outcome.group, outcome.position, outcome.label, outcome.layer, outcome.setting, outcome.best, outcome.cliff,
-    )  # fmt: skip
 
 
 def _score(cases: Sequence[Case], target: Target, logs: Sequence[float]) -> Score:
@@ -210,7 +203,6 @@ def decide(trial: Trial, target: Target) -> Decision:
 
 
 def own_strengths(cases: Sequence[Case]) -> tuple[OwnStrengths, ...]:
-    """Of each model and trait, from its own cases: this describes them and tests nothing."""
     strengths = []
     for group in groups_of(cases):
         mine = [case for case in cases if case.group == group]

@@ -16,16 +16,7 @@ from massact.query.stats.means import bounded_mean_interval, delta_ends
 from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores
 from massact.store.read import RunStore
 from massact.store.read.base import Failure, Stored
-from massact.store.schema import (
-    Declared,
-    DeclaredSetting,
-    EvaluationRow,
-    Place,
-    Points,
-    PublishedRow,
-    Scores,
-    is_scored,
-)
+from massact.store.schema import Declared, EvaluationRow, Place, Points, PublishedRow, Scores, is_scored
 
 EVEN = 0.5
 """Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""
@@ -94,7 +85,6 @@ class Confirmed:
     """The confirmations of an experiment and the baselines on the same questions."""
 
     cells: Sequence[Stored[EvaluationRow]] = ()
-    """Confirmed cells, the oldest first."""
     baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
     """By key."""
     scores: Mapping[str, Scores] = field(default_factory=dict)
@@ -159,9 +149,7 @@ class Answers:
     scores: QuestionScores | None = None
     """By question; `None`: answers carry no intervals."""
     filters: Filters = field(default_factory=Filters)
-    """What was asked for."""
     confirmed: Confirmed = field(default_factory=Confirmed)
-    """What was evaluated once more on other questions."""
     choosing_scores: QuestionScores | None = None
     """By question, of all that may have won; `None`: nothing is to be confirmed."""
     coefficient_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -177,20 +165,18 @@ class Answers:
     cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Of two vectors by their digests, in either order, where it is known."""
     published: tuple[PublishedRow, ...] = ()
-    """Figures that somebody printed; only where they were asked for."""
 
     @classmethod
     def from_store(
-        cls,
-        store: RunStore,
-        experiment: str,
-        *,
-        groups: Sequence[Group] = (),
-        coefficient_ranges: Mapping[str, tuple[float, float]] | None = None,
-        setting: DeclaredSetting | None = None,
-        least_scored: float = DEFAULT_LEAST_SCORED,
-    ) -> "Answers":
-        """Everything that the questions need of one experiment."""
+        cls, store: RunStore, experiment: str, declared: Declared | None = None, phase: str | None = None,
+        *, least_scored: float | None = None,
+    ) -> "Answers":  # fmt: skip
+        """Everything that the questions need of one experiment, beside what is declared of it, in one phase or in all.
+
+        `least_scored` is what counts instead of what is declared.
+        """
+        if least_scored is None:
+            least_scored = declared.least_scored if declared else DEFAULT_LEAST_SCORED
         with collector_paused():
             points, failures = store.points_and_failures(experiment)
             baselines = {stored.row.key: stored for stored in store.baselines(experiment)}
@@ -200,11 +186,12 @@ class Answers:
             return cls(
                 evaluations=Evaluations.from_points(points.counting(least_scored, alone), samples),
                 failures=tuple(failures),
-                groups=tuple(groups),
-                coefficient_ranges=coefficient_ranges or {},
-                currency=Currency(setting),
+                groups=tuple(declared.groups(phase)) if declared else (),
+                coefficient_ranges=declared.coefficient_ranges if declared else {},
+                currency=Currency(declared.setting if declared else None),
                 baselines=baselines,
                 least_scored=least_scored,
+                declared=declared,
             )
 
     @property

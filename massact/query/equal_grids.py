@@ -31,7 +31,7 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
         return EqualGrids(stratum)
     ways: tuple[tuple[Callable[[PointSet, PointSet], PointSet], str], ...] = (
         (PointSet.at_cells_of, ""),
-        (_at_layers_of, "at unequal coefficients, "),
+        (lambda points, other: points.at_layers(other.layers), "at unequal coefficients, "),
     )
     for keep, unequal in ways:
         kept = {label: replace(part, points=_shared(label, parts, keep)) for label, part in parts.items()}
@@ -43,10 +43,6 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
             return EqualGrids(replace(stratum, slices={**stratum.slices, **kept}), words)
     where = ", ".join(f"{label} at {_named(part.points.layers)}" for label, part in parts.items())
     return EqualGrids(stratum, f"not compared: not all are coherent at layers that all have ({where})", True)
-
-
-def _at_layers_of(points: PointSet, other: PointSet) -> PointSet:
-    return points.at_layers(other.layers)
 
 
 def _shared(label: str, parts: Parts, keep: Callable[[PointSet, PointSet], PointSet]) -> PointSet:

@@ -19,7 +19,6 @@ class Vector(NamedTuple):
     same_as: str | None
     """Label whose result was taken over there."""
     cosine: float | None
-    """How alike the two are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,6 @@ def is_below_floor(point: AnyPoint, floor: float) -> bool:
 
 
 def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
-    """Every group's slices, the one run last first."""
     by_group: dict[Group, list[GroupInSetting]] = defaultdict(list)
     for part in _evaluated(evaluations):
         by_group[part.group].append(part)
@@ -271,12 +270,10 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
 
 
 def usual_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str, ...]:
-    """What every answer says of its settings, and of evaluations with too few scores."""
     return (*setting_notes(by_group), *short_note(all_parts(by_group)))
 
 
 def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[GroupInSetting]]) -> AnswerT:
-    """The answer with the fields in which the settings of its rows differ."""
     baselines: dict[tuple[str, str, str, str], set[float | None]] = defaultdict(set)
     for group, parts in by_group.items():
         for part in parts:
@@ -337,7 +334,6 @@ _STORED_FIELDS = tuple(one.name for one in fields(Point) if one.name in StoredPo
 
 
 def as_point(found: StoredPoint, *, at_grid_end: bool = False) -> Point:
-    """A point of the store as an answer shows it."""
     return Point(**{name: getattr(found, name) for name in _STORED_FIELDS}, at_grid_end=at_grid_end)
 
 

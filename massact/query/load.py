@@ -51,7 +51,6 @@ class Needs:
     confirmations: bool = False
     """What was evaluated once more, and the scores that winners were chosen by."""
     published: bool = False
-    """Figures that somebody printed."""
     matrix: bool = False
     """What an experiment file declares."""
 
@@ -61,7 +60,6 @@ class Loaded:
     """What the store and the experiment file have to answer with."""
 
     experiment: str
-    """Its name as the store holds it."""
     answers: Answers
     floor: float
     notes: tuple[str, ...]
@@ -78,7 +76,7 @@ def load(
     floor = checked_floor(about.get("floor"), file_floor)
     told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
     least_scored = _checked_share(about, "least_scored", told)
-    answers = _answers(store, name, declared, phase, least_scored)
+    answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
     warning = floor_warning(floor)
@@ -113,20 +111,7 @@ def load(
 
 def read_answers(store: RunStore, experiment: "Experiment", phase: str | None = None) -> Answers:
     """What a store holds, with the declared matrix of one phase or of all, in the setting that the file declares."""
-    declared = declared_by_data(experiment)
-    return _answers(store, experiment.name, declared, phase, declared.least_scored)
-
-
-def _answers(store: RunStore, name: str, declared: Declared | None, phase: str | None, least_scored: float) -> Answers:
-    answers = Answers.from_store(
-        store,
-        name,
-        groups=declared.groups(phase) if declared else (),
-        coefficient_ranges=declared.coefficient_ranges if declared else {},
-        setting=declared.setting if declared else None,
-        least_scored=least_scored,
-    )
-    return replace(answers, declared=declared)
+    return Answers.from_store(store, experiment.name, declared_by_data(experiment), phase)
 
 
 def declared_by_file(experiment: str | Path) -> Declared | None:

@@ -106,10 +106,8 @@ def flag(name: str, meaning: str, **more: Any) -> Parameter:
             raise ValueError("is neither true nor false")
         return value == "true"
 
-    def write(value: bool) -> str:
-        return "true" if value else "false"
-
-    return Parameter(name=name, meaning=meaning, schema={"type": "boolean"}, read=read, write=write, **more)
+    more["write"] = lambda value: str(value).lower()
+    return Parameter(name=name, meaning=meaning, schema={"type": "boolean"}, read=read, **more)
 
 
 def _text(value: str) -> str:

@@ -157,22 +157,18 @@ def to_json(answer: Answer[Any]) -> str:
 
 
 def to_content(answer: Answer[Any]) -> dict[str, Any]:
-    """An answer as what JSON can hold; docs/json.md names its fields."""
     head = ("question", "floor", "experiment", "store", "rows", "notes")
     names = [*head, *(one.name for one in fields(answer) if one.name not in head)]
     return {"schema_version": OUTPUT_SCHEMA_VERSION, **{name: to_mapping(getattr(answer, name)) for name in names}}
 
 
 def to_mapping(value: object) -> Any:
-    """A row as nested dicts and lists, for JSON."""
     if is_dataclass(value):
         named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
         return named | named.pop("differs", {})
     if isinstance(value, Mapping):
         return {str(key): to_mapping(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_mapping(inner) for inner in value]
-    return value
+    return [to_mapping(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def differing_names(answer: Answer[Any]) -> tuple[str, ...]:

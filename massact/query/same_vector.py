@@ -1,8 +1,7 @@
 """Whether two labels are one vector, which every answer tells by the same rule, and whose result was taken over.
 
-What was measured comes first: equal digests, a cosine above `DEFAULT_ALIKE`, the likeness that a result was taken over
-at. Where nothing was measured the algebra tells: zeroing dims is linear, so of a difference of means it may come before
-or after. Labels whose bests lie at two layers must be one vector at both.
+What was measured comes first (equal digests, a cosine above `DEFAULT_ALIKE`), then the algebra: zeroing dims is linear,
+so of a difference of means it may come before or after.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -27,9 +27,7 @@ def setting_value(row: EvaluationRow, name: str) -> Any:
     revision, mark, adapter = (row.model_revision or "").partition(_ADAPTER)
     if name == "adapter":
         return adapter if mark else None if row.model_revision is None else "none"
-    if name == "model_revision":
-        return revision or None
-    return getattr(row, name)
+    return revision or None if name == "model_revision" else getattr(row, name)
 
 
 def differing_fields(rows: Collection[EvaluationRow]) -> tuple[str, ...]:

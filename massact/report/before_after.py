@@ -38,7 +38,6 @@ _BARS = (("uncleaned", style.QUIET), ("cleaned after", style.ORANGE), ("cleaned 
 
 
 def before_after_section(evidence: Evidence) -> Section:
-    """Phase 2's question."""
     text = (
         "Zeroing dims is linear: for mean_diff, before and after give the same direction, so a difference "
         "between the two would be noise and is not shown. A probe's weights depend on what it was trained on."
@@ -105,10 +104,9 @@ def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "
         return f"{ahead} (not tested: no scores by question)"
     sign = 1 if row.difference > 0 else -1
     low, high = sorted((sign * row.difference_low, sign * row.difference_high))
-    lead = ""
-    if comparison_outcome(row) == "tied":
-        # an interval of one pair may leave out zero where the test, corrected for all pairs, is not significant
-        lead = "cannot be told apart: " if low <= 0 <= high else "not significant among all pairs: "
+    # an interval of one pair may leave out zero where the test, corrected for all pairs, is not significant
+    doubt = "cannot be told apart: " if low <= 0 <= high else "not significant among all pairs: "
+    lead = doubt if comparison_outcome(row) == "tied" else ""
     n = f", {counted(row.n_questions, 'question')}" if row.n_questions else ""
     return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g}{n})"
 

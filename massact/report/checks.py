@@ -49,12 +49,10 @@ class Criterion:
 
 
 def cannot_say(name: str, text: str, why: str) -> Criterion:
-    """A criterion that nothing in the store can decide."""
     return Criterion(name, text, ok=False, detail=f"cannot say: {why}", is_known=False)
 
 
 def success_criteria(evidence: Evidence) -> tuple[Criterion, ...]:
-    """The plan's four, in its order."""
     return (_key_comparisons(evidence), _before_after(evidence), _top2(evidence), _patterns(evidence))
 
 

@@ -20,7 +20,6 @@ from massact.store.schema import StoredPoint
 
 
 def coefficients_section(evidence: Evidence) -> Section:
-    """Phase 4's question."""
     text = (
         "Relative strength is coefficient × ‖v without massive dims‖ / mean ‖h without massive dims‖. How "
         "well it predicts the best coefficient is measured below on the groups with an effect (a delta of "
@@ -208,7 +207,6 @@ class RelativeStrength:
         return f"All models on the axis of relative strength, each label at the layer of its best. {median}"
 
     def alt(self) -> str:
-        """Per model where its bests lie on the axis."""
         words = []
         rows = sorted(effective_bests(self.evidence), key=lambda row: row.model)
         for model, some in groupby(rows, key=lambda row: row.model):

@@ -32,7 +32,6 @@ _ANNOTATED_LINES = 2
 
 
 def curve_section(evidence: Evidence) -> Section:
-    """Phase 3's question."""
     tables = tuple(_table(evidence, curve) for curve in cleaning_curves(evidence) if curve.place in evidence.strata)
     text = "Nothing was evaluated that makes a curve."
     if tables:
@@ -203,7 +202,6 @@ class CleaningCurve:
         )
 
     def alt(self) -> str:
-        """Per place and method the best delta at each number of cleaned dims."""
         words = []
         for curve in cleaning_curves(self.evidence):
             for kind in curve.lines:

@@ -16,16 +16,16 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from massact.config import Experiment
 from massact.config.values import declared_by
 from massact.domain import RANDOM, Direction, Group
-from massact.query import Answers, Point
+from massact.query import Answers, Filters, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
 from massact.query.groups import ComparableGroups, Currency, gain, natural_order, slices, strata
 from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
 from massact.query.questions.compare import ComparisonRow, ask_compare
-from massact.query.questions.confirmations import ConfirmationsAnswer, confirmations_of
+from massact.query.questions.confirmations import ConfirmationsAnswer, ask_confirmations
 from massact.query.questions.curve import CurveRow, ask_curve
 from massact.query.questions.gaps import GapRow, ask_gaps
-from massact.query.questions.published import PublishedComparison, compare_published
+from massact.query.questions.published import PublishedComparison, ask_compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
@@ -56,9 +56,7 @@ class Sample:
     """What it stands beside: samples of one place, in order, are shown side by side; empty: alone."""
     role: SampleRole | None = None
     judge: str | None = None
-    """Who scored it."""
     thinking: str | None = None
-    """What the model thought before it answered."""
     is_answered: bool = True
     """Whether its thought ended, if it had one."""
 
@@ -133,9 +131,7 @@ class Facts:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By the model's name."""
     published: tuple[PublishedRow, ...] = ()
-    """Figures that somebody printed."""
     energies: Energies = field(default_factory=dict)
-    """Of the vectors that were evaluated."""
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
     provenance: Provenance = Provenance(n_evaluations=0)
@@ -197,9 +193,9 @@ class Evidence:
     ) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
         by_group = slices(answers.evaluations, answers.failures)
-        currency = answers.currency
+        currency, declared = answers.currency, declared_by(experiment)
         if currency.declared is None and experiment.name:
-            currency = Currency(declared_by(experiment).setting)
+            currency = Currency(declared.setting)
         currency = currency.over(by_group)
         by_place: dict[Place, list[ComparableGroups]] = defaultdict(list)
         for stratum in strata(by_group):
@@ -207,7 +203,7 @@ class Evidence:
         current = {place: latest for place, some in by_place.items() if (latest := currency.stratum(some))}
         return cls(
             experiment=experiment,
-            answers=replace(answers, groups=experiment.groups(), currency=currency),
+            answers=replace(answers, groups=experiment.groups(), currency=currency, declared=declared),
             facts=facts or Facts(),
             strata=current,
             whole=current,
@@ -270,7 +266,6 @@ class Evidence:
         return self.strata.get(place) or ComparableGroups(*astuple(place))
 
     def best(self, place: Place, label: str) -> Point | None:
-        """The best at or above the floor."""
         return self._at(place).best(label, self.floor)
 
     def bests(self, place: Place, labels: Iterable[str] | None = None) -> dict[str, Point]:
@@ -281,7 +276,6 @@ class Evidence:
         return {label: best for label, best in bests if best is not None and best.delta is not None}
 
     def top(self, place: Place, bests: Mapping[str, Point]) -> str:
-        """The label of the best of some bests."""
         return max(bests, key=lambda label: self.gain(place, bests[label].delta))
 
     def top_gain(self, place: Place) -> float:
@@ -304,7 +298,6 @@ class Evidence:
         return known
 
     def nearest_miss(self, place: Place, label: str) -> Point | None:
-        """The most coherent evaluation below the floor of a label that has no best."""
         return self._at(place).nearest_miss(label, self.floor)
 
     # the questions that a report asks, at its floor and of the current rows alone
@@ -331,17 +324,13 @@ class Evidence:
         return replace(answer, rows=self.current(answer.rows), method_ratios=ratios, cleaning_shifts=shifts)
 
     def confirmations(self) -> ConfirmationsAnswer:
-        is_split = self.experiment.confirm_share is not None
-        answer = confirmations_of(self.answers, self.floor, is_split=is_split)
+        answer = ask_confirmations.of(self.answers, self.floor)
         return replace(answer, rows=self.current(answer.rows), places=self.current(answer.places))
 
     @once
     def compare_published(self) -> tuple[PublishedComparison, ...]:
-        """Every printed figure, whatever the setting of ours."""
-        names = {name: name for name in self.answers.models}
-        for ours in self.experiment.models:
-            names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
-        return compare_published(self.answers, self.facts.published, self.floor, model_names=names).rows
+        answers = replace(self.answers, published=self.facts.published, filters=Filters())
+        return ask_compare_published.of(answers, self.floor).rows
 
     def believed(self, place: Place, label: str) -> Believed:
         """What the scores by question say of a best, its having been picked allowed for."""
@@ -414,7 +403,6 @@ class Evidence:
         return f", {trait}" if len(self.experiment.traits) > 1 else ""
 
     def gain(self, place: Place, delta: float | None) -> float:
-        """Delta in the direction that is wanted: the larger, the better."""
         return gain(delta, self.direction(place))
 
     def direction(self, place: Place) -> Direction:

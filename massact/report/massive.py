@@ -26,7 +26,6 @@ _NAMED_DIMS = 6
 
 
 def massive_section(evidence: Evidence) -> Section:
-    """What the calibrations found, and where the vectors lie."""
     facts, models = evidence.facts, [model.name for model in evidence.experiment.models]
     figures = (
         MassiveDims(facts.calibrations, models, planted=facts.toy),
@@ -81,7 +80,6 @@ class MassiveDims:
     calibrations: Mapping[str, Calibration]
     models: Sequence[str]
     planted: bool = False
-    """Whether they are those of toys."""
     name = "massive-dims"
 
     @cached_property

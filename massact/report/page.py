@@ -62,11 +62,8 @@ class Report:
 
     evidence: Evidence
     answers: tuple[ShortAnswer, ...]
-    """The answers in short."""
     criteria: tuple[Criterion, ...]
-    """The plan's success criteria."""
     sanity: tuple[Criterion, ...]
-    """Checks of the store itself."""
     sections: tuple[Section, ...]
     pictures: Mapping[str, tuple[Picture, ...]]
     """By the key of their section."""
@@ -91,7 +88,6 @@ class Report:
 
     @cached_property
     def markdown(self) -> str:
-        """The report with its figures beside it."""
         return "\n\n".join(filter(None, _markdown(self))) + "\n"
 
     @cached_property
@@ -101,7 +97,6 @@ class Report:
 
     @cached_property
     def html(self) -> str:
-        """One page that needs nothing else."""
         return _html(self)
 
     @property
@@ -125,7 +120,6 @@ class Report:
 
 
 def build_report(evidence: Evidence) -> Report:
-    """Compute and draw everything that a report says."""
     sections = tuple(section for make in SECTIONS if (section := make(evidence)) is not None)
     drawn: dict[str, tuple[Picture, ...]] = {}
     for section in sections:
@@ -188,7 +182,6 @@ def bullets(lines: Sequence[str]) -> str:
 
 
 def _checklist(criteria: Sequence[Criterion]) -> str:
-    """Criteria as a list with boxes, each with its verdict and the reason."""
     return "\n".join(
         f"- {_MARKS[line.verdict]} {escape_markdown(line.text)}: **{line.verdict}**. {escape_markdown(line.reason)}"
         for line in criteria

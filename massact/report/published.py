@@ -60,7 +60,6 @@ class PrintedLabel:
 
     @property
     def words(self) -> str:
-        """What each source prints, and how far apart they are."""
         said = listed((f"{source} {signed(delta)}" for source, delta in self.headlines.items()), 6)
         return f"{said}: {number(self.spread, '.1f')} points"
 
@@ -84,7 +83,6 @@ class PrintedPlace:
 
     @property
     def has_several(self) -> bool:
-        """Whether two sources or more print a figure here."""
         return len(self.sources) > 1
 
     def winners(self, labels: Iterable[PrintedLabel]) -> dict[str, tuple[str, float]]:

@@ -84,7 +84,6 @@ def _next_table(gaps: Sequence[GapRow]) -> Table:
 
 
 def best_section(evidence: Evidence) -> Section:
-    """Every group of each place, the largest delta first."""
     text = (
         "The interval holds the true delta in 95 of 100 experiments; it allows for the best having been picked among "
         "many noisy evaluations, the winner among those of all labels. The expected delta is what the evaluations that "
@@ -145,7 +144,6 @@ def best_table(evidence: Evidence, place: Place) -> Table:
 
 
 def controls_section(evidence: Evidence) -> Section:
-    """What a real effect is measured against."""
     baselines = [
         (
             row.model,

@@ -221,7 +221,6 @@ def span(low: float | None, high: float | None) -> str:
 
 
 def interval(evidence: Evidence, place: Place, label: str) -> str:
-    """That of a best."""
     return span(*(evidence.interval(place, label) or (None, None)))
 
 
@@ -257,7 +256,6 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
 
 
 def taken_from(best: Point) -> str:
-    """`as LABEL` for a result that was taken over from another label."""
     return f"as {best.same_as}" if best.same_as else ""
 
 

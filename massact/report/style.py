@@ -93,7 +93,6 @@ class LabelStyle:
 
 
 def label_style(label: str) -> LabelStyle:
-    """The style of a label, the same in every figure."""
     cleaning = parse_label(label).cleaning
     colour = _DIMS_COLOURS.get(cleaning.n_dims, QUIET)
     if (cleaning.when, cleaning.n_dims) == ("before", "all"):
@@ -133,7 +132,6 @@ def legend_order(label: str) -> tuple[int, bool, bool, int]:
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method where methods share one set of axes."""
     return _METHOD_COLOURS.get(method, QUIET)
 
 
@@ -173,8 +171,12 @@ def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any
 
 def method_grid(n_rows: int, methods: Sequence[str], height: float, **options: Any) -> tuple[Drawing, Any]:
     """A row of panels for each thing that is compared, a column for each method."""
-    width = WIDTH if len(methods) > 1 else WIDTH * 0.62
-    return new_figure((n_rows, len(methods)), (width, height), sharey=True, **options)
+    return new_figure((n_rows, len(methods)), (width_of(len(methods)), height), **{"sharey": True, **options})
+
+
+def width_of(n_columns: int) -> float:
+    """Of a figure, inches."""
+    return WIDTH if n_columns > 1 else WIDTH * 0.62
 
 
 def filled(axes: Any, count: int) -> list[Any]:
@@ -189,8 +191,7 @@ def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> tuple[Drawi
     """Panels with one y axis in rows of three; the rest of the last row is empty."""
     n_columns = min(len(titles), _PER_ROW)
     n_rows = math.ceil(len(titles) / n_columns)
-    width = WIDTH if n_columns > 1 else WIDTH * 0.62
-    figure, axes = new_figure((n_rows, n_columns), (width, height * n_rows + 0.4), sharey=True)
+    figure, axes = new_figure((n_rows, n_columns), (width_of(n_columns), height * n_rows + 0.4), sharey=True)
     panels = filled(axes, len(titles))
     for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         panel.set_title(title)

@@ -32,7 +32,6 @@ class ShortAnswer:
 
 
 def answers_in_short(evidence: Evidence) -> tuple[ShortAnswer, ...]:
-    """The plan's questions, each answered or "cannot say"."""
     return (_which_label(evidence), _before_or_after(evidence), _drop_off(evidence), _predictable(evidence))
 
 

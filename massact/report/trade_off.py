@@ -24,7 +24,6 @@ Lines = dict[str, list[StoredPoint]]
 
 
 def tradeoff_section(evidence: Evidence) -> Section:
-    """Delta and coherence along the coefficient."""
     text = "Nothing was evaluated."
     if evidence.strata:
         text = (
@@ -114,7 +113,6 @@ class AgainstCoefficient:
         return f"{self.evidence.name(self.place)}. Layer: {at}.{self.rest}"
 
     def alt(self) -> str:
-        """Per label its best, and from which coefficient on it lies below the floor."""
         floor = self.evidence.floor
         words = []
         for label in sorted(self.data, key=lambda label: (style.method_of(label), style.legend_order(label))):
@@ -200,7 +198,6 @@ class AgainstCoherence:
         return f"{self.model}: delta against coherence as the coefficient rises, from left to right.{self.rest}"
 
     def alt(self) -> str:
-        """How much coherence each place's best label pays for its delta."""
         words = []
         for place, lines in self.data.items():
             bests = self.evidence.bests(place, lines)
@@ -219,8 +216,7 @@ class AgainstCoherence:
 
 def two_rows(methods: Sequence[str], floor: float) -> tuple[style.Drawing, Any]:
     """Panels of delta above panels of coherence, a column per method."""
-    width = style.WIDTH if len(methods) > 1 else style.WIDTH * 0.62
-    figure, axes = style.new_figure((2, len(methods)), (width, 4.6), sharex=True, sharey="row")
+    figure, axes = style.method_grid(2, methods, 4.6, sharex=True, sharey="row")
     axes[0, 0].set_ylabel("delta (trait, points)")
     axes[1, 0].set_ylabel("coherence")
     for column, method in enumerate(methods):

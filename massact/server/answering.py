@@ -20,21 +20,7 @@ from massact.json_text import parse_json
 from massact.query import Answer
 from massact.query.question import ANY_TEXT, EXPERIMENT, Parameter, Question, choice, text, whole
 from massact.query.rows import differing_names, to_content, to_json
-from massact.server.processes import (
-    BAD_BODY,
-    BAD_PARAMETER,
-    FAILED,
-    IDLE_SECONDS,
-    MAX_ROWS,
-    PROBLEM_TYPE,
-    TOO_LARGE,
-    Limits,
-    ProblemError,
-    Reply,
-    limits_of,
-    problem_body,
-    problem_of,
-)
+from massact.server.processes import IDLE_SECONDS, MAX_ROWS, Kinds, Limits, ProblemError, Reply, limits_of, problem_of
 from massact.store.read import RunStore
 from massact.store.read.base import MAX_RUN_IDS, WIRE_TYPE, pack_points, packed
 from massact.store.read.sql import SqlSource
@@ -81,28 +67,28 @@ def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[s
     for name in given:
         if name not in known:
             there = ", ".join(known) or "none"
-            raise ProblemError(BAD_PARAMETER, f"there is no parameter {_shown(name)}; there are {there}")
+            raise ProblemError(Kinds.BAD_PARAMETER, f"there is no parameter {_shown(name)}; there are {there}")
     values = {}
     for one in allowed:
         texts = given.get(one.name, ())
         if texts:
             values[one.key] = _read(one, texts)
         elif one.is_required:
-            raise ProblemError(BAD_PARAMETER, f"the parameter {one.name!r} is missing: {one.meaning}")
+            raise ProblemError(Kinds.BAD_PARAMETER, f"the parameter {one.name!r} is missing: {one.meaning}")
     return values
 
 
 def _read(one: Parameter, texts: Sequence[str]) -> Any:
     if len(texts) > (MAX_REPEATED if one.is_repeated else 1):
         most = f"at most {MAX_REPEATED} times" if one.is_repeated else "once"
-        raise ProblemError(BAD_PARAMETER, f"the parameter {one.name!r} may be given {most}")
+        raise ProblemError(Kinds.BAD_PARAMETER, f"the parameter {one.name!r} may be given {most}")
     values = []
     for written in texts:
         try:
             values.append(one.read(written))
         except ValueError as error:
             raise ProblemError(
-                BAD_PARAMETER, f"the parameter {one.name!r}: {_shown(written)} {error} ({one.meaning})"
+                Kinds.BAD_PARAMETER, f"the parameter {one.name!r}: {_shown(written)} {error} ({one.meaning})"
             ) from None
         except UsageError as error:  # it is written as it should be, and makes no sense
             raise problem_of(error, "") from error
@@ -139,12 +125,12 @@ class Answering:
                     _log.warning("%s", error)
                 raise problem_of(error, str(given.get("experiment", ""))) from error
             except MemoryError as error:
-                raise ProblemError(TOO_LARGE, "there is not enough memory for it: ask for less") from error
+                raise ProblemError(Kinds.TOO_LARGE, "there is not enough memory for it: ask for less") from error
         except ProblemError as problem:
-            return refusal(problem)
+            return problem.reply
         except Exception:
             _log.exception("a request could not be answered")
-            return refusal(ProblemError(FAILED, "the server failed to answer; its log says why"))
+            return ProblemError(Kinds.FAILED, "the server failed to answer; its log says why").reply
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
         source = SqlSource(
@@ -194,17 +180,10 @@ def _for_ourselves(
     return json.dumps(told, allow_nan=False, separators=(",", ":")).encode()
 
 
-def refusal(problem: ProblemError) -> Reply:
-    headers = {"Content-Type": PROBLEM_TYPE}
-    if problem.retry_after is not None:
-        headers["Retry-After"] = str(problem.retry_after)
-    return Reply(problem.kind.status, headers, problem_body(problem.kind, problem.detail))
-
-
 def _check_size(body: bytes, most: int, advice: str) -> None:
     if len(body) > most:
         raise ProblemError(
-            TOO_LARGE, f"it takes {len(body) / 1e6:.0f} MB, and this server gives {most / 1e6:.0f}: {advice}"
+            Kinds.TOO_LARGE, f"it takes {len(body) / 1e6:.0f} MB, and this server gives {most / 1e6:.0f}: {advice}"
         )
 
 
@@ -266,18 +245,17 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
     try:
         body = parse_json(data)
     except ValueError:
-        raise ProblemError(BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}") from None
+        raise ProblemError(Kinds.BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}") from None
     if not isinstance(body, dict) or set(body) != set(schemas):
-        raise ProblemError(BAD_BODY, f"the body has to be an object with {', '.join(schemas)} and nothing else")
+        raise ProblemError(Kinds.BAD_BODY, f"the body has to be an object with {', '.join(schemas)} and nothing else")
     for key, schema in schemas.items():
         values = body[key] if schema["type"] == "array" else [body[key]]
         one = schema.get("items", schema)
         if not isinstance(values, list) or len(values) > schema.get("maxItems", 1):
-            raise ProblemError(BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
+            raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
         if not all(_is_text(value, one) for value in values):
-            raise ProblemError(
-                BAD_BODY, f"{key!r} has to hold texts of 1 to {one['maxLength']} characters as in {one['pattern']}"
-            )
+            length = f"1 to {one['maxLength']} characters"
+            raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {one['pattern']}")
     return body
 
 
@@ -294,12 +272,12 @@ def read_question(data: bytes) -> dict[str, Any]:
         body = parse_json(data)
         posed, texts, declared = served()[body["question"]], body["parameters"], body["declared"]
     except (ValueError, TypeError, KeyError) as error:
-        raise ProblemError(BAD_BODY, "the body is no question of this server's version") from error
+        raise ProblemError(Kinds.BAD_BODY, "the body is no question of this server's version") from error
     is_read = isinstance(texts, dict) and all(
         isinstance(some, list) and all(isinstance(text, str) for text in some) for some in texts.values()
     )
     if not is_read or not isinstance(declared, dict | None):
-        raise ProblemError(BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared")
+        raise ProblemError(Kinds.BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared")
     # all rows at once: pages are for others
     return {"question": posed.name, "given": read_parameters(posed.parameters, texts), "declared": declared}
 

@@ -23,23 +23,10 @@ from massact.server.answering import (
     read_body,
     read_parameters,
     read_question,
-    refusal,
     served,
 )
 from massact.server.openapi import description
-from massact.server.processes import (
-    BODY_TOO_LARGE,
-    FAILED,
-    FORBIDDEN,
-    NO_DATABASE,
-    PROBLEM_TYPE,
-    ProblemError,
-    Processes,
-    Reply,
-    kind_of_status,
-    limits_of,
-    problem_body,
-)
+from massact.server.processes import PROBLEM_TYPE, Kinds, ProblemError, Processes, Reply, kind_of_status, limits_of
 from massact.store.read.base import MAX_RUN_IDS
 
 # Which MLflow experiments whoever asks may read: MLflow is asked, in this process, in their name. Its answer
@@ -70,7 +57,7 @@ def readable_experiments(app: Flask, request: Request) -> list[int]:
             environ_base={"REMOTE_ADDR": request.remote_addr or ""},
         )
         if answer.status_code != 200:
-            kind = kind_of_status(answer.status_code) if 400 <= answer.status_code < 500 else FAILED
+            kind = kind_of_status(answer.status_code) if 400 <= answer.status_code < 500 else Kinds.FAILED
             raise ProblemError(kind, "MLflow does not say which experiments may be read")
         page = json.loads(answer.get_data())
         ids |= {int(experiment["experiment_id"]) for experiment in page.get("experiments", [])}
@@ -106,10 +93,10 @@ def _asking(processes: Processes | None, what: str, name: str) -> Any:
         try:
             return _respond(_ask(processes, what, name))
         except ProblemError as problem:
-            return _respond(refusal(problem))
+            return _respond(problem.reply)
         except Exception:
             _log.exception("a request could not be answered")
-            return _respond(refusal(ProblemError(FAILED, "the server failed to answer; its log says why")))
+            return _respond(ProblemError(Kinds.FAILED, "the server failed to answer; its log says why").reply)
 
     return view
 
@@ -119,7 +106,7 @@ def _ask(processes: Processes | None, what: str, name: str) -> Reply:
     asked = _asked(what, name, request)
     if processes is None:
         raise ProblemError(
-            NO_DATABASE,
+            Kinds.NO_DATABASE,
             "the server's backend store is no SQLite or PostgreSQL database: ask MLflow's own search instead",
         )
     readable = readable_experiments(current_app, request)
@@ -140,7 +127,7 @@ def _refuse_other_sites(received: Request) -> None:
     allowed = get_allowed_origins_from_env() or []
     origin = received.headers.get("Origin") or ""
     if should_block_cors_request(origin, received.method, allowed):
-        raise ProblemError(FORBIDDEN, "another site's page may not ask: see --cors-allowed-origins of the server")
+        raise ProblemError(Kinds.FORBIDDEN, "another site's page may not ask: see --cors-allowed-origins of the server")
 
 
 def _asked(what: str, name: str, received: Request) -> dict[str, Any]:
@@ -151,7 +138,7 @@ def _asked(what: str, name: str, received: Request) -> dict[str, Any]:
         return {what: name, "given": read_parameters(allowed, arguments)}
     read_parameters((), arguments)
     if (received.content_length or 0) > _MAX_BODY:
-        raise ProblemError(BODY_TOO_LARGE, f"name at most {MAX_RUN_IDS} runs, and ask several times")
+        raise ProblemError(Kinds.BODY_TOO_LARGE, f"name at most {MAX_RUN_IDS} runs, and ask several times")
     data = received.get_data(cache=False)
     return {what: name, "given": read_body(name, data)} if name else read_question(data)
 
@@ -181,7 +168,7 @@ def _as_problem(response: Response) -> Response:
     if response.status_code < 400 or response.mimetype == PROBLEM_TYPE:
         return response
     kind = kind_of_status(response.status_code)
-    response.set_data(problem_body(kind, _DETAILS.get(kind.status, "see the server's log")))
+    response.set_data(kind.body(_DETAILS.get(kind.status, "see the server's log")))
     response.content_type = PROBLEM_TYPE
     response.headers["Cache-Control"] = "no-store"
     return response

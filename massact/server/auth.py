@@ -274,11 +274,9 @@ def _create_app() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """The factory, when a server looks it up.
+    """The factory, when a server looks it up: then the first user is made, as `mlflow server` does for its own app.
 
-    `mlflow server` makes the first user before any of its processes starts, but only of its own app. It looks the
-    factory up in good time, so that is done here: a missing password is then one error, and no loop of processes
-    that end and are started again.
+    A missing password is then one error, and no loop of processes that end and are started again.
     """
     if name != "create_app":
         raise AttributeError(name)

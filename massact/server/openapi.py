@@ -17,7 +17,7 @@ from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
 from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
-from massact.server.processes import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
+from massact.server.processes import KINDS, PROBLEM_TYPE, Kind, Kinds
 from massact.store.read.base import WIRE_TYPE
 
 # the texts under the fields of a dataclass, which only the source holds
@@ -129,20 +129,20 @@ _ABOUT = """\
 The questions of massact, answered by the tracking server. Answers are those of the commands with `--format json`.
 Whoever asks is shown what they may read in MLflow and nothing of the rest. What cannot be answered is a problem
 (RFC 9457), whose `type` programs decide by. What lies under `raw` is for massact's own reader."""
-_PROBLEM = {
-    "type": "object",
-    "description": "What went wrong (RFC 9457).",
-    "properties": {
+_ANYONE_REFUSED = (401, 403, 500)
+_ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
+_READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
+
+
+_PROBLEM = _object(
+    {
         "type": {"type": "string", "format": "uri", "description": "Which kind of problem it is."},
         "title": {"type": "string", "description": "What that kind is."},
         "status": {"type": "integer", "description": "The answer's status once more."},
         "detail": {"type": "string", "description": "What is wrong here and what to do; for people."},
     },
-    "required": ["type", "title", "status", "detail"],
-}
-_ANYONE_REFUSED = (401, 403, 500)
-_ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
-_READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
+    "What went wrong (RFC 9457).",
+)
 
 
 @cache
@@ -249,7 +249,7 @@ def _refusal(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
     if kinds[0].status == 503:
         found["headers"] = {"Retry-After": _header("Seconds after which it may go well.", "integer")}
-    if kinds[0] is NOT_LOGGED_IN:
+    if kinds[0] is Kinds.NOT_LOGGED_IN:
         found["headers"] = {"WWW-Authenticate": _header("How to log in.", "string")}
     return found
 

@@ -38,32 +38,37 @@ class Kind:
     name: str
     title: str
 
+    def body(self, detail: str) -> bytes:
+        """A problem of the kind as JSON."""
+        content = {"type": ABOUT + self.name, "title": self.title, "status": self.status, "detail": detail}
+        return (json.dumps(content) + "\n").encode()
 
-BAD_PARAMETER = Kind(400, "bad-parameter", "A parameter is not as the description says")
-BAD_BODY = Kind(400, "bad-body", "The request's body is not as the description says")
-NOT_LOGGED_IN = Kind(401, "not-logged-in", "The login is missing or refused")
-FORBIDDEN = Kind(403, "forbidden", "This may not be read")
-UNKNOWN_EXPERIMENT = Kind(404, "unknown-experiment", "No experiment of that name that you may read")
-UNKNOWN_NAME = Kind(404, "unknown-name", "The experiment has nothing of that name")
-NOT_FOUND = Kind(404, "not-found", "There is nothing at this address")
-NOT_ALLOWED = Kind(405, "method-not-allowed", "This address is not asked in that way")
-NO_MATRIX = Kind(422, "no-matrix", "Nothing declares what should be there")
-UNANSWERABLE = Kind(422, "unanswerable", "The question cannot be answered as it is asked")
-TOO_LARGE = Kind(422, "answer-too-large", "The answer is larger than this server gives")
-BODY_TOO_LARGE = Kind(413, "body-too-large", "The request's body is too large")
-FAILED = Kind(500, "failed", "The server failed; its log says why")
-NO_DATABASE = Kind(501, "no-database", "This server's runs are not in a database that can be read")
-BUSY = Kind(503, "busy", "Too many questions at once")
-STORE_DOWN = Kind(503, "store-down", "The run store cannot be read now")
-TOO_LONG = Kind(504, "too-long", "The question took longer than this server works on one")
 
-KINDS = (
-    BAD_PARAMETER, BAD_BODY, NOT_LOGGED_IN, FORBIDDEN, UNKNOWN_EXPERIMENT, UNKNOWN_NAME, NOT_FOUND, NOT_ALLOWED,
-    NO_MATRIX, UNANSWERABLE, TOO_LARGE, BODY_TOO_LARGE, FAILED, NO_DATABASE, BUSY, STORE_DOWN, TOO_LONG,
-)  # fmt: skip
+class Kinds:
+    """Every kind there is."""
+
+    BAD_PARAMETER = Kind(400, "bad-parameter", "A parameter is not as the description says")
+    BAD_BODY = Kind(400, "bad-body", "The request's body is not as the description says")
+    NOT_LOGGED_IN = Kind(401, "not-logged-in", "The login is missing or refused")
+    FORBIDDEN = Kind(403, "forbidden", "This may not be read")
+    UNKNOWN_EXPERIMENT = Kind(404, "unknown-experiment", "No experiment of that name that you may read")
+    UNKNOWN_NAME = Kind(404, "unknown-name", "The experiment has nothing of that name")
+    NOT_FOUND = Kind(404, "not-found", "There is nothing at this address")
+    NOT_ALLOWED = Kind(405, "method-not-allowed", "This address is not asked in that way")
+    NO_MATRIX = Kind(422, "no-matrix", "Nothing declares what should be there")
+    UNANSWERABLE = Kind(422, "unanswerable", "The question cannot be answered as it is asked")
+    TOO_LARGE = Kind(422, "answer-too-large", "The answer is larger than this server gives")
+    BODY_TOO_LARGE = Kind(413, "body-too-large", "The request's body is too large")
+    FAILED = Kind(500, "failed", "The server failed; its log says why")
+    NO_DATABASE = Kind(501, "no-database", "This server's runs are not in a database that can be read")
+    BUSY = Kind(503, "busy", "Too many questions at once")
+    STORE_DOWN = Kind(503, "store-down", "The run store cannot be read now")
+    TOO_LONG = Kind(504, "too-long", "The question took longer than this server works on one")
+
+
+KINDS = tuple(kind for kind in vars(Kinds).values() if isinstance(kind, Kind))
 _QUERY_CANCELED = "57014"
 """PostgreSQL's state."""
-_BY_STATUS = {401: NOT_LOGGED_IN, 403: FORBIDDEN, 404: NOT_FOUND, 405: NOT_ALLOWED, 413: BODY_TOO_LARGE}
 
 
 class ProblemError(Exception):
@@ -74,45 +79,43 @@ class ProblemError(Exception):
         super().__init__(detail)
         self.kind, self.detail, self.retry_after = kind, detail, retry_after
 
-
-def problem_body(kind: Kind, detail: str) -> bytes:
-    content = {"type": ABOUT + kind.name, "title": kind.title, "status": kind.status, "detail": detail}
-    return (json.dumps(content) + "\n").encode()
+    @property
+    def reply(self) -> "Reply":
+        again = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return Reply(self.kind.status, {"Content-Type": PROBLEM_TYPE, **again}, self.kind.body(self.detail))
 
 
 def kind_of_status(status: int) -> Kind:
     """The kind of an error that something else than the questions answered with."""
-    return _BY_STATUS.get(status) or Kind(status, "refused", "The server refuses this request")
+    known = {kind.status: kind for kind in KINDS if kind.status in (401, 403, 404, 405, 413)}
+    return known.get(status) or Kind(status, "refused", "The server refuses this request")
 
 
 def problem_of(error: MassactError, experiment: str) -> ProblemError:
     """An error of ours, as a problem. Messages that speak of files are said anew: the server reads none."""
     if isinstance(error, UnknownExperimentError):
         return ProblemError(
-            UNKNOWN_EXPERIMENT,
+            Kinds.UNKNOWN_EXPERIMENT,
             f"no experiment {experiment!r} with evaluations that you may read: give the name that its file declares",
         )
     if isinstance(error, UnknownNameError):
-        return ProblemError(UNKNOWN_NAME, str(error))
+        return ProblemError(Kinds.UNKNOWN_NAME, str(error))
     if isinstance(error, NoMatrixError):
         return ProblemError(
-            NO_MATRIX,
+            Kinds.NO_MATRIX,
             f"nothing that you may read says what the experiment {experiment!r} declares: run a phase of its file "
             "once (massact evaluate, phase1 to phase3 or main), which keeps it in the store, or ask with the file "
             "(massact gaps --experiment FILE)",
         )
     if isinstance(error, StoreError):
-        if _is_given_up(error):
-            return ProblemError(TOO_LONG, "the database was given up on after this server's limit: ask for less")
+        # PostgreSQL broke off a statement that took too long
+        if getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == _QUERY_CANCELED:
+            return ProblemError(Kinds.TOO_LONG, "the database was given up on after this server's limit: ask for less")
         # the message names the database, which is nobody's business
-        return ProblemError(STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5)
-    return ProblemError(UNANSWERABLE, str(error))
-
-
-def _is_given_up(error: StoreError) -> bool:
-    """Whether PostgreSQL broke off a statement that took too long."""
-    cause = getattr(error.__cause__, "orig", None)
-    return getattr(cause, "sqlstate", None) == _QUERY_CANCELED
+        return ProblemError(
+            Kinds.STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5
+        )
+    return ProblemError(Kinds.UNANSWERABLE, str(error))
 
 
 # how much a question may take
@@ -195,7 +198,6 @@ class _Process:
             )
 
     def ask(self, message: bytes, deadline: float) -> Reply:
-        """Its answer. Raises OSError or EOFError where none comes in time, or the process ends."""
         self._connection.send_bytes(message)
         if not self._connection.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
@@ -248,13 +250,13 @@ class Processes:
         except TimeoutError:
             process.end()
             raise ProblemError(
-                TOO_LONG,
+                Kinds.TOO_LONG,
                 f"the question was given up after {self.limits.seconds:g} s: ask for less with filters, or leave "
                 f"intervals out; whoever runs the server may raise MASSACT_SERVER_SECONDS",
             ) from None
         except (OSError, EOFError) as error:
             process.end()
-            raise ProblemError(FAILED, "the process that answers ended unexpectedly") from error
+            raise ProblemError(Kinds.FAILED, "the process that answers ended unexpectedly") from error
         except BaseException:
             process.end()
             raise
@@ -264,7 +266,7 @@ class Processes:
 
     def _busy(self) -> ProblemError:
         return ProblemError(
-            BUSY,
+            Kinds.BUSY,
             f"{self.limits.at_once} questions are being answered and {self.limits.waiting} wait: ask again in a moment",
             retry_after=2,
         )

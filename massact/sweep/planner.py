@@ -102,7 +102,8 @@ class Planner:
     def _setting(self) -> Setting:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
-    def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
+    def _vectors_of(self, request: GridRequest) -> torch.Tensor:
+        """The label's vectors `[n_layers, d_model]`, of which all that are asked for are there."""
         vectors = self.vectors.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
@@ -111,7 +112,7 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
-        recipe, n_layers = request.recipe, request.recipe.n_layers
+        n_layers = request.recipe.n_layers
         if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
             raise UsageError(
                 f"{format_label(request.recipe)} steers {n_layers} layers from the one that is named on, and there are "
@@ -125,7 +126,11 @@ class Planner:
                 f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
                 "with --layers, or in the grid"
             )
-        uncleaned = self.vectors.of(request.position, request.recipe.uncleaned)
+        return vectors
+
+    def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
+        vectors, recipe = self._vectors_of(request), request.recipe
+        uncleaned = self.vectors.of(request.position, recipe.uncleaned)
         calibration = self.vectors.calibration
         gate = self._gate(recipe.gate) if recipe.gate else None
         rows = {layer: self._rows(request, vectors, layer, gate) for layer in request.layers}
@@ -138,7 +143,7 @@ class Planner:
                 layer=layer,
                 coefficient=coefficient,
                 direction=self.direction,
-                operator_source=own_digest("operators", request.recipe.operator),
+                operator_source=own_digest("operators", recipe.operator),
                 weights=weights[layer],
                 condition=gate and gate[0],
             )
@@ -164,11 +169,9 @@ class Planner:
         rows = vectors[layer : layer + recipe.n_layers]
         if recipe.operator == "replace":
             activations, calibration = self.vectors.activations(request.position), self.vectors.calibration
-            of_layer = (
-                (vectors[one], activations.sides(one), calibration.dims(recipe.cleaning, one), recipe.n_directions)
-                for one in band
-            )
-            rows = torch.cat([subspace(*each) for each in of_layer])
+            cleaned = recipe.cleaning
+            of_layer = ((vectors[one], activations.sides(one), calibration.dims(cleaned, one)) for one in band)
+            rows = torch.cat([subspace(v, sides, cleaned, dims, recipe.n_directions) for v, sides, dims in of_layer])
         if gate is not None:
             rows = torch.cat([rows, gate[1][None]])
         return rows[0] if len(rows) == 1 else rows

@@ -130,8 +130,8 @@ class Activations:
         """
         if self.neutral is None:
             raise DataError(
-                f"{NEUTRAL_METHOD} needs activations of neutral prompts, which this extraction did not read: write it "
-                "under extraction.methods or in a phase's labels, and run massact extract"
+                f"{NEUTRAL_METHOD} needs activations of neutral prompts, which were not read: write it under "
+                "extraction.methods and run massact extract; in Python take mean_diff of positive and neutral prompts"
             )
         return self.neutral[:, layer]
 
@@ -152,6 +152,7 @@ def split_sides(
     validation_split: float,
     *,
     statuses: tuple[PromptStatuses, PromptStatuses] | None = None,
+    is_paired: bool = False,
     neutral: torch.Tensor | None = None,
 ) -> Activations:
     """Leave out prompts without a window, and keep the last share of each side for validation.
@@ -161,6 +162,7 @@ def split_sides(
         negative: the same of the other side.
         validation_split: share of each side, 0 to 0.5.
         statuses: what becomes of each prompt, where that is decided already.
+        is_paired: whether prompt i of one side falls with prompt i of the other, where that is not decided.
         neutral: the same of neutral prompts, which all are kept but those without a window; `None`: not read.
 
     Raises:
@@ -173,7 +175,8 @@ def split_sides(
     sides = (positive, negative)
     if statuses is None:
         nothing = [None] * len(positive), [None] * len(negative)
-        statuses = decide_statuses(nothing, (has_window(positive), has_window(negative)), validation_split)
+        there = has_window(positive), has_window(negative)
+        statuses = decide_statuses(nothing, there, validation_split, paired=is_paired)
     train, validation = (
         [side[[status is part for status in own]] for side, own in zip(sides, statuses, strict=True)]
         for part in (PromptStatus.TRAIN, PromptStatus.VALIDATION)

@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 
-from massact.domain import EVERY_LAYER, Recipe, Steering
+from massact.domain import EVERY_LAYER, Cleaning, Recipe, Steering
 from massact.errors import DataError
 from massact.models.prompting import Intervention
-from massact.vectors.methods import zero_dims
+from massact.vectors.methods import clean
 
 Sides = tuple[torch.Tensor, torch.Tensor]
 
@@ -35,19 +35,22 @@ def depth_weights(recipe: Recipe, units: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(f"{weight:.6g}") for weight in weights)
 
 
-def subspace(vector: torch.Tensor, sides: Sides, dims: Sequence[int], n_directions: int) -> torch.Tensor:
+def subspace(
+    vector: torch.Tensor, sides: Sides, cleaning: Cleaning, dims: Sequence[int], n_directions: int
+) -> torch.Tensor:
     """What `replace` takes at a layer, `[n_directions + 2, d_model]`, float32.
 
     First an orthonormal basis V: the vector, and the principal components of what is left without it of the contrastive
-    activations, about the middle of the two sides' means, massive dims zeroed as they are in the vector. Then
-    V^T V m, and V^T V (n - m), of the negative side's mean m and the positive side's n.
+    activations, about the middle of the two sides' means, cleaned as the vector is. Then V^T V m, and V^T V (n - m), of
+    the negative side's mean m and the positive side's n.
 
     Raises:
         DataError: the activations do not span so many directions.
     """
     positive, negative = (side.double() for side in sides)
     m, n = negative.mean(0), positive.mean(0)
-    rows = zero_dims(torch.cat([positive, negative]) - (m + n) / 2, dims)
+    cleaned = [clean(side, cleaning, dims) for side in (positive, negative)]
+    rows = torch.cat(cleaned) - (cleaned[0].mean(0) + cleaned[1].mean(0)) / 2
     v = vector.double()
     _, sizes, components = torch.linalg.svd(rows - torch.outer(rows @ v, v), full_matrices=False)
     if int((sizes > 1e-6 * rows.norm()).sum()) < n_directions - 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 from massact.errors import UsageError
 from massact.keys import cell_json
 from massact.models.bake import Baked, bake
+from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat
 from massact.names import shown
 from massact.store.read.base import Stored
@@ -44,16 +45,20 @@ def bake_run(session: Session, run_id: str, output: Path) -> Baked:
     one = intervention_of(cell.steering, planned.vector, len(model.blocks))
     questions = session.datasets.of(subject.trait).questions[:_PROMPTS]
     baked = bake(model, one, [encode_chat(model, question) for question in questions])
+    facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
+    _save(model, json.dumps(facts, indent=2), output)
+    return baked
+
+
+def _save(model: SteerableModel, facts: str, output: Path) -> None:
     begun = output.with_name(f".{output.name}.part")
     shutil.rmtree(begun, ignore_errors=True)
     try:
         model.model.save_pretrained(begun)
         model.tokenizer.save_pretrained(begun)
-        facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
-        (begun / "massact.json").write_text(f"{json.dumps(facts, indent=2)}\n", encoding="utf-8")
+        (begun / "massact.json").write_text(f"{facts}\n", encoding="utf-8")
         begun.rename(output)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror or error}; name another --output") from error
     finally:
         shutil.rmtree(begun, ignore_errors=True)
-    return baked

@@ -14,7 +14,7 @@ from massact.errors import MissingPrerequisiteError
 from massact.query import Answers
 from massact.query.groups import slices
 from massact.query.load import read_answers
-from massact.query.questions.confirmations import confirmations_of
+from massact.query.questions.confirmations import ask_confirmations
 from massact.query.questions.gaps import ask_gaps
 from massact.store.read import RunStore
 from massact.store.schema import EvaluationRow, Kind, is_scored
@@ -155,7 +155,7 @@ def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
 def _confirmations(experiment: Experiment, store: RunStore, answers: Answers) -> Prerequisite:
     floor = experiment.coherence_floor
     answers = answers.with_confirmations(store, experiment.name, floor)
-    rows = [row for row in confirmations_of(answers, floor, is_split=True).rows if row.standing is not None]
+    rows = [row for row in ask_confirmations.of(answers, floor).rows if row.standing is not None]
     n_done = sum(row.status != "unconfirmed" for row in rows)
     detail = f"{n_done} of {len(rows)} confirmed" if rows else "no winner to confirm yet"
     what = "winners and labels tied with them on the questions kept for confirming"

@@ -162,6 +162,8 @@ def test_slips_of_a_notebook_are_told(model: massact.Model) -> None:
         model.generate(["Hello"], long)
     with pytest.raises(UsageError, match="write \\[prompt\\]"):
         model.generate("Hello")
+    with pytest.raises(UsageError, match="max_new_tokens 0"):
+        model.generate(["Hello"], max_new_tokens=0)
     with pytest.raises(UsageError, match=r"response\[:\] has no end"):
         model.record(["Hello"], "response[:]")
     with pytest.raises(UsageError, match=r"dtype 'fp32' is not allowed; write auto or float32"):

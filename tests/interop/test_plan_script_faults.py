@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def test_ours_is_right_in_a_real_store(
         (home / "store.db").write_bytes(migrated_database.read_bytes())
         import_to_store(f"sqlite:///{home}/store.db", results(tmp_path, order))
         with closing(open_store(f"sqlite:///{home}/store.db")) as store:
-            answers = Answers.from_store(store, EXPERIMENT, groups=[GROUP])
+            answers = replace(Answers.from_store(store, EXPERIMENT), groups=(GROUP,))
         [row] = massact.gaps.of(answers, FLOOR).rows
         [best] = massact.best.of(answers, FLOOR).rows
         assert (row.status, row.best and row.best.key) == (best.status, best.key)

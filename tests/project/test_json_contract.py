@@ -19,7 +19,7 @@ from massact.query.questions.confirmations import ask_confirmations
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.gaps import ask_gaps
 from massact.query.questions.judges import ask_judges
-from massact.query.questions.published import compare_published
+from massact.query.questions.published import ask_compare_published
 from massact.query.questions.runs import ask_runs
 from massact.query.questions.sensitivity import ask_sensitivity
 from massact.query.stats.paired import QuestionScores
@@ -74,7 +74,7 @@ ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
     "compare": lambda: ask_compare.of(
         answers_of(ROWS, scores=SCORES), FLOOR, pairs=[("probe", "mean_diff"), ("probe", "gradient")]
     ),
-    "compare --published": lambda: compare_published(answers_of(ROWS), FIGURES, FLOOR, model_names={"gemma": "gemma"}),
+    "compare --published": lambda: ask_compare_published.of(answers_of(ROWS, published=tuple(FIGURES)), FLOOR),
     "confirmations": lambda: ask_confirmations.of(
         answers_of(
             rows_of([PROBE, OTHER]),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,15 +13,10 @@ from massact.cli.questions import render
 from massact.query import Answers, Evaluations, Filters
 from massact.query.answers import Confirmed
 from massact.query.questions.best import ask_best
-from massact.query.questions.confirmations import (
-    ConfirmationRow,
-    ConfirmationsAnswer,
-    ask_confirmations,
-    confirmations_of,
-)
+from massact.query.questions.confirmations import ConfirmationRow, ConfirmationsAnswer, ask_confirmations
 from massact.query.questions.runs import ask_runs
 from massact.query.stats.means import bounded_mean_interval
-from massact.store.schema import encode_point, point_of
+from massact.store.schema import Declared, encode_point, point_of
 from tests.support.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.support.store_fixtures import answers_of
 
@@ -37,7 +33,8 @@ def ask(*cells: Scored, grid: list[Scored] | None = None, **options: Any) -> Con
     floor, is_split = options.pop("floor", FLOOR), options.pop("is_split", False)
     scores = options.pop("scores", scores_of(found))
     answers = answers_of(rows_of(found), confirmed=all_confirmed(*cells), choosing_scores=scores, **options)
-    return confirmations_of(answers, floor, is_split=is_split)
+    declared = Declared("x", floor, (), (), {}, confirm_share=0.4 if is_split else None)
+    return ask_confirmations.of(replace(answers, declared=declared), floor)
 
 
 def by_label(answer: ConfirmationsAnswer) -> dict[str, ConfirmationRow]:

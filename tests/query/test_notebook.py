@@ -15,7 +15,6 @@ from massact.interop.figures import read_published
 from massact.query import Answer, Answers, Evaluations
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.judges import ask_judges
-from massact.query.questions.published import compare_published
 from massact.query.rows import MOST_ROWS
 from tests.support.browser import chromium, needs_chromium
 from tests.support.report_rows import experiment, row, scored, toy_rows
@@ -36,7 +35,7 @@ def all_answers(answers: Answers) -> list[Answer[Any]]:
         *(ask.of(answers, 68.0) for ask in (ask_judges, massact.runs, massact.confirmations)),
         massact.curve.of(answers, 68.0, method="probe"),
         massact.sensitivity.of(answers, 68.0),
-        compare_published(answers_of(()), figures, 68.0, model_names={}),
+        massact.compare_published.of(answers_of((), published=tuple(figures)), 68.0),
     ]
 
 

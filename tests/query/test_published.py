@@ -1,6 +1,7 @@
 """Published figures beside ours, and what does not add up in them."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Group
 from massact.interop.figures import read_published
-from massact.query.questions.published import PublishedComparison, compare_published, match_model
+from massact.query.questions.published import PublishedComparison, ask_compare_published, match_model
 from massact.query.rows import Answer
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, Kind, PublishedRow
+from massact.store.schema import Declared, EvaluationRow, Kind, PublishedRow
 from tests.support.store_fixtures import answers_of, evaluated
 
 FLOOR = 68.0
@@ -38,7 +39,9 @@ def asked(
     published: list[PublishedRow], rows: list[Stored[EvaluationRow]] | None = None, **changes: Any
 ) -> Answer[PublishedComparison]:
     names, floor = changes.pop("model_names", NAMES), changes.pop("floor", FLOOR)
-    return compare_published(answers_of(rows or [], **changes), published, floor, model_names=names)
+    declared = Declared("x", floor, (), (), {}, printed_models=names)
+    answers = replace(answers_of(rows or [], **changes), published=tuple(published), declared=declared)
+    return ask_compare_published.of(answers, floor)
 
 
 def flags(*published: PublishedRow) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
@@ -108,7 +109,7 @@ def check(store: Store, floor: float) -> None:
     """Ask the store, and the oracle."""
     declared = [Group(*one) for one in DECLARED]
     with closing(open_store(store.uri)) as opened:
-        answers = Answers.from_store(opened, EXPERIMENT, groups=declared)
+        answers = replace(Answers.from_store(opened, EXPERIMENT), groups=tuple(declared))
     history = store.history
     assert gaps(answers, floor) == oracle.gaps(history, DECLARED, floor)
     found = best(answers, floor)

@@ -15,9 +15,17 @@ from massact import toy
 from tools.smollm2 import UnavailableError
 
 REPENG, STEERING_VECTORS, LM_EVAL = "repeng==0.4.0", "steering-vectors==0.12.2", "lm-eval==0.4.13"
-_BESIDE = {REPENG: ("numpy==1.26.4",)}
+SAE_LENS = "sae-lens==6.54.12"
+_BESIDE = {
+    REPENG: ("numpy==1.26.4",),
+    SAE_LENS: (
+        *("transformer-lens==3.9.0", "better-abc==0.0.3", "datasets==5.2.0", "dill==0.4.1", "docstring-parser==0.18.0"),
+        *("einops==0.8.2", "jaxtyping==0.3.11", "multiprocess==0.70.19", "simple-parsing==0.1.9", "wandb==0.31.0"),
+        "xxhash==4.1.0",
+    ),
+}
 MODEL, TRAIT = toy.resolve("toy:gemma-2-instruct"), toy.resolve("toy:refusal")
-FILES = {REPENG: "repeng-0.4.0.gguf", STEERING_VECTORS: "steering-vectors-0.12.2.pt"}
+FILES = {REPENG: "repeng-0.4.0.gguf", STEERING_VECTORS: "steering-vectors-0.12.2.pt", SAE_LENS: "sae-lens-6.54.12"}
 _SECONDS = 600
 
 _PROLOGUE = """
@@ -44,6 +52,16 @@ from steering_vectors import train_steering_vector
 
 torch.save(train_steering_vector(model, tokenizer, list(zip(*sides))), sys.argv[3])
 """,
+    SAE_LENS: """
+import sys
+import torch
+from sae_lens import StandardSAE, StandardSAEConfig
+from sae_lens.saes.sae import SAEMetadata
+
+torch.manual_seed(0)
+place = SAEMetadata(hook_name="blocks.5.hook_resid_post")
+StandardSAE(StandardSAEConfig(d_in=96, d_sae=4, metadata=place)).save_model(sys.argv[3])
+""",
     LM_EVAL: """
 import json, sys
 import torch
@@ -54,8 +72,8 @@ with torch.no_grad():
     torch.save(model._model_call(torch.tensor([json.loads(sys.argv[3])])), sys.argv[4])
 """,
 }
-"""repeng's PCA of paired differences and steering-vectors' mean difference, both at the last token of a prompt; logits
-of lm-eval's steered model."""
+"""repeng's PCA of paired differences and steering-vectors' mean difference, both at the last token of a prompt; a
+random sparse autoencoder; logits of lm-eval's steered model."""
 REPENG_READS = """
 import json, sys
 from repeng import ControlVector

@@ -204,7 +204,17 @@ def test_a_search_uses_what_is_there_and_a_scan_begins_with_the_grid(folder: Pat
 @pytest.mark.slow
 def test_short_texts_tell_where_a_vector_breaks_and_nothing_is_stored_of_them(folder: Path) -> None:
     before = n_runs(folder)
-    line = ("search", "--method", "probe,random_baseline", "--position", "response[:5]", "--layers", "2", "--probe")
+    line = (
+        "search",
+        "--method",
+        "probe,random_baseline",
+        "--position",
+        "response[:5]",
+        "--layers",
+        "2",
+        "--start",
+        "probe",
+    )
     result = run(folder, *line, "--budget", "1")
     assert result.exit_code == 0, result.output
     assert f"first coefficients from where texts of {TOKENS} tokens break" in result.output

@@ -16,7 +16,17 @@ from massact.data.traits import load_trait
 from massact.models.prompting import encode_chat
 from massact.vectors.formats import SteeringVector, gguf_bytes, lm_eval_bytes
 from massact.vectors.imported import read_vectors
-from tests.support.peers import FILES, LM_EVAL, MODEL, REPENG, REPENG_READS, STEERING_VECTORS, make_vectors, run_peer
+from tests.support.peers import (
+    FILES,
+    LM_EVAL,
+    MODEL,
+    REPENG,
+    REPENG_READS,
+    SAE_LENS,
+    STEERING_VECTORS,
+    make_vectors,
+    run_peer,
+)
 from tests.support.small_plan import EXPERIMENT
 from tests.support.steered import steered_logits
 from tools.smollm2 import UnavailableError
@@ -68,6 +78,16 @@ def test_what_steering_vectors_saved_is_the_mean_difference(sides: tuple[torch.T
     check_steering_vectors(read_vectors(PEERS / FILES[STEERING_VECTORS]), sides)
 
 
+def check_sae(folder: Path) -> None:
+    ((layer, row),) = read_vectors(folder, index=2).items()
+    assert (layer, row.shape) == (5, (96,))
+    assert row[:3].tolist() == pytest.approx([-0.1763, 0.0111, -0.1762], abs=1e-4)
+
+
+def test_what_saelens_saved_is_a_feature_at_its_layer() -> None:
+    check_sae(PEERS / FILES[SAE_LENS])
+
+
 @pytest.mark.real
 def test_the_packages_make_the_files_anew(sides: tuple[torch.Tensor, torch.Tensor], tmp_path: Path) -> None:
     try:
@@ -76,6 +96,7 @@ def test_the_packages_make_the_files_anew(sides: tuple[torch.Tensor, torch.Tenso
         pytest.skip(str(error))
     check_repeng(read_vectors(tmp_path / FILES[REPENG]), sides)
     check_steering_vectors(read_vectors(tmp_path / FILES[STEERING_VECTORS]), sides)
+    check_sae(tmp_path / FILES[SAE_LENS])
 
 
 @pytest.mark.real

@@ -155,7 +155,8 @@ def ask_compare(
     for stratum in strata(by_group, answers.groups):
         beliefs = Beliefs(stratum, floor, answers.scores) if answers.scores else None
         for labels in all_pairs:
-            if any(_is_known(stratum, label, declared) for label in labels):
+            here = ((label, Group(stratum.model, stratum.trait, stratum.position, label)) for label in labels)
+            if any(label in stratum.slices or group in declared for label, group in here):
                 grids = on_equal_grids(stratum, labels, floor)
                 row = _row(grids, labels, floor, answers.cosines)
                 rows.append(_tested(row, grids.stratum, stratum, answers, beliefs) if beliefs else row)
@@ -218,11 +219,6 @@ def _labels(pair: tuple[str, str], known: Container[str]) -> tuple[str, str]:
     if a == b:
         raise UsageError(f"{pair[0]!r} and {pair[1]!r} are one label ({a}): name two")
     return a, b
-
-
-def _is_known(stratum: ComparableGroups, label: str, declared: Container[Group]) -> bool:
-    group = Group(stratum.model, stratum.trait, stratum.position, label)
-    return label in stratum.slices or group in declared
 
 
 def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosines) -> ComparisonRow:

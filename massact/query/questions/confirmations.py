@@ -167,16 +167,9 @@ def ask_confirmations(answers: Answers, floor: float, /, **_about: Unpack[About]
     Example:
       massact confirmations --experiment my-experiment.yaml --position 'response[:5]'
     """
+    # Places that were evaluated before questions were kept for confirming are left out: all questions chose there.
+    # Labels and layers choose what is shown, not among what a winner won.
     is_split = answers.declared is not None and answers.declared.confirm_share is not None
-    return confirmations_of(answers, floor, is_split=is_split)
-
-
-def confirmations_of(answers: Answers, floor: float, *, is_split: bool) -> ConfirmationsAnswer:
-    """Every winner and every label tied with it, on the questions that chose it and on those that confirm.
-
-    Places that were evaluated before questions were kept for confirming are left out: all questions chose there. Labels
-    and layers choose what is shown, not among what a winner won.
-    """
     asked, scores = answers.filters, answers.choosing_scores or QuestionScores({}, {})
     confirmed = answers.confirmed.only(replace(asked, labels=(), layers=()))
     by_key: dict[str, list[Stored[EvaluationRow]]] = defaultdict(list)

@@ -118,7 +118,6 @@ def _steps(stratum: ComparableGroups) -> list[int | AllDims]:
 
 
 def _rows(stratum: ComparableGroups, kind: _Kind, floor: float) -> Iterator[CurveRow]:
-    """The steps of one curve; one whose vector is that of an earlier step says so."""
     sides: list[Side] = []
     for n_dims in _steps(stratum):
         row = _row(stratum, kind, n_dims, floor)

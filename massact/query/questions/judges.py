@@ -250,10 +250,8 @@ def _shift(pair: JudgedTwice, name: str) -> float | None:
 
 def _rank_correlation(pair: JudgedTwice) -> float | None:
     known = _both(pair, "delta")
-    if len(known) < _LEAST_FOR_RANKS:
-        return None
-    a, b = zip(*known, strict=True)
-    if len(set(a)) == 1 or len(set(b)) == 1:
+    a, b = zip(*known, strict=True) if known else ((), ())
+    if len(known) < _LEAST_FOR_RANKS or 1 in (len(set(a)), len(set(b))):
         return None
     from scipy.stats import spearmanr
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Unpack
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
-from massact.query.answers import Answers
+from massact.query.answers import Answers, Filters
 from massact.query.groups import GroupInSetting, one_spelling, recipe_of, slices, told_apart
 from massact.query.load import About, Needs, normalised
 from massact.query.question import question
@@ -104,30 +104,16 @@ def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[Ab
     Example:
       massact compare --published --experiment experiments/massive-activations.yaml
     """
-    names = dict(answers.declared.printed_models) if answers.declared else {}
-    names |= {name: name for name in answers.models if name not in names}
+    names = {name: name for name in answers.models}
+    names |= answers.declared.printed_models if answers.declared else {}
+    asked = ((one, _our_group(one, names)) for one in {one.key: one for one in answers.published}.values())
     only = normalised(answers.filters)
-    figures = []
-    for one in answers.published:  # by our names, and by layer where it has one
-        group = _our_group(one, names) or Group(one.model, one.trait, one.position, one.label)
-        if only.admits_group(group) and (not only.layers or one.layer is None or one.layer in only.layers):
-            figures.append(one)
-    return compare_published(answers, figures, floor, model_names=names)
-
-
-def compare_published(
-    answers: Answers, published: Iterable[PublishedRow], floor: float, *, model_names: Mapping[str, str]
-) -> PublishedAnswer:
-    """Each published figure with our group's best, their difference, and what does not add up.
-
-    A group that was run in several settings, or against several baselines, is answered in the current one, and a note
-    says so.
-    """
+    of = {one.key: (one, group) for one, group in asked if _is_asked(only, one, group)}
     by_group = slices(answers.evaluations)
     rule = answers.currency.over(by_group)
-    figures = sorted({figure.key: figure for figure in published}.values(), key=_order)
+    figures = sorted((one for one, _ in of.values()), key=_order)
     flags = published_flags(figures)
-    groups_of = {figure.key: _our_group(figure, model_names) for figure in figures}
+    groups_of = {key: group for key, (_, group) in of.items()}
     measured = {key: group for key, group in groups_of.items() if group and group in by_group}
     current = {key: rule.part(group, by_group[group]) for key, group in measured.items()}
     rows = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
@@ -142,6 +128,12 @@ def compare_published(
         notes.append(TRAIT_INTERP_DIFFERS)
     answer = PublishedAnswer(question="published", floor=floor, rows=tuple(rows), notes=tuple(notes))
     return told_apart(answer, {group: by_group[group][:1] for group in measured.values()})
+
+
+def _is_asked(only: Filters, one: PublishedRow, group: Group | None) -> bool:
+    """By our names, and by layer where it has one."""
+    group = group or Group(one.model, one.trait, one.position, one.label)
+    return only.admits_group(group) and (not only.layers or one.layer is None or one.layer in only.layers)
 
 
 def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
@@ -204,7 +196,6 @@ def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, st
 def _notes(
     found: Sequence[PublishedComparison], groups: Mapping[str, Group | None], declared: Collection[Group], floor: float
 ) -> Iterator[str]:
-    """How many figures are flagged, which have nothing beside them, and which were picked at another floor."""
     if not found:
         yield "the store holds no published figure of this experiment; massact import --published FILE reads them"
         return
@@ -235,7 +226,6 @@ _TRAIT_IN_NOTE = re.compile(r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?
 
 
 def published_flags(rows: Iterable[PublishedRow]) -> dict[str, tuple[str, ...]]:
-    """Flags of each figure by its key; an empty tuple where all adds up."""
     figures = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
     flags = {row.key: [*_arithmetic(row), *_ranges(row)] for row in figures}
     for key, flag in chain(_two_baselines(figures), _two_figures(figures), _one_direction(figures)):

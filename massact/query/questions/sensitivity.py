@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from math import comb
-from typing import ClassVar, NamedTuple, Unpack
+from typing import ClassVar, Unpack
 
 from massact._lazy import Mask, Numbers, np
 from massact.domain import Direction, floor_warning
@@ -205,15 +205,6 @@ class SensitivityAnswer(Answer[SensitivityRow]):
     """The winners on halves of the questions, where the store has scores by question."""
 
 
-class _Win(NamedTuple):
-    """What a model, trait and position come to at one floor."""
-
-    floor: float
-    status: Status
-    label: str | None
-    point: Point | None
-
-
 def _read_floors(text: str) -> tuple[float, ...]:
     first, dash, last = text.partition("-")
     if not dash or not all(end.isascii() and end.isdigit() and len(end) <= 3 for end in (first, last)):
@@ -258,7 +249,7 @@ def ask_sensitivity(
     ladder = _ladder(floors)
     by_group = slices(answers.evaluations)
     all_strata = strata(by_group, answers.groups)
-    answered = [_runs(stratum, _wins(stratum, ladder)) for stratum in all_strata]
+    answered = [_runs(stratum, ladder) for stratum in all_strata]
     alone = "only the labels asked for compete: others may be ahead of them"
     notes = (
         *filter(None, [floor_warning(ladder[-1])]),
@@ -287,17 +278,17 @@ def _ladder(floors: Iterable[float]) -> tuple[float, ...]:
     return ladder
 
 
-def _wins(stratum: ComparableGroups, ladder: Sequence[float]) -> list[_Win]:
+_Win = tuple[Status, str | None, Point | None]
+"""What a model, trait and position come to at one floor: the winner and its best, or why there is none."""
+
+
+def _wins(stratum: ComparableGroups, ladder: Sequence[float]) -> Iterator[_Win]:
     bests = {label: _bests(part, ladder) for label, part in stratum.slices.items()}
-    wins = []
     for index, floor in enumerate(ladder):
-        entries = ((label, points[index]) for label, points in bests.items())
-        rivals = [(label, point) for label, point in entries if point is not None]
-        label, point = min(rivals, key=lambda one: rank(one, stratum.direction), default=(None, None))
-        statuses: set[Status] = {part.status(floor) for part in stratum.slices.values()}
-        why: Status = "below_floor" if "below_floor" in statuses else "missing"
-        wins.append(_Win(floor, "ok" if point else why, label, point))
-    return wins
+        rivals = [(label, point) for label, points in bests.items() if (point := points[index]) is not None]
+        is_below = any(part.status(floor) == "below_floor" for part in stratum.slices.values())
+        why: Status = "below_floor" if is_below else "missing"
+        yield ("ok", *min(rivals, key=lambda one: rank(one, stratum.direction))) if rivals else (why, None, None)
 
 
 def _bests(part: GroupInSetting, ladder: Sequence[float]) -> list[Point | None]:
@@ -310,28 +301,36 @@ def _bests(part: GroupInSetting, ladder: Sequence[float]) -> list[Point | None]:
     return found
 
 
-def _runs(stratum: ComparableGroups, wins: Sequence[_Win]) -> list[SensitivityRow]:
+def _runs(stratum: ComparableGroups, ladder: Sequence[float]) -> list[SensitivityRow]:
     """One row for each maximal run of floors with one winner (or with one reason for none)."""
     found: list[SensitivityRow] = []
-    for _, same in groupby(wins, key=lambda win: (win.label, win.point.key if win.point else None, win.status)):
-        first, *rest = same
-        below = found[-1] if found else None
-        found.append(_row(stratum, first, rest[-1].floor if rest else first.floor, below))
+    wins = zip(ladder, _wins(stratum, ladder), strict=True)
+    for _, same in groupby(wins, key=lambda one: (*one[1][:2], one[1][2].key if one[1][2] else None)):
+        (first, win), *rest = same
+        found.append(_row(stratum, win, (first, rest[-1][0] if rest else first), found[-1] if found else None))
     return found
 
 
-def _row(stratum: ComparableGroups, win: _Win, floor_to: float, below: SensitivityRow | None) -> SensitivityRow:
-    point = win.point
-    miss_label, miss = _nearest_miss(stratum, win.floor) if win.status == "below_floor" else (None, None)
+def _row(
+    stratum: ComparableGroups, win: _Win, floors: tuple[float, float], below: SensitivityRow | None
+) -> SensitivityRow:
+    status, label, point = win
+    misses = [(name, stratum.nearest_miss(name, floors[0])) for name in sorted(stratum.slices)]
+    known = [(name, miss) for name, miss in misses if miss is not None and status == "below_floor"]
+    miss_label, miss = max(known, key=lambda entry: entry[1].coherence_mean or 0.0, default=(None, None))
+    # another label wins than at the floors below, of another vector; that none is coherent any more is told by the
+    # status: nothing took the winner's place
+    flips = False
+    if below and below.label and below.winner and label and point:
+        flips = not is_one(stratum.side(below.label, below.winner), stratum.side(label, point))
     return SensitivityRow(
         **stratum.fields(),
-        floor_from=win.floor,
-        floor_to=floor_to,
-        status=win.status,
-        label=win.label,
+        floor_from=floors[0],
+        floor_to=floors[1],
+        status=status,
+        label=label,
         **({name: getattr(point, name) for name in _OF_WINNER} if point else {}),
-        # that no label is coherent any more is told by the status: nothing took the winner's place
-        flips=_flips(stratum, below, win),
+        flips=flips,
         winner=point,
         nearest_miss=miss,
         nearest_miss_label=miss_label,
@@ -339,19 +338,6 @@ def _row(stratum: ComparableGroups, win: _Win, floor_to: float, below: Sensitivi
 
 
 _OF_WINNER = ("layer", "coefficient", "delta", "coherence_mean", "key", "run_id", "at_grid_end")
-
-
-def _flips(stratum: ComparableGroups, below: SensitivityRow | None, win: _Win) -> bool:
-    """Whether another label wins than at the floors below, and its vector is another."""
-    if below is None or below.label is None or below.winner is None or win.label is None or win.point is None:
-        return False
-    return not is_one(stratum.side(below.label, below.winner), stratum.side(win.label, win.point))
-
-
-def _nearest_miss(stratum: ComparableGroups, floor: float) -> tuple[str | None, Point | None]:
-    misses = [(label, stratum.nearest_miss(label, floor)) for label in sorted(stratum.slices)]
-    known = [(label, point) for label, point in misses if point is not None]
-    return max(known, key=lambda entry: entry[1].coherence_mean or 0.0, default=(None, None))
 
 
 def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:

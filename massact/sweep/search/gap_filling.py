@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from massact.config import ModelConfig, PhaseConfig, TraitConfig
-from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, Group, SearchMode
+from massact.domain import (
+    DEFAULT_BUDGET,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SCREEN,
+    DEFAULT_TOLERANCE,
+    Group,
+    SearchMode,
+    SearchStart,
+)
 from massact.errors import UsageError
 from massact.evaluation import Screening
 from massact.labels import parse_label, parse_layers
@@ -35,8 +43,7 @@ class SearchPlan:
     mode: SearchMode = "search"
     screen: int = DEFAULT_SCREEN
     confidence: float = DEFAULT_CONFIDENCE
-    probes: bool = False
-    """Whether short texts tell where each vector breaks before anything is judged; see `probing`."""
+    start: SearchStart = "prior"
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
@@ -131,7 +138,9 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
         signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
-        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening, probes=plan.probes)
+        search = LadderSearch(
+            session, evaluator, settings, stored_prior(session), screening, probes=plan.start == "probe"
+        )
         tally, endings = search.run(wanted, signs)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]
