@@ -96,8 +96,7 @@ PROXIED_ARTIFACTS = "mlflow-artifacts:/"
 
 
 def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
-    """Make MLflow's tables where the database is empty. Returns what was done, in words. `upgrade`: migrate one of an
-    older MLflow, which otherwise is refused."""
+    """Make MLflow's tables where there are none, or migrate those of an older one. Returns what was done, in words."""
     set_up_client()  # MLflow's chatter turned down
     notes: list[str] = []
     with closing(TrackingDatabase(uri, shown_uri(uri))) as database:

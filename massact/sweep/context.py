@@ -45,8 +45,7 @@ class Session:
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
     ) -> None:
-        """`say` takes a line about the work, `show` a result's text; the command line writes them to stderr and
-        stdout."""
+        """`say` takes a line about the work, `show` a result's text: for stderr and stdout."""
         self.experiment, self.workload = experiment, workload or Workload()
         self.progress, self.say, self.show = progress, say, show
         self.interruption = Interruption(say)
@@ -206,8 +205,7 @@ def open_phase(
     *,
     say: bool = True,
 ) -> Iterator[OpenRun]:
-    """The run of an entry point; what judges and workers did is kept on it and, with `say`, told, also when
-    interrupted."""
+    """The run of an entry point; what judges and workers did is kept on it and, with `say`, told."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.judges.usage
         reports = {one.number: one for one in session.models.executor.reports}

@@ -68,8 +68,7 @@ def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
 
 
 def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
-    """A cell ready to be evaluated, with the vector and the geometry that its run keeps; MassactError where it has
-    none."""
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps; else a MassactError."""
     row, vector = stored.row, None
     if row.layer is not None:
         vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")

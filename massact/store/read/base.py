@@ -96,8 +96,7 @@ class RawPoints:
 
 
 class RunSource(Protocol):
-    """Where raw runs come from. Runs and MLflow experiments that were deleted never do. Every method raises
-    `StoreError` where the store cannot be read."""
+    """Where raw runs come from, never deleted ones. Every method raises `StoreError` where the store cannot be read."""
 
     notes: tuple[str, ...]
     """What there is to say of it beside its runs."""

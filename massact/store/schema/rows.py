@@ -237,8 +237,7 @@ def encode_row(row: Row) -> str:
 
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
-    """The row that `encode_row` wrote, and the cell beside it; what a later version added is passed over. Else
-    ValueError or TypeError."""
+    """The row that `encode_row` wrote, without what a later version added, and the cell; ValueError, TypeError else."""
     return cls(**_known_fields(cls, text), cell=cell)
 
 

@@ -133,8 +133,7 @@ class Mender:
         write_files([(artifact_uri, {name: content})], self._tracking_uri)
 
     def move(self, old: str, new: str) -> int:
-        """Say of the artifacts of a SQLite store under a URI that they lie in another folder. Returns of how many
-        runs."""
+        """Say of the artifacts of a SQLite store under a URI that they lie elsewhere. Returns of how many runs."""
         path = self._tracking_uri.partition(":///")[2].partition("?")[0]
         values = (new, len(old) + 1, old, len(old) + 1, f"{old}/")
         try:

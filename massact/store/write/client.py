@@ -85,8 +85,7 @@ def without_password(error: Exception, tracking_uri: str) -> str:
 
 @contextmanager
 def explained(tracking_uri: str) -> Iterator[None]:
-    """MLflow's errors and the system's in one line: RunRefusedError where it would be refused again, else
-    StoreError."""
+    """MLflow's errors and the system's in one line: RunRefusedError where they would come again, else StoreError."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -40,8 +40,7 @@ PROJECT_RUN = "MLFLOW_RUN_ID"
 
 
 def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:
-    """The id of the MLflow experiment of a name, made with a description where there is none; StoreError: it was
-    deleted."""
+    """The id of the MLflow experiment of a name, made where there is none; StoreError where it was deleted."""
     with explained(tracking_uri):
         known = client.get_experiment_by_name(name)
         if known is None:

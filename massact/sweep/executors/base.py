@@ -138,8 +138,7 @@ class Executor(Protocol):
         """
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
-        """Put a result's run into a spool, for the experiment of `home`: where it was made, if that machine can
-        send."""
+        """Put a result's run into a spool, for the experiment of `home`: where it was made, if it can be sent there."""
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
         """A judge whose work is done where cells are evaluated; `None`: judges work in the command's process."""

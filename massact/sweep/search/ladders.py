@@ -24,8 +24,8 @@ class Done:
 
 
 def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[float, float], why: str) -> Done:
-    """Why a ladder is over: what its observations show where no text was coherent or the trait did not move. `why`: the
-    reason where there is nothing else to say."""
+    """Why a ladder is over: no text was coherent, the trait did not move, or `why` where there is nothing else to
+    say."""
     scored = sorted(
         ((one.coefficient, one.coherence, one) for one in observations if one.coherence is not None),
         key=lambda each: each[0],
