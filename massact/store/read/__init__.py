@@ -1,7 +1,4 @@
-"""Reading the run store: SQL on a tracking database, REST on a tracking server.
-
-Nothing here writes, and neither torch nor mlflow is imported.
-"""
+"""Reading the run store: SQL on a database, REST on a server. Writes nothing, loads neither torch nor mlflow."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,4 @@
-"""Files of runs, written and read by where they lie, and small repairs of runs that are there.
-
-Reading an artifact sets up nothing in the store.
-"""
+"""Files of runs, written and read by where they lie, and small repairs; reading sets up nothing in the store."""
 
 import os
 import sqlite3
