@@ -1,7 +1,4 @@
-"""Which cells are wanted or declared, by what keys the store knows them, and whether the file can be meant so.
-
-Nothing here needs weights.
-"""
+"""Which cells are wanted or declared, by what keys the store knows them, and whether the file can be meant so."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

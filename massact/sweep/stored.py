@@ -1,7 +1,4 @@
-"""Stored results as the cells they are of: to be judged where scores lack, by another judge, or on other questions.
-
-Nothing is generated here. What a run holds counts, not what files of today say.
-"""
+"""Stored results as the cells they are of, as their runs hold them: to be judged again, or on other questions."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

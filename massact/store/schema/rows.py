@@ -1,7 +1,4 @@
-"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`.
-
-Beside it the tag `massact.cell` holds the canonical JSON whose SHA-256 is the key; see `massact.store.schema.cells`.
-"""
+"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
 from collections.abc import Sequence

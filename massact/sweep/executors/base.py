@@ -1,9 +1,4 @@
-"""What an executor is: it runs the cells of a plan, here or on other machines, and keeps what came of them.
-
-With it what all of them share: how what was generated is judged.
-
-See docs/design/executors.md.
-"""
+"""What an executor is: it runs cells, here or elsewhere, and keeps what came of them (docs/design/executors.md)."""
 
 import time
 from collections import deque
