@@ -21,7 +21,7 @@ from massact.addresses import shown_uri
 from massact.errors import MassactError, StoreError, UsageError
 from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task
 from massact.store.databases import database_url, open_engine, reading_error, sqlite_path
-from massact.store.schema import POINT_KEYS
+from massact.store.schema.names import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
 from massact.json_text import parse_object
-from massact.store.schema import EvaluationRow, Kind, RunText
+from massact.store.schema import EvaluationRow, Kind
+from massact.store.schema.points import RunText
 from massact.store.schema.rows import RowT
 
 FINISHED, FAILED = "FINISHED", "FAILED"
