@@ -14,7 +14,8 @@ from itertools import islice, product
 from typing import Any
 
 from massact.labels import parse_label
-from massact.store.schema import EvaluationRow, Kind, Scores, Tag, evaluation_params, run_name
+from massact.store.schema import EvaluationRow, Kind, Scores, Tag
+from massact.store.schema.rows import evaluation_params, run_name
 from massact.store.write.client import parent_tags, row_tags, run_tags
 from massact.store.write.run_writer import FinishedRun, evaluation_run, label_tags
 

@@ -28,7 +28,7 @@ from massact.domain import (
     Timing,
 )
 from massact.evaluation import Evaluation, PlannedCell
-from massact.store.schema import evaluation_metrics, evaluation_params
+from massact.store.schema.rows import evaluation_metrics, evaluation_params
 from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import open_writer
 from massact.store.write.tracker import OpenRun, Tracker

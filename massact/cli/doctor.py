@@ -24,7 +24,7 @@ from massact.errors import MassactError, UsageError
 from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
-from massact.store.spool import JournalReport, send_leftovers
+from massact.store.spool import send_leftovers
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
@@ -218,16 +218,12 @@ def sync(ctx: click.Context, spool: Path, tracking_uri: str) -> None:
     """
     _check_spool(ctx, spool)
     reports = send_leftovers(spool, tracking_uri, say=click.echo)
-    click.echo(_summary(spool, reports))
-    if not all(report.is_clear for report in reports):
-        ctx.exit(1)
-
-
-def _summary(spool: Path, reports: list[JournalReport]) -> str:
     n_left = sum(report.left for report in reports)
     n_lost = sum(len(report.damaged) for report in reports)
     unread = [report for report in reports if report.problem and not report.left]
     parts = [f"{n_left} left in {spool}: run massact sync again"] if n_left else []
     parts += [f"{n_lost} damaged lines lost"] if n_lost else []
     parts += [f"{len(unread)} journals could not be read"] if unread else []
-    return "; ".join(parts) or f"nothing is left in {spool}"
+    click.echo("; ".join(parts) or f"nothing is left in {spool}")
+    if not all(report.is_clear for report in reports):
+        ctx.exit(1)

@@ -299,21 +299,18 @@ def _password(*, generate: bool, file: Path | None) -> str:
         raise UsageError("--generate and --password-file: give one of them")
     if generate:
         return generate_password()
-    if file is None:
-        text = click.prompt(f"Password (at least {MIN_PASSWORD} characters)", hide_input=True, confirmation_prompt=True)
-    else:
-        text = _first_line(file)
-    check_password(text)
-    return str(text)
-
-
-def _first_line(file: Path) -> str:
     try:
-        with click.open_file(str(file), encoding="utf-8") as lines:
-            return str(lines.readline()).rstrip("\r\n")
+        if file is None:
+            asked = f"Password (at least {MIN_PASSWORD} characters)"
+            text = click.prompt(asked, hide_input=True, confirmation_prompt=True)
+        else:
+            with click.open_file(str(file), encoding="utf-8") as lines:
+                text = str(lines.readline()).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"cannot read the password from {file}: {reason}") from None
+    check_password(text)
+    return str(text)
 
 
 def _show(password: str, *, generate: bool) -> None:

@@ -250,8 +250,7 @@ def _prompt_window(entry: Entry) -> str:
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
-    """The experiment with the validation split of the command line, where one is given that leaves half for
-    training."""
+    """The experiment with the validation split of the command line, where one is given."""
     if share is None:
         return experiment
     if not 0 <= share <= LARGEST_SPLIT:
@@ -304,8 +303,7 @@ _LEAST_TEMPERATURE = 0.01
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and validate an experiment file; a ConfigError names file, line, key, value and what is allowed, fault by
-    fault."""
+    """Read and validate an experiment file; a ConfigError names file, line, key, value and what is allowed."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")

@@ -49,8 +49,7 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
 
 
 def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
-    """The prompts of a file, written as its ending says; DataError where it is malformed, or one stands twice that may
-    not."""
+    """The prompts of a file, written as its ending says; DataError where one is malformed, or stands twice."""
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
     if not prompts:
         raise DataError(f"{path} holds no prompt; write {_EXPECTED.get(path.suffix, 'one a line')}")

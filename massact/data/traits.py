@@ -104,8 +104,7 @@ class TraitDataset:
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
-        """The first `subset` questions, 0 is all; where a share confirms, of those that select. DataError: there are
-        fewer."""
+        """The first `subset` questions, 0 is all; where a share confirms, of those that select. Else a DataError."""
         questions, among = self.questions, "questions"
         if confirm_share is not None:
             questions, among = self._split(confirm_share)[0], "questions that select"
@@ -242,8 +241,7 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
 
 
 def check_pairs(dataset: TraitDataset, reason: str) -> None:
-    """Refuse to treat the sides as pairs, which something wants for a reason, where they cannot be. Raises DataError:
-    they differ in length."""
+    """Refuse to treat the sides as pairs, which something wants for a reason, where they differ in length."""
     n_positive, n_negative = len(dataset.positive), len(dataset.negative)
     if n_positive != n_negative:
         raise DataError(

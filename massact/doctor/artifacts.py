@@ -29,7 +29,8 @@ from massact.errors import MassactError, StoreError, UsageError
 from massact.json_text import parse_json, parse_object
 from massact.labels import format_label, parse_label
 from massact.store.read.base import RawRun
-from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag, format_param
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag
+from massact.store.schema.rows import format_param
 
 if TYPE_CHECKING:
     import torch

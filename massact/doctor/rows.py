@@ -9,20 +9,10 @@ from itertools import groupby, islice
 
 from massact.doctor.base import ArtifactError, CannotMendError, Check, CheckedRun, DoctorContext, Finding, decode_row
 from massact.keys import cell_json, digest_text, screening_key
-from massact.store.schema import (
-    ROW_TAGS,
-    TAG_LIMIT,
-    Artifact,
-    EvaluationRow,
-    Kind,
-    Row,
-    StageRow,
-    Tag,
-    decode_points,
-    format_param,
-    point_tag,
-    stored_cell,
-)
+from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, StageRow, Tag, point_tag, stored_cell
+from massact.store.schema.names import ROW_TAGS
+from massact.store.schema.points import decode_points
+from massact.store.schema.rows import Row, format_param
 
 _AGAIN = "delete the run (mlflow runs delete --run-id {}): it stays restorable, and {}"
 _MADE_BY = {

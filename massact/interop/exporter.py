@@ -25,18 +25,9 @@ from massact.json_text import parse_json, parse_object
 from massact.keys import digest
 from massact.store.read import open_store, stored_runs
 from massact.store.read.base import RawRun
-from massact.store.schema import (
-    ROW_TAGS,
-    Artifact,
-    Kind,
-    MlflowTag,
-    Scores,
-    StageRow,
-    Tag,
-    decode_evaluation,
-    decode_scores,
-    decode_stage,
-)
+from massact.store.schema import Artifact, Kind, MlflowTag, Scores, StageRow, Tag, decode_evaluation, decode_stage
+from massact.store.schema.names import ROW_TAGS
+from massact.store.schema.rows import decode_scores
 from massact.store.write.artifacts import fetch_from
 
 T = TypeVar("T")

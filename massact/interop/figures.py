@@ -19,17 +19,8 @@ from massact.interop.writing import FileReport
 from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
-from massact.store.schema import (
-    Artifact,
-    Kind,
-    MlflowTag,
-    PublishedRow,
-    StageRow,
-    Tag,
-    decode_stage,
-    encode_row,
-    format_param,
-)
+from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, decode_stage, encode_row
+from massact.store.schema.rows import format_param
 from massact.store.write.client import cell_files, row_tags, run_tags
 from massact.store.write.finished_run import Step
 from massact.store.write.run_writer import FinishedRun

@@ -26,10 +26,10 @@ from massact.store.schema import (
     Scores,
     StageRow,
     decode_evaluation,
-    decode_scores,
     encode_row,
     stored_cell,
 )
+from massact.store.schema.rows import decode_scores
 from massact.store.write.run_writer import FinishedRun, evaluation_run
 
 Times = tuple[int, int]

@@ -344,8 +344,7 @@ class LocalJudge:
     """Scores by a local model's probabilities; satisfies `massact.judges.Judge`."""
 
     def __init__(self, name: str, source: ModelSource, rubric: Rubric, *, batch_rows: int = 0) -> None:
-        """`name` is the judge's in the experiment file; so many prompts are read side by side, 0: as many as are of
-        use."""
+        """`name` is the judge's in the experiment file; `batch_rows` prompts are read at a time, 0: what is of use."""
         self._name, self._source, self._rubric = name, source, rubric
         self._batch_rows = batch_rows
         self.usage = Usage()

@@ -121,8 +121,7 @@ class OpenAIJudge:
         """Nothing is loaded here."""
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order; equal prompts of one call are asked once. JudgeError: no response can be
-        scored."""
+        """One verdict per exchange, in order; equal prompts are asked once. JudgeError: no response can be scored."""
         asked = [self._prompts(exchange) for exchange in exchanges]
         prompts = list(dict.fromkeys(prompt for several in asked for prompt in several))
         readings = _run(self._ask_all(prompts)) if prompts else {}

@@ -50,8 +50,7 @@ class OutsideJudge:
             _run(self._name, prepare)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict each; what is no score from 0 to 100 leaves a response unscored. JudgeError where its code
-        fails."""
+        """A verdict each; what is no score from 0 to 100 leaves a response unscored. JudgeError: its code fails."""
         self._n_scored += len(exchanges)
         verdicts = _run(self._name, lambda: list(self._inner.score(exchanges)))
         if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):

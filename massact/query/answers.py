@@ -16,7 +16,8 @@ from massact.query.stats.means import bounded_mean_interval, delta_ends
 from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores
 from massact.store.read import RunStore
 from massact.store.read.base import Failure, Stored
-from massact.store.schema import Declared, EvaluationRow, Place, Points, PublishedRow, Scores, is_scored
+from massact.store.schema import Declared, EvaluationRow, Points, PublishedRow, Scores, is_scored
+from massact.store.schema.points import Place
 
 EVEN = 0.5
 """Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from massact._lazy import Indices, Mask, Numbers, np
 from massact.domain import DEFAULT_LEAST_SCORED, STRENGTH_TOLERANCE, Direction, Group
 from massact.store.read.base import FINISHED, Stored
-from massact.store.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
-from massact.store.schema.points import HEAD
+from massact.store.schema import EvaluationRow, Kind, Points, StoredPoint, point_of
+from massact.store.schema.points import HEAD, Place
 
 
 class Vector(NamedTuple):

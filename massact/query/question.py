@@ -18,7 +18,8 @@ from massact.query.answers import EVEN, Answers, Filters
 from massact.query.load import About, AtManyFloors, Needs, declared_by_file, load, no_file
 from massact.query.rows import Answer, from_content, row_type
 from massact.store.read import RunStore, open_store
-from massact.store.schema import Declared, declared_content
+from massact.store.schema import Declared
+from massact.store.schema.declared import declared_content
 
 MAX_TEXT = 500
 """Characters of a value in a request."""

@@ -24,7 +24,8 @@ from massact.server.processes import IDLE_SECONDS, MAX_ROWS, Kinds, Limits, Prob
 from massact.store.read import RunStore
 from massact.store.read.base import MAX_RUN_IDS, WIRE_TYPE, pack_points, packed
 from massact.store.read.sql import SqlSource
-from massact.store.schema import Declared, Kind, declared_from
+from massact.store.schema import Declared, Kind
+from massact.store.schema.declared import declared_from
 
 # what requests may ask
 

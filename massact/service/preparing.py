@@ -21,7 +21,7 @@ from massact.addresses import shown_uri
 from massact.errors import MassactError, StoreError, UsageError
 from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task
 from massact.store.databases import database_url, open_engine, reading_error, sqlite_path
-from massact.store.schema import POINT_KEYS
+from massact.store.schema.names import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
 
@@ -96,8 +96,7 @@ PROXIED_ARTIFACTS = "mlflow-artifacts:/"
 
 
 def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
-    """Make MLflow's tables where the database is empty. Returns what was done, in words. `upgrade`: migrate one of an
-    older MLflow, which otherwise is refused."""
+    """Make MLflow's tables where there are none, or migrate those of an older one. Returns what was done, in words."""
     set_up_client()  # MLflow's chatter turned down
     notes: list[str] = []
     with closing(TrackingDatabase(uri, shown_uri(uri))) as database:

@@ -89,7 +89,7 @@ class Server:
         """Let it finish the requests in hand, then leave none of its processes."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        while self._has_processes() and time.monotonic() < deadline:
+        while self._signal(0) and time.monotonic() < deadline:
             self._process.poll()
             time.sleep(_POLL_SECONDS / 2)
         self._signal(signal.SIGKILL)
@@ -104,13 +104,10 @@ class Server:
         said = "".join(self._lines) or "(nothing)\n"
         raise MassactError(f"the server {_ended(code, when, said)}. The last that it said:\n{said.rstrip()}")
 
-    def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-
-    def _has_processes(self) -> bool:
+    def _signal(self, number: int) -> bool:
+        """Send all of its processes a signal, 0 for none. Returns whether there is any."""
         try:
-            os.killpg(self._process.pid, 0)
+            os.killpg(self._process.pid, number)
         except ProcessLookupError:
             return False
         return True

@@ -112,7 +112,15 @@ def check(settings: Settings) -> None:
             "it may read, change and delete everything: add --auth, or leave out --host, or, where nothing but "
             "trusted machines can connect, add --allow-no-auth"
         )
-    _check_free(settings)
+    with _socket(settings.host) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}. Pass another --port, such "
+                f"as {settings.port + 1}, or stop what listens there (`ss -ltnp` shows it)"
+            ) from error
 
 
 def check_database(uri: str) -> None:
@@ -163,18 +171,6 @@ def free_port(host: str) -> int:
     with _socket(host) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def _check_free(settings: Settings) -> None:
-    with _socket(settings.host) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}. Pass another --port, such "
-                f"as {settings.port + 1}, or stop what listens there (`ss -ltnp` shows it)"
-            ) from error
 
 
 def _socket(host: str) -> socket.socket:

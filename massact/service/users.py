@@ -188,8 +188,7 @@ def check_name(name: str) -> None:
 
 
 def check_password(password: str) -> None:
-    """Whether MLflow takes a password, and takes it again at the login; a UsageError, without it, says what it
-    lacks."""
+    """Whether MLflow takes a password, and takes it again at the login; a UsageError says what it lacks."""
     if len(password) < MIN_PASSWORD:
         raise UsageError(f"the password has fewer than {MIN_PASSWORD} characters: choose a longer one")
     if not password.isascii() or not password.isprintable():

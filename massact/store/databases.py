@@ -181,9 +181,17 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
     """An engine that only reads, and the database's name as messages show it, without a password. PostgreSQL works on
     one statement for `statement_seconds` at most; SQLite works in this process."""
     path = sqlite_path(uri)
-    if path is not None:
-        return _open_sqlite(path), str(path)
-    return _open_postgresql(database_url(uri), shown_uri(uri), statement_seconds), shown_uri(uri)
+    if path is None:
+        return _open_postgresql(database_url(uri), shown_uri(uri), statement_seconds), shown_uri(uri)
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise UnusableStoreError(f"cannot open the run store {path}: {error.strerror}") from error
+    if is_folder:
+        raise UnusableStoreError(f"{path} is a folder, not a database: write sqlite:///FILE")
+    if not is_file:
+        raise UnusableStoreError(f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
+    return sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool), str(path)
 
 
 def is_absent(tracking_uri: str) -> bool:
@@ -318,18 +326,6 @@ def _open_postgresql(url: sa.URL, name: str, statement_seconds: float | None) ->
     statement = "; ".join(f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits.items() if seconds)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
     return engine
-
-
-def _open_sqlite(path: Path) -> sa.Engine:
-    try:
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except OSError as error:
-        raise UnusableStoreError(f"cannot open the run store {path}: {error.strerror}") from error
-    if is_folder:
-        raise UnusableStoreError(f"{path} is a folder, not a database: write sqlite:///FILE")
-    if not is_file:
-        raise UnusableStoreError(f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
-    return sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

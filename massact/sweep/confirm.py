@@ -73,8 +73,7 @@ class ConfirmPlan:
 
 
 def plan_confirm(session: Session) -> ConfirmPlan:
-    """Every winner and every label tied with it, at the experiment's floor and in its setting; else
-    NothingToConfirmError."""
+    """Every winner and every label tied with it, at the experiment's floor and in its setting."""
     if is_absent(session.stores.tracking_uri):
         raise NothingToConfirmError(f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}")
     floor = session.experiment.coherence_floor

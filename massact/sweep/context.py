@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 
-from massact.config import Experiment, ModelConfig, Prices, TraitConfig
+from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.data.traits import TraitDataset, dataset_warnings, load_trait
 from massact.domain import QuestionSet
 from massact.errors import JudgeError, NothingToConfirmError
@@ -45,8 +45,7 @@ class Session:
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
     ) -> None:
-        """`say` takes a line about the work, `show` a result's text; the command line writes them to stderr and
-        stdout."""
+        """`say` takes a line about the work, `show` a result's text: for stderr and stdout."""
         self.experiment, self.workload = experiment, workload or Workload()
         self.progress, self.say, self.show = progress, say, show
         self.interruption = Interruption(say)
@@ -206,8 +205,7 @@ def open_phase(
     *,
     say: bool = True,
 ) -> Iterator[OpenRun]:
-    """The run of an entry point; what judges and workers did is kept on it and, with `say`, told, also when
-    interrupted."""
+    """The run of an entry point; what judges and workers did is kept on it and, with `say`, told."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.judges.usage
         reports = {one.number: one for one in session.models.executor.reports}
@@ -247,7 +245,12 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         return
     prices = session.experiment.judge.prices
     if say:
-        session.say(usage_line(used, prices))
+        parts = [f"{used.calls} judge calls"]
+        if used.prompt_tokens or used.completion_tokens:
+            parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
+        if prices is not None:
+            parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
+        session.say(f"{', '.join(parts)}; {used.cached} responses were judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,
@@ -258,16 +261,6 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
     if prices is not None:
         values[JudgeMetric.COST.value] = used.cost(prompt=prices.prompt, completion=prices.completion)
     session.stores.tracker.log(run, metrics=values)
-
-
-def usage_line(used: Usage, prices: Prices | None) -> str:
-    """What judging took, for a person."""
-    parts = [f"{used.calls} judge calls"]
-    if used.prompt_tokens or used.completion_tokens:
-        parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
-    if prices is not None:
-        parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
-    return f"{', '.join(parts)}; {used.cached} responses were judged before"
 
 
 def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:

@@ -304,8 +304,7 @@ def _check_digest(judge: CachingJudge) -> str:
 
 
 def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
-    """The canaries in the language that a judge reads (the toys' where it reads those alone), with bounds it can
-    keep."""
+    """The canaries in the language that a judge reads, perhaps the toys', with bounds that its kind can keep."""
     coherence = config.parts[-1]
     reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
     canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)

@@ -1,7 +1,4 @@
-"""Which cells are wanted or declared, by what keys the store knows them, and whether the file can be meant so.
-
-Nothing here needs weights.
-"""
+"""Which cells are wanted or declared, by what keys the store knows them, and whether the file can be meant so."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -177,8 +174,8 @@ class Planner:
         return rows[0] if len(rows) == 1 else rows
 
     def _gate(self, name: str) -> tuple[Gate, torch.Tensor]:
-        """A gate that the experiment file declares, and its condition vector `[d_model]`. Raises UsageError: there is
-        none of that name, or no such layer."""
+        """A gate that the experiment file declares, and its condition vector `[d_model]`; UsageError where it has
+        none."""
         experiment = self._session.experiment
         config = next((one for one in experiment.gates if one.name == name), None)
         if config is None or config.layer >= self.n_layers:
@@ -255,8 +252,7 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 def load_answers(
     session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
 ) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all; with scores by question, and
-    confirmations."""
+    """What the store holds, with the declared matrix of one phase or of all; perhaps with scores and confirmations."""
     experiment = session.experiment
     with session.stores.read() as store:
         answers = read_answers(store, experiment, phase)

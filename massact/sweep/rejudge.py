@@ -83,8 +83,7 @@ class RejudgePlan:
 
 
 def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
-    """What of the store the experiment's judge has not scored, as far as `only` admits it; its judges are the former
-    ones."""
+    """What of the store, as far as `only` admits it, the experiment's judge has not scored."""
     return _Planning(session).plan(only)
 
 

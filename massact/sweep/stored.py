@@ -1,7 +1,4 @@
-"""Stored results as the cells they are of: to be judged where scores lack, by another judge, or on other questions.
-
-Nothing is generated here. What a run holds counts, not what files of today say.
-"""
+"""Stored results as the cells they are of, as their runs hold them: to be judged again, or on other questions."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,8 +65,7 @@ def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
 
 
 def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
-    """A cell ready to be evaluated, with the vector and the geometry that its run keeps; MassactError where it has
-    none."""
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps; else a MassactError."""
     row, vector = stored.row, None
     if row.layer is not None:
         vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")

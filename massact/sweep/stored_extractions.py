@@ -1,7 +1,4 @@
-"""Which stored extraction an experiment means: another validation split or another vetting made other vectors.
-
-Loads no model, so that `massact status` can ask it too.
-"""
+"""Which stored extraction an experiment means, by validation split and vetting; loads no model."""
 
 import shlex
 

@@ -99,8 +99,8 @@ class Stores:
             self._sharing.close()
 
     def send_leftovers(self) -> None:
-        """Send what earlier commands left in the spool for this store, lest it is evaluated again; StoreError where it
-        is not taken."""
+        """Send what earlier commands left in the spool for this store, lest it is evaluated again; else a
+        StoreError."""
         if self._has_sent_leftovers:
             return
         folder = self._workload.spool
@@ -115,8 +115,7 @@ class Stores:
         self._has_sent_leftovers = True
 
     def settle(self) -> None:
-        """Wait until the store has what was evaluated so far; StoreLostError where it did not take all of it in
-        time."""
+        """Wait until the store has what was evaluated so far; StoreLostError where that takes too long."""
         timeout, began = self._workload.store_timeout, time.monotonic()
         left = self.executor.settle(timeout) if self.executor else 0
         if self._spool is not None:

@@ -1,5 +1,1 @@
-"""The plan's phases: they bring experiment file, models, judge, tracking and queries together.
-
-A phase checks what it needs before it starts, does what the store does not hold yet, and ends with
-the tables that answer its question.
-"""
+"""The plan's phases: check what is needed, do what the store lacks, and answer with tables."""

@@ -1,7 +1,4 @@
-"""Calibration and extraction, as far as the store does not hold them yet.
-
-An extraction continues a trait's prompts, vets them, reads activations and makes vectors.
-"""
+"""Calibration and extraction, as far as the store lacks them: prompts continued, vetted, read and made vectors of."""
 
 import shutil
 from collections.abc import Mapping

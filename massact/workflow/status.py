@@ -1,7 +1,4 @@
-"""What the store holds for an experiment, prerequisite by prerequisite, and which command makes what is missing.
-
-Reads the run store only: no model is loaded.
-"""
+"""What the store holds for an experiment, prerequisite by prerequisite, and which command makes what is missing."""
 
 from collections import Counter
 from collections.abc import Iterator

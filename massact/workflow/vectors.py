@@ -36,8 +36,7 @@ _FACTS = (
 
 
 def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
-    """The id of the run with the best delta at the floor of one model and trait, in the current setting; else a
-    UsageError."""
+    """The id of the run with the best delta at the floor of one model and trait, in the current setting."""
     answer = question("best").ask(experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False})
     rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current]
     places = sorted({(row.model, row.trait) for row in rows})
@@ -89,8 +88,7 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
 
 
 def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:
-    """Write it in one of `FORMATS`; returns the files. UsageError where it cannot be, or the format has no place for
-    it."""
+    """Write it in one of `FORMATS`; returns the files. UsageError where the format has no place for it."""
     if form == "hub-folder":
         files = {output / name: content for name, content in folder_files(one).items()}
     else:

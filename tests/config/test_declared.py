@@ -20,14 +20,8 @@ from massact.config import load_experiment
 from massact.config.values import declared_by
 from massact.errors import NoMatrixError, UnknownExperimentError, UnknownNameError
 from massact.store.read import open_store
-from massact.store.schema import (
-    Declared,
-    DeclaredPhase,
-    declared_prefix,
-    declared_tag,
-    decode_declared,
-    encode_declared,
-)
+from massact.store.schema import Declared, DeclaredPhase, encode_declared
+from massact.store.schema.declared import declared_prefix, declared_tag, decode_declared
 from massact.store.schema.names import EXPERIMENT_TAG_LIMIT
 from massact.store.write.tracker import Tracker
 from tests.support.store_fixtures import Filler, evaluation_row, point_tags

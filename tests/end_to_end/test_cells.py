@@ -16,11 +16,11 @@ from massact.store.schema import (
     EvaluationRow,
     Kind,
     Tag,
-    cell_fields,
     decode_evaluation,
     encode_row,
     stored_cell,
 )
+from massact.store.schema.cells import cell_fields
 from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import evaluation_run
 from massact.store.write.tracker import OpenRun

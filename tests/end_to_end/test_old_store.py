@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from massact.cli.app import cli
 from massact.keys import cell_key, digest_text
 from massact.store.read import open_store, stored_runs
-from massact.store.schema import ROW_TAGS, Kind, Tag, stored_cell
+from massact.store.schema import Kind, Tag, stored_cell
+from massact.store.schema.names import ROW_TAGS
 from tests.support.judge_server import JudgeServer, completion
 from tests.support.old_store import EXPERIMENT, old_answers, write_old_store
 

@@ -12,7 +12,8 @@ from massact.interop.figures import REQUIRED, published_run, read_published
 from massact.interop.importer import import_into
 from massact.interop.names import Target
 from massact.interop.writing import ImportReport
-from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, decode_published
+from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag
+from massact.store.schema.rows import decode_published
 from massact.store.write.tracker import Tracker
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "published.csv"

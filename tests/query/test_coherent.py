@@ -19,7 +19,8 @@ from massact.query.questions.gaps import ask_gaps
 from massact.query.stats.coherent import Coherences, chances_of, coherent_chances
 from massact.query.stats.paired import QuestionScores
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, Scores, Tag, encode_scores
+from massact.store.schema import EvaluationRow, Scores, Tag
+from massact.store.schema.rows import encode_scores
 from tests.support.store_fixtures import EXPERIMENT, Filler, answers_of, evaluated, point_tags
 
 FLOOR = 68.0

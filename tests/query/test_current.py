@@ -17,7 +17,8 @@ from massact.query.load import declared_by_data
 from massact.query.questions.gaps import ask_gaps
 from massact.report.evidence import Evidence, Place
 from massact.store.read.base import Stored
-from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
+from massact.store.schema import DeclaredSetting, EvaluationRow, encode_declared
+from massact.store.schema.declared import decode_declared
 from massact.workflow.status import list_prerequisites
 from tests.support.report_rows import experiment, report_input, row, scored
 from tests.support.store_fixtures import answers_of, evaluated, evaluation_row, stored

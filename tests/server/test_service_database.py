@@ -19,7 +19,8 @@ from massact.service.preparing import INDEX, tuned
 from massact.service.serving import prepare
 from massact.service.settings import Task
 from massact.store.read import open_store
-from massact.store.schema import POINT_KEYS, POINT_TAG, encode_point, point_tag
+from massact.store.schema import encode_point, point_tag
+from massact.store.schema.names import POINT_KEYS, POINT_TAG
 from tests.support.postgres_server import PostgresServer
 from tests.support.store_fixtures import EXPERIMENT, Filler, evaluation_row, point_tags
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from massact.domain import Direction
 from massact.query.evaluations import Evaluations, PointSet
-from massact.store.schema import Points, decode_points, encode_point, point_of, point_tag
+from massact.store.schema import Points, encode_point, point_of, point_tag
+from massact.store.schema.points import decode_points
 from tests.support.store_fixtures import EXPERIMENT, evaluation_row, stored
 
 NUMBER = st.none() | st.floats(allow_nan=False, allow_infinity=False)

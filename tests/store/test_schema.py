@@ -21,17 +21,19 @@ from massact.store.schema import (
     StageRow,
     Tag,
     decode_evaluation,
-    decode_many_scores,
-    decode_scores,
     decode_stage,
     encode_row,
+)
+from massact.store.schema import rows as schema_rows
+from massact.store.schema.rows import (
+    MOST,
+    decode_many_scores,
+    decode_scores,
     encode_scores,
     evaluation_metrics,
     evaluation_params,
     format_param,
 )
-from massact.store.schema import rows as schema_rows
-from massact.store.schema.rows import MOST
 
 TEXT = st.text(max_size=8)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
@@ -365,7 +367,7 @@ def test_no_two_names_in_the_run_store_are_one() -> None:
         [*Artifact],
         [*Kind],
         [*schema_rows._PARAMS],
-        [*schema_rows._METRICS, schema.TRAIT_SCORE, schema.COHERENCE_SCORE],
+        [*schema_rows._METRICS, schema.names.TRAIT_SCORE, schema.names.COHERENCE_SCORE],
     ):
         assert len({str(name) for name in names}) == len(names)
 

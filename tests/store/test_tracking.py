@@ -26,7 +26,8 @@ from massact.errors import StoreError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_key
 from massact.store.read import RunStore, open_store
-from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
+from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag
+from massact.store.schema.rows import evaluation_metrics, evaluation_params
 from massact.store.write.client import connect
 from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import ClientWriter

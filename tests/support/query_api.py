@@ -5,16 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from massact.server.answering import served
-from massact.store.schema import (
-    Declared,
-    DeclaredPhase,
-    EvaluationRow,
-    Kind,
-    Scores,
-    Tag,
-    encode_declared,
-    encode_scores,
-)
+from massact.store.schema import Declared, DeclaredPhase, EvaluationRow, Kind, Scores, Tag, encode_declared
+from massact.store.schema.rows import encode_scores
 from tests.support.confirmation_rows import BASE, Scored, chosen, confirmed, confirmed_baseline
 from tests.support.store_fixtures import EXPERIMENT, Filled, Filler, evaluation_row, point_tags, row_tags
 

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from massact.store.schema import EvaluationRow, Kind, PublishedRow, Scores, Tag, encode_scores, point_tag
+from massact.store.schema import EvaluationRow, Kind, PublishedRow, Scores, Tag, point_tag
+from massact.store.schema.rows import encode_scores
 from tests.support.store_fixtures import EXPERIMENT, Filled, Filler, evaluation_row, point_tags, row_tags, stage_row
 
 SCORES = Scores((1.0, None, 3.5, 4.0), (91.0, 92.0, None, 94.0))

@@ -13,7 +13,8 @@ from massact.query.questions.best import ask_best
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.runs import ask_runs
 from massact.query.stats.paired import QuestionScores
-from massact.store.schema import Points, Scores, decode_evaluation, decode_points, encode_point, encode_row, point_of
+from massact.store.schema import Points, Scores, decode_evaluation, encode_point, encode_row, point_of
+from massact.store.schema.points import decode_points
 from massact.sweep.reuse import Same, alike_lines, known_results
 from massact.vectors.methods import alike_groups, likeness
 from tests.support.store_fixtures import EXPERIMENT, answers_of, evaluated, evaluation_row, stored

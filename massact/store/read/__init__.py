@@ -1,7 +1,4 @@
-"""Reading the run store: SQL on a tracking database, REST on a tracking server.
-
-Nothing here writes, and neither torch nor mlflow is imported.
-"""
+"""Reading the run store: SQL on a database, REST on a server. Writes nothing, loads neither torch nor mlflow."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -45,8 +42,8 @@ _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
 class RunStore:
-    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one. Every method raises
-    `StoreError` where it cannot."""
+    """Reads what `massact.store.write` wrote; `open_store` opens one. Every method raises `StoreError` where it
+    cannot."""
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -88,8 +85,8 @@ class RunStore:
         return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
-        """The finished evaluations as questions see them, one per key, in no order. From the tag made for it; of a run
-        without a readable one, from its whole row."""
+        """The finished evaluations as questions see them, one per key, in no order, from their tags or else their
+        rows."""
         with collector_paused():
             return self._points(experiment, self._raw_points(experiment))
 

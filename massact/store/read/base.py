@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
 from massact.json_text import parse_object
-from massact.store.schema import EvaluationRow, Kind, RunText
+from massact.store.schema import EvaluationRow, Kind
+from massact.store.schema.points import RunText
 from massact.store.schema.rows import RowT
 
 FINISHED, FAILED = "FINISHED", "FAILED"
@@ -96,8 +97,7 @@ class RawPoints:
 
 
 class RunSource(Protocol):
-    """Where raw runs come from. Runs and MLflow experiments that were deleted never do. Every method raises
-    `StoreError` where the store cannot be read."""
+    """Where raw runs come from, never deleted ones. Every method raises `StoreError` where the store cannot be read."""
 
     notes: tuple[str, ...]
     """What there is to say of it beside its runs."""

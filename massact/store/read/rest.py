@@ -30,7 +30,8 @@ from massact.store.read.base import (
     unpack_points,
 )
 from massact.store.read.http import TrackingServer
-from massact.store.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
+from massact.store.schema import Kind, Tag, point_tag
+from massact.store.schema.names import COHERENCE_SCORE, TRAIT_SCORE
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
 _EXPERIMENTS_PAGE = 1000

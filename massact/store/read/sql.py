@@ -20,7 +20,8 @@ from massact.store.databases import (
     reading_error,
 )
 from massact.store.read.base import FAILED, FINISHED, RawPoints, RawRun, RunSource, ScoreStep
-from massact.store.schema import COHERENCE_SCORE, POINT_KEYS, TRAIT_SCORE, Kind, Tag, point_tag
+from massact.store.schema import Kind, Tag, point_tag
+from massact.store.schema.names import COHERENCE_SCORE, POINT_KEYS, TRAIT_SCORE
 
 _MANY = 5000  # runs that are looked at one by one
 _FEW = 500  # runs that are looked up, however many others there are

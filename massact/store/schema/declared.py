@@ -116,8 +116,7 @@ class Declared:
     source: str = "the run store"
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
-        """The declared matrix, of one phase or of all, in the file's order, each group once; UnknownNameError for no
-        such phase."""
+        """The declared matrix, of one phase or of all, in the file's order, each group once; UnknownNameError else."""
         chosen = [declared for declared in self.phases if phase is None or declared.name == phase]
         if phase is not None and not chosen:
             there = ", ".join(declared.name for declared in self.phases)
@@ -171,8 +170,7 @@ def declared_content(declared: Declared) -> dict[str, Any]:
 
 
 def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Declared] | None:
-    """When it was written (ms) and what is declared; `None`: the tags hold nothing; ValueError: something else, or a
-    part."""
+    """When it was written (ms) and what is declared; `None`: the tags hold nothing; ValueError: something else."""
     first = tags.get(declared_tag(experiment, 0))
     if first is None:
         return None

@@ -32,8 +32,7 @@ Place = tuple[str, str, str, str, str]
 
 
 class StoredPoint(NamedTuple):
-    """A finished evaluation: its run, its place in the grid, and what came of it. A tuple, since a store holds a
-    hundred thousand of them; means are 0 to 100."""
+    """A finished evaluation: its run, its place in the grid, and what came of it; means are 0 to 100."""
 
     run_id: str
     finished_at: int
@@ -223,8 +222,7 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
 
 
 def is_point(row: EvaluationRow) -> bool:
-    """Whether a row is a point of the grid: no second chance to win, and nothing that was asked less than the
-    others."""
+    """Whether a row is a point of the grid: no second chance to win, nothing that was asked less than others."""
     if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
         return False
     return None not in (row.position, row.label, row.layer, row.coefficient)

@@ -1,7 +1,4 @@
-"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`.
-
-Beside it the tag `massact.cell` holds the canonical JSON whose SHA-256 is the key; see `massact.store.schema.cells`.
-"""
+"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
 from collections.abc import Sequence
@@ -237,8 +234,7 @@ def encode_row(row: Row) -> str:
 
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
-    """The row that `encode_row` wrote, and the cell beside it; what a later version added is passed over. Else
-    ValueError or TypeError."""
+    """The row that `encode_row` wrote, without what a later version added, and the cell; ValueError, TypeError else."""
     return cls(**_known_fields(cls, text), cell=cell)
 
 

@@ -1,7 +1,4 @@
-"""The spool: every finished evaluation is first written to a local journal, and then sent to the tracking store.
-
-See docs/design/spool.md. Neither torch nor MLflow is loaded before something is sent.
-"""
+"""The spool: a finished evaluation goes to a local journal first, and then to the store (docs/design/spool.md)."""
 
 from massact.store.spool.recover import JournalReport, send_leftovers
 from massact.store.spool.spool import Spool

@@ -83,8 +83,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(line: bytes) -> Record:
-    """The record of a line that `encode` wrote; DamagedLineError or OtherFormatError where it is none, or another
-    version's."""
+    """The record of a line that `encode` wrote; DamagedLineError or OtherFormatError where it is none of ours."""
     checksum, _, text = line[:-1].partition(b" ")
     if not line.endswith(b"\n") or checksum != _checksum(text):
         raise DamagedLineError

@@ -1,7 +1,4 @@
-"""Files of runs, written and read by where they lie, and small repairs of runs that are there.
-
-Reading an artifact sets up nothing in the store.
-"""
+"""Files of runs, written and read by where they lie, and small repairs; reading sets up nothing in the store."""
 
 import os
 import sqlite3
@@ -133,8 +130,7 @@ class Mender:
         write_files([(artifact_uri, {name: content})], self._tracking_uri)
 
     def move(self, old: str, new: str) -> int:
-        """Say of the artifacts of a SQLite store under a URI that they lie in another folder. Returns of how many
-        runs."""
+        """Say of the artifacts of a SQLite store under a URI that they lie elsewhere. Returns of how many runs."""
         path = self._tracking_uri.partition(":///")[2].partition("?")[0]
         values = (new, len(old) + 1, old, len(old) + 1, f"{old}/")
         try:

@@ -20,7 +20,9 @@ from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 from massact.json_text import parse_json
 from massact.store.credentials import find_login
 from massact.store.retry import is_final
-from massact.store.schema import SCHEMA_VERSION, TAG_LIMIT, Artifact, Kind, MlflowTag, Row, Tag, encode_row
+from massact.store.schema import TAG_LIMIT, Artifact, Kind, MlflowTag, Tag, encode_row
+from massact.store.schema.names import SCHEMA_VERSION
+from massact.store.schema.rows import Row
 from massact.store.write.database import TrackingDatabase
 from massact.store.write.finished_run import Step
 
@@ -85,8 +87,7 @@ def without_password(error: Exception, tracking_uri: str) -> str:
 
 @contextmanager
 def explained(tracking_uri: str) -> Iterator[None]:
-    """MLflow's errors and the system's in one line: RunRefusedError where it would be refused again, else
-    StoreError."""
+    """MLflow's errors and the system's in one line: RunRefusedError where they would come again, else StoreError."""
     from mlflow.exceptions import MlflowException
 
     try:

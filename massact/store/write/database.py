@@ -39,8 +39,7 @@ _UNMADE = ("empty", "half made")
 
 
 class TrackingDatabase:
-    """A database that MLflow keeps runs in, or is to; `uri` is one of SQLAlchemy's. Every method raises `StoreError`
-    where the database cannot be reached."""
+    """A database that MLflow keeps runs in, or is to. Every method raises `StoreError` where it cannot be reached."""
 
     def __init__(self, uri: str, name: str) -> None:
         """`name`: as messages show it, without a password."""

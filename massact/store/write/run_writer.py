@@ -93,8 +93,7 @@ def score_steps(scores: Scores) -> list[Step]:
 
 
 class RunWriter(Protocol):
-    """Writes finished runs into one MLflow experiment; after a RunRefusedError or a StoreError some may have been
-    written."""
+    """Writes finished runs into one MLflow experiment; after a refusal or a StoreError some may have been written."""
 
     @property
     def at_once(self) -> int:
@@ -116,8 +115,7 @@ class RunWriter(Protocol):
 
 
 def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
-    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client; StoreError
-    else."""
+    """A writer into an MLflow experiment: by SQL into a database, else by MLflow's client; StoreError else."""
     uri = tracking_uri.strip()
     if not is_database(uri) and scheme_of(uri) not in ("http", "https"):
         raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")
@@ -157,8 +155,8 @@ _IDS_PER_QUERY = 999
 
 
 class SqlWriter:
-    """Rows into MLflow's tracking database: each `write` is one transaction. One that fails may leave files behind, but
-    never a run without its own."""
+    """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, never a run without
+    its own."""
 
     at_once = 50
     """More would hold the database's lock for long, fewer would wait for the disk too often."""

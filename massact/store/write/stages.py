@@ -17,7 +17,8 @@ from safetensors.torch import save
 from massact.domain import Response
 from massact.errors import DataError, lfs_advice
 from massact.json_text import parse_json, parse_object
-from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
+from massact.store.schema import Artifact, MlflowTag, StageRow
+from massact.store.schema.rows import format_param
 from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker

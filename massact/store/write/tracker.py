@@ -40,8 +40,7 @@ PROJECT_RUN = "MLFLOW_RUN_ID"
 
 
 def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:
-    """The id of the MLflow experiment of a name, made with a description where there is none; StoreError: it was
-    deleted."""
+    """The id of the MLflow experiment of a name, made where there is none; StoreError where it was deleted."""
     with explained(tracking_uri):
         known = client.get_experiment_by_name(name)
         if known is None:
@@ -272,14 +271,9 @@ class Tracker:
         tags = run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag(), Tag.PHASE.value: name}
         if parent is not None:
             return self._create(parent.experiment_id, tags | parent_tags(parent.run_id), name)
-        return self._resume(tags) or self._create(self.experiment_id, tags, name)
-
-    def _resume(self, tags: Mapping[str, str]) -> OpenRun | None:
-        """The run that `mlflow run` made for this process, if it did."""
-        run_id = os.environ.get(PROJECT_RUN)
-        if not run_id:
-            return None
-        info = self._get(run_id).info
+        if not (run_id := os.environ.get(PROJECT_RUN)):
+            return self._create(self.experiment_id, tags, name)
+        info = self._get(run_id).info  # the run that `mlflow run` made for this process
         for key, value in tags.items():
             self._ask(partial(self._client.set_tag, run_id, key, value))
         return OpenRun(run_id, str(info.experiment_id), str(info.artifact_uri))

@@ -1,9 +1,4 @@
-"""What an executor is: it runs the cells of a plan, here or on other machines, and keeps what came of them.
-
-With it what all of them share: how what was generated is judged.
-
-See docs/design/executors.md.
-"""
+"""What an executor is: it runs cells, here or elsewhere, and keeps what came of them (docs/design/executors.md)."""
 
 import time
 from collections import deque
@@ -138,8 +133,7 @@ class Executor(Protocol):
         """
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
-        """Put a result's run into a spool, for the experiment of `home`: where it was made, if that machine can
-        send."""
+        """Put a result's run into a spool, for the experiment of `home`: where it was made, if it can be sent there."""
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
         """A judge whose work is done where cells are evaluated; `None`: judges work in the command's process."""

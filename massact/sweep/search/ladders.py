@@ -24,15 +24,20 @@ class Done:
 
 
 def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[float, float], why: str) -> Done:
-    """Why a ladder is over: what its observations show where no text was coherent or the trait did not move. `why`: the
-    reason where there is nothing else to say."""
+    """Why a ladder is over: no text was coherent, the trait did not move, or `why` where there is nothing else to
+    say."""
     scored = sorted(
         ((one.coefficient, one.coherence, one) for one in observations if one.coherence is not None),
         key=lambda each: each[0],
     )
     coherent = [one for _, coherence, one in scored if coherence >= floor and not one.is_partial]
+    if scored and not coherent:
+        least, coherence, _ = scored[0]
+        is_least = allowed[0] > 0 and math.isclose(least, allowed[0], rel_tol=0.03)
+        which = "the least coefficient allowed" if is_least else "the least coefficient tried"
+        return Done(f"at {least:g}, {which}, coherence is {coherence:.1f}")
     if not coherent:
-        return Done(_never_coherent(scored[0], allowed[0]) if scored else why)
+        return Done(why)
     gain = max((one.gain for one in coherent if one.gain is not None), default=None)
     last = coherent[-1].coefficient
     beyond = next(((c, coherence) for c, coherence, _ in scored if c > last and coherence < floor), None)
@@ -42,13 +47,6 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
         f"coherence falls below the floor before the trait moves: up to {last:g} it changes by {gain:.1f} at most, "
         f"at {beyond[0]:g} coherence is {beyond[1]:.1f}"
     )
-
-
-def _never_coherent(least_tried: tuple[float, float, Observation], least: float) -> str:
-    coefficient, coherence, _ = least_tried
-    is_least = least > 0 and math.isclose(coefficient, least, rel_tol=0.03)
-    which = "the least coefficient allowed" if is_least else "the least coefficient tried"
-    return f"at {coefficient:g}, {which}, coherence is {coherence:.1f}"
 
 
 POOL_SPREAD, LAYER_SPREAD, LAYER_LENGTH = 0.5, 0.25, 3.0

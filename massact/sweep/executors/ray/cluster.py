@@ -21,8 +21,7 @@ LOOK_SECONDS = 2.0
 
 
 def require_ray(options: RayOptions | None) -> None:
-    """See that what `--executor ray` needs is there, without loading it; UsageError with the command that installs
-    it."""
+    """See that what `--executor ray` needs is there, without loading it; else the command that installs it."""
     if options is None:
         return
     if importlib.util.find_spec("ray") is None:

@@ -31,8 +31,7 @@ class JudgeActor(Actor):
         has_gpu: bool,
         opener: Callable[[JudgeUse], Judge] | None = None,
     ) -> None:
-        """Other machines than `driver_host` keep judge caches of their own; `opener` opens a judge, `None` as files
-        name them."""
+        """Other machines than `driver_host` keep judge caches of their own; `opener` opens a judge."""
         super().__init__(environment, has_gpu=has_gpu)
         self._driver_host, self._opener = driver_host, opener or open_judge_use
         self._lines: list[str] = []
@@ -160,8 +159,7 @@ class JudgePool:
         return answer
 
     def ask(self, use: JudgeUse, question: Callable[[Any], Any]) -> Any:
-        """What some judge process answers, waited for; a question that one was lost over is asked again elsewhere, a
-        few times."""
+        """What some judge process answers, waited for; what one was lost over is asked again elsewhere, a few times."""
         last: LostError | None = None
         for _ in range(ATTEMPTS):
             handle = self.near(None)

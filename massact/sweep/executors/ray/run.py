@@ -1,7 +1,4 @@
-"""How the cells of a plan are cut into shards, and what becomes of a shard whose worker is lost.
-
-Nothing here knows how a worker is reached.
-"""
+"""How the cells of a plan are cut into shards, and what becomes of a shard whose worker or judge is lost."""
 
 import time
 from collections import deque

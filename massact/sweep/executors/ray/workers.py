@@ -168,8 +168,7 @@ class WorkerPool:
         return max(0, math.floor((node.gpus - taken) / gpus + 1e-9))
 
     def adjust(self, wanted: int, model: Model) -> None:
-        """Start workers until there are as many as are wanted and there should be, and give each the model; else what
-        went wrong."""
+        """Start workers until there are as many as are wanted and should be, and give each the model."""
         wanted = min(wanted, self.target())
         while len(self.workers) < wanted:
             self._start()
