@@ -6,10 +6,12 @@ by entry points (docs/extending.md).
 """
 
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
@@ -19,6 +21,21 @@ from massact.plugins import plugin_names
 
 if TYPE_CHECKING:
     from massact.models.load import Description, SteerableModel
+
+
+class _Question(ModuleType):
+    """`massact.judges` is this package once anything has imported it, and still the question of that name."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return import_module("massact.api").question("judges")(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("ask", "of"):
+            return getattr(import_module("massact.api").question("judges"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+sys.modules[__name__].__class__ = _Question
 
 _OPENERS = {
     "classifier": "unsteered:ClassifierJudge",

@@ -1,12 +1,16 @@
 """judges: the same responses under two judges, only what both scored, and where the winner flips."""
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import massact
+import massact.api
+from massact.errors import MassactError
 from massact.query.questions.judges import ask_judges
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
@@ -149,3 +153,11 @@ def test_a_loss_is_never_negative_and_order_does_not_matter(
     assert row.loss is None or row.loss >= 0
     if row.best_a == row.best_b is None:
         assert not row.flips
+
+
+def test_the_question_is_asked_the_same_whether_or_not_its_package_was_imported() -> None:
+    asked_of: list[Any] = [massact.api.question("judges"), import_module("massact.judges"), massact.judges]
+    for asked in asked_of:
+        assert asked.of == ask_judges.of
+        with pytest.raises(MassactError, match="absent"):
+            asked("absent.yaml")
