@@ -264,7 +264,7 @@ class _Foresight:
         same = reuse.of(todo, both)
         ahead.evaluated.update(todo.keys() - same.keys())
         ahead.taken.update(same)
-        ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
+        ahead.labels.update(_spot(names, todo[key])[2:5] for key in todo.keys() - same.keys())
         done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
         needs_baseline = baseline is None or not is_scored(baseline, self._session.experiment.least_scored)
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
