@@ -103,15 +103,12 @@ class Planner:
         vectors = source.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
+            is_file = request.recipe.is_imported
+            advice = "name its own file" if is_file else "run massact calibrate and massact extract again"
             raise DataError(
                 f"vectors of {format_label(request.recipe)} at {request.position} have shape {list(vectors.shape)}, "
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
-                "another model; "
-                + (
-                    "name its own file"
-                    if request.recipe.is_imported
-                    else "run massact calibrate and massact extract again"
-                )
+                f"another model; {advice}"
             )
         n_layers = request.recipe.n_layers
         if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
@@ -124,8 +121,8 @@ class Planner:
         if absent := [layer for layer in sorted(steered) if not vectors[layer].any()]:
             there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
             raise UsageError(
-                f"{format_label(request.recipe)}: there is no vector of layer {absent[0]}, only of {there}: say so with "
-                "--layers, in the grid, or in the gate"
+                f"{format_label(request.recipe)}: there is no vector of layer {absent[0]}, only of {there}: say so "
+                "with --layers, in the grid, or in the gate"
             )
         return vectors
 
