@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,6 +256,19 @@ def test_dims_are_kept_by_the_list_that_a_label_names(activations: Activations) 
     made = make_vectors([parse_label(label) for label in labels], activations, CALIBRATION, seed=0)
     kept = [[set(vector.nonzero()[:, 0].tolist()) for vector in made[label].vectors] for label in labels]
     assert kept == [[{4, 9}] * 3, [{4, 9}, {9, 4}, {9, 10}], [{4}] * 3]
+
+
+def test_a_layer_whose_kept_dims_agree_has_no_vector_and_stops_no_other(activations: Activations) -> None:
+    train = activations.train.clone()
+    train[:, 0, list(UNIFORM)] = 300.0
+    agreeing = replace(activations, train=train)
+    labels = ("mean_diff_postkeep", "mean_diff_prekeep", "mean_diff")
+    made = make_vectors([parse_label(label) for label in labels], agreeing, CALIBRATION, seed=0)
+    assert [made[label].vectors.norm(dim=1).round().tolist() for label in labels] == [[0, 1, 1], [0, 1, 1], [1, 1, 1]]
+    train[:, 1] = 300.0
+    for label in ("mean_diff_postkeep", "mean_diff"):
+        with pytest.raises(DataError, match=r"mean_diff, layer 1: a vector has no direction"):
+            make_vectors([parse_label(label)], agreeing, CALIBRATION, seed=0)
 
 
 def test_mean_centred_takes_neutral_prompts_for_the_other_side(activations: Activations) -> None:
