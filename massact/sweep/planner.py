@@ -121,8 +121,8 @@ class Planner:
         if absent := [layer for layer in sorted(steered) if not vectors[layer].any()]:
             there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
             raise UsageError(
-                f"{format_label(request.recipe)} at {request.position}: there is no vector of layer {absent[0]}, only of "
-                f"{there or 'none'}: say so with --layers, in the grid, or in the gate"
+                f"{format_label(request.recipe)} at {request.position}: there is no vector of layer {absent[0]}, only "
+                f"of {there or 'none'}: say so with --layers, in the grid, or in the gate"
             )
         return vectors
 

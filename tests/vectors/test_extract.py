@@ -4,15 +4,19 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from massact.config import VectorConfig
 from massact.domain import METHODS, Cleaning, Recipe, Response
 from massact.errors import DataError
 from massact.evaluation import summarise
 from massact.labels import format_label, parse_label
+from massact.sweep.vectors import StoredVectors
 from massact.vectors import extract, methods
 from massact.vectors.activations import Activations, split_sides
 from massact.vectors.extract import clean_after, declared_recipes, make_vectors, validation_metrics
@@ -269,6 +273,20 @@ def test_a_layer_whose_kept_dims_agree_has_no_vector_and_stops_no_other(activati
     for label in ("mean_diff_postkeep", "mean_diff"):
         with pytest.raises(DataError, match=r"mean_diff, layer 1: a vector has no direction"):
             make_vectors([parse_label(label)], agreeing, CALIBRATION, seed=0)
+
+
+def test_a_layer_of_another_tool_that_cleaning_leaves_nothing_of_stops_no_other(tmp_path: Path) -> None:
+    kept = torch.nn.functional.one_hot(torch.tensor([4, 0, 9]), D_MODEL).float()
+    torch.save(kept, tmp_path / "lab.pt")
+    experiment = SimpleNamespace(resolve=tmp_path.joinpath)
+    stored: Any = SimpleNamespace(
+        _imported=[VectorConfig("imported_lab", "lab.pt")],
+        _session=SimpleNamespace(experiment=experiment),
+        calibration=CALIBRATION,
+    )
+    for label, layers in (("imported_lab_cleaned", [1]), ("imported_lab_postkeep", [0, 2])):
+        vectors = StoredVectors._read_imported(stored, parse_label(label), label)
+        assert vectors.any(dim=1).nonzero().flatten().tolist() == layers
 
 
 def test_mean_centred_takes_neutral_prompts_for_the_other_side(activations: Activations) -> None:
