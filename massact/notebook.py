@@ -23,6 +23,7 @@ from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
 from massact.models.prompting import encode_chat, encode_text, read_response
 from massact.models.thinking import generate_thinking
+from massact.plugins import own_digest
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
@@ -157,6 +158,10 @@ class Model:
                 "what cannot be told: it is imported, or an earlier version's" if cell is None else cell.setting.model
             )
             raise UsageError(f"run {run_id} steered {steered}, and this is {mine}")
+        if cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
+            raise UsageError(
+                f"run {run_id}: the file of the operator {cell.steering.recipe.operator} was changed since"
+            )
         return intervention_of(cell.steering, vector, self.shape.n_layers)
 
     @overload

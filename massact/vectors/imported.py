@@ -7,7 +7,7 @@ file ever runs.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -50,9 +50,11 @@ def read_vectors(path: Path, *, layer: int | None = None, index: int | None = No
     """
     try:
         found = _read(path, index)
-        if isinstance(found, torch.Tensor):
-            found = dict(enumerate(found)) if found.ndim == 2 else {layer: found}
-        read = {number: _real(one) for number, one in found.items()}
+        if isinstance(found, torch.Tensor) and found.ndim == 2:
+            found = dict(enumerate(found))
+        told: Iterable[tuple[int | None, torch.Tensor]]
+        told = [(layer, found)] if isinstance(found, torch.Tensor) else found.items()
+        read = {number: _real(one) for number, one in told}
     except _UNREADABLE as error:
         raise DataError(f"{path}: no vectors can be read from it ({_reason(path, error)})") from error
     vectors = {number: one for number, one in read.items() if number is not None and one.any()}
