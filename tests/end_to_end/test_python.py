@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from click.testing import CliRunner, Result
 
 import massact
+from massact import notebook
 from massact.cli.app import cli
 from massact.data.traits import load_prompts, load_trait
+from massact.domain import Cell
 from massact.errors import DataError, UsageError
 from massact.store.read import open_source
+from massact.store.schema import EvaluationRow, stored_cell
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_responses, read_tensor
 from tests.support.prepared import PreparedStores
@@ -88,7 +92,7 @@ def test_vectors_are_those_that_an_extraction_stores(
 
 
 def test_generating_gives_the_responses_of_the_stored_runs(
-    model: massact.Model, tmp_path: Path, prepared_stores: PreparedStores
+    model: massact.Model, tmp_path: Path, prepared_stores: PreparedStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared_stores.finished(EXPERIMENT, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -112,6 +116,16 @@ def test_generating_gives_the_responses_of_the_stored_runs(
         other.stored(chosen[0].run_id, tracking_uri=uri)
     with pytest.raises(UsageError, match="no finished evaluation with a vector"):
         model.stored("0" * 32, tracking_uri=uri)
+
+    def changed(row: EvaluationRow) -> Cell:
+        cell = stored_cell(row)
+        assert cell is not None
+        assert cell.steering is not None
+        return replace(cell, steering=replace(cell.steering, operator_source="0" * 64))
+
+    monkeypatch.setattr(notebook, "stored_cell", changed)
+    with pytest.raises(UsageError, match="the file of the operator add was changed since"):
+        model.stored(next(row.run_id for row in chosen if row.label == "probe"), tracking_uri=uri)
 
 
 def test_evaluations_are_the_runs_of_the_command(tmp_path: Path, prepared_stores: PreparedStores) -> None:
