@@ -137,7 +137,7 @@ def format_steering(recipe: Recipe) -> str:
         "" if recipe.operator == DEFAULT_OPERATOR else f"+{recipe.operator}{n_directions}",
         "" if recipe.n_layers == 1 else f"+{recipe.n_layers}layers",
         f"+{recipe.depth}" if recipe.depth else "",
-        f"+decay{recipe.decay:g}" if recipe.decay else "",
+        f"+decay{recipe.decay:.6f}".rstrip("0") if recipe.decay else "",
         f"+if_{recipe.gate}" if recipe.gate else "",
         "" if recipe.tokens == STEERED_TOKENS else f"@{recipe.tokens}",
     )

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
@@ -16,13 +16,14 @@ from massact.config import AdapterConfig, CalibrationConfig, ChatConfig, LoadCon
 from massact.config.judges import ATTENTION, DEVICE_MAPS, DTYPES, QUANTIZATION
 from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_prompts
-from massact.domain import PAIRED_METHOD, Direction, Generation, all_operators
+from massact.domain import PAIRED_METHOD, Direction, Gate, Generation, all_operators
 from massact.errors import StoreError, UsageError
 from massact.labels import parse_label
 from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
 from massact.models.prompting import encode_chat, encode_text, read_response
 from massact.models.thinking import generate_thinking
+from massact.plugins import own_digest
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
@@ -41,7 +42,10 @@ from massact.workflow.vectors import stored_vector
 
 __all__ = ["Intervention", "Model", "evaluate", "extract"]
 
-_ALLOWED = {"dtype": DTYPES, "device_map": DEVICE_MAPS, "attention": ATTENTION, "quantization": QUANTIZATION}
+_ALLOWED = {
+    "dtype": DTYPES, "device_map": DEVICE_MAPS, "attention": ATTENTION, "quantization": QUANTIZATION,
+    "direction": ("positive", "negative"), "save_responses": ("all", "best", "none"),
+}  # fmt: skip
 _UNIT = 0.01
 """By how much a norm may differ from 1: what bfloat16 rounds away and more."""
 
@@ -88,9 +92,7 @@ class Model:
             ModelError: it cannot be found or steered, or an option cannot be met.
             UsageError: an option has a value that does not exist.
         """
-        for name, allowed in _ALLOWED.items():
-            if (value := loading.get(name)) not in (None, *allowed):
-                raise UsageError(f"{name} {value!r} is not allowed; write {' or '.join(allowed)}")
+        _check_allowed(loading)
         options = LoadConfig(**loading, chat=ChatConfig(thinking))
         attached = None if adapter is None else AdapterConfig(adapter)
         return cls(load_model(reference, revision=revision, adapter=attached, options=options))
@@ -139,7 +141,7 @@ class Model:
             prompts: neutral questions; `None`: massact's own, in English.
         """
         config = CalibrationConfig()
-        neutral = load_prompts(config.prompts) if prompts is None else prompts
+        neutral = load_prompts(config.prompts) if prompts is None else _texts(prompts)
         with model_lock(self.steerable.model):
             return calibrate(self.steerable, neutral, max_new_tokens=config.max_new_tokens, n_top=config.n_top)
 
@@ -156,6 +158,10 @@ class Model:
                 "what cannot be told: it is imported, or an earlier version's" if cell is None else cell.setting.model
             )
             raise UsageError(f"run {run_id} steered {steered}, and this is {mine}")
+        if cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
+            raise UsageError(
+                f"run {run_id}: the file of the operator {cell.steering.recipe.operator} was changed since"
+            )
         return intervention_of(cell.steering, vector, self.shape.n_layers)
 
     @overload
@@ -194,6 +200,8 @@ class Model:
         """
         if max_new_tokens < 1:
             raise UsageError(f"max_new_tokens {max_new_tokens}: a response has 1 token or more")
+        if not 0 <= temperature < math.inf:
+            raise UsageError(f"temperature {temperature} is not a number of at least 0")
         each = list(interventions) if isinstance(interventions, Sequence) else [interventions]
         checked = [one if one is None else self._checked(one) for one in each]
         encoded = list(enumerate(self._encoded(prompts, chat=chat)))
@@ -206,16 +214,14 @@ class Model:
         return [texts[i * n : (i + 1) * n] for i in range(len(each))] if isinstance(interventions, Sequence) else texts
 
     def _encoded(self, prompts: Sequence[str], *, chat: bool) -> list[tuple[int, ...]]:
-        if isinstance(prompts, str):
-            raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
         encode = encode_chat if chat else encode_text
-        return [encode(self.steerable, prompt) for prompt in prompts]
+        return [encode(self.steerable, prompt) for prompt in _texts(prompts)]
 
     def _checked(self, one: Intervention) -> Intervention:
         """The intervention, if this model can have it."""
         vector, shape = torch.as_tensor(one.vector).detach().float().cpu(), self.shape
         is_replace = one.operator == "replace"
-        if vector.ndim not in ((3,) if is_replace else (1, 2)) or vector.shape[-1] != shape.d_model:
+        if vector.ndim not in ((3,) if is_replace else (1, 2)) or not len(vector) or vector.shape[-1] != shape.d_model:
             wanted = "[n_layers, k + 2, {0}]" if is_replace else "[{0}], or [n_layers, {0}] for layers from this one on"
             raise UsageError(f"a vector of shape {list(vector.shape)}: it is {wanted.format(shape.d_model)}")
         checked = replace(one, vector=vector, tokens=parse_tokens(one.tokens))
@@ -231,11 +237,28 @@ class Model:
             raise UsageError(f"weights {one.weights}, decay {one.decay}: a weight for each layer, a decay above 0 to 1")
         if (one.gate is None) != (one.condition is None):
             raise UsageError("a gate and its condition vector belong together")
+        if one.gate is not None:
+            checked = replace(checked, condition=self._condition(one.gate, one.condition))
         if not math.isfinite(one.coefficient):
             raise UsageError(f"coefficient {one.coefficient} is not a finite number")
         if one.operator not in all_operators():
             raise UsageError(f"no operator {one.operator!r}; there are {', '.join(all_operators())}")
         return checked
+
+    def _condition(self, gate: Gate, condition: object) -> torch.Tensor:
+        """The condition vector of a gate, if this model can have both."""
+        vector, is_layer = torch.as_tensor(condition).detach().float().cpu(), 0 <= gate.layer < self.shape.n_layers
+        is_way = gate.measure in ("projection", "cosine") and gate.opens in ("above", "below")
+        is_prompt = parse_position(gate.position).frame == "prompt"
+        if vector.shape != (self.shape.d_model,) or not (
+            is_layer and is_way and is_prompt and gate.threshold < math.inf
+        ):
+            raise UsageError(
+                f"{gate}, condition of shape {list(vector.shape)}: a gate holds a window of the prompt, such as "
+                f"prompt[-1], at a layer 0 to {self.shape.n_layers - 1} against a condition [{self.shape.d_model}] "
+                "and a number, by projection or cosine, and opens above or below"
+            )
+        return vector
 
 
 def extract(
@@ -273,11 +296,11 @@ def extract(
         raise UsageError(f"{label} cleans massive dims: give calibration=model.calibrate() of the steered model")
     if calibration is not None:
         check_cleaning(recipe, len(calibration.uniform_dims))
-    sides = (tuple(map(Prompt, positive)), tuple(map(Prompt, negative)))
+    sides = (tuple(map(Prompt, _texts(positive))), tuple(map(Prompt, _texts(negative))))
     dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
     with model_lock(model.steerable.model):
         rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
-    is_paired = recipe.method == PAIRED_METHOD
+    is_paired = recipe.method == PAIRED_METHOD and len(positive) == len(negative)
     activations = split_sides(rows[: len(positive)], rows[len(positive) :], 0.0, is_paired=is_paired)
     (made,) = make_vectors([recipe], activations, calibration, seed=0).values()
     return made.vectors
@@ -328,6 +351,7 @@ def evaluate(
         StoreError: the run store does not take the results; they are kept, and `massact sync` sends them.
     """
     told: dict[str, Any] = dict(options)
+    _check_allowed(told)
     overrides = Overrides(**{name: told.pop(name, None) for name in ("max_new_tokens", "subset", "direction")})
     model, trait = told.pop("model", None), told.pop("trait", None)
     uri = resolve_tracking_uri(told.pop("tracking_uri", None))
@@ -351,6 +375,18 @@ def evaluate(
         raise StoreError(f"{n_left} evaluations wait in {told['spool']}: massact sync tells why, and sends them")
     answer: Answer[RunRow] = question("runs").ask(declared.file, {"tracking_uri": uri, "all_settings": True}, {})
     return replace(answer, rows=tuple(row for row in answer.rows if row.key in keys))
+
+
+def _check_allowed(options: Mapping[str, Any]) -> None:
+    for name, allowed in _ALLOWED.items():
+        if (value := options.get(name)) not in (None, *allowed):
+            raise UsageError(f"{name} {value!r} is not allowed; write {' or '.join(allowed)}")
+
+
+def _texts(prompts: Sequence[str]) -> Sequence[str]:
+    if isinstance(prompts, str):
+        raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
+    return prompts
 
 
 def _listed(value: object) -> list[str]:

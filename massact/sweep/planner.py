@@ -91,23 +91,24 @@ class Planner:
         """The wanted cells by key, each once; those that steer alike are next to each other. Raises DataError: the
         vectors are of another model; UsageError: a layer or a label asks for more than there is."""
         requests, setting = list(requests), self._setting()
-        for recipe in {request.recipe for request in requests}:
-            check_cleaning(recipe, len(self.massive_dims))
         wanted = {cell_key(one.cell): one for request in requests for one in self._cells(request, setting)}
         return dict(sorted(wanted.items(), key=lambda item: _kinship(item[1])))
 
     def _setting(self) -> Setting:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
-    def _vectors_of(self, request: GridRequest) -> torch.Tensor:
+    def _vectors_of(self, request: GridRequest, source: StoredVectors) -> torch.Tensor:
         """The label's vectors `[n_layers, d_model]`, of which all that are asked for are there."""
-        vectors = self.vectors.of(request.position, request.recipe)
+        check_cleaning(request.recipe, len(self.massive_dims))
+        vectors = source.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
+            is_file = request.recipe.is_imported
+            advice = "name its own file" if is_file else "run massact calibrate and massact extract again"
             raise DataError(
                 f"vectors of {format_label(request.recipe)} at {request.position} have shape {list(vectors.shape)}, "
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
-                "another model; run massact calibrate and massact extract again"
+                f"another model; {advice}"
             )
         n_layers = request.recipe.n_layers
         if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
@@ -120,13 +121,13 @@ class Planner:
         if absent := [layer for layer in sorted(steered) if not vectors[layer].any()]:
             there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
             raise UsageError(
-                f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
-                "with --layers, or in the grid"
+                f"{format_label(request.recipe)} at {request.position}: there is no vector of layer {absent[0]}, only "
+                f"of {there or 'none'}: say so with --layers, in the grid, or in the gate"
             )
         return vectors
 
     def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
-        vectors, recipe = self._vectors_of(request), request.recipe
+        vectors, recipe = self._vectors_of(request, self.vectors), request.recipe
         uncleaned = self.vectors.of(request.position, recipe.uncleaned)
         calibration = self.vectors.calibration
         gate = self._gate(recipe.gate) if recipe.gate else None
@@ -184,7 +185,8 @@ class Planner:
         vectors, recipe = self.vectors, parse_label(config.label)
         if config.trait not in (None, self._trait.name):
             vectors = StoredVectors(self._session, self._config, experiment.trait(str(config.trait)))
-        condition, threshold = vectors.of(config.position, recipe)[config.layer], config.threshold
+        asked = GridRequest(config.position, recipe, (config.layer,), Coefficients(()))
+        condition, threshold = self._vectors_of(asked, vectors)[config.layer], config.threshold
         if threshold is None:
             sides = vectors.activations(config.position).sides(config.layer)
             threshold = midpoint(condition, sides, config.measure)

@@ -45,8 +45,8 @@ class Known:
     """Keys of cells that were evaluated themselves."""
     taken: set[str] = field(default_factory=set)
     """Keys of cells whose result was taken over and still counts as theirs."""
-    labels: set[tuple[str, str]] = field(default_factory=set)
-    """Position and label of what was evaluated."""
+    labels: set[tuple[str, str, int]] = field(default_factory=set)
+    """Position, label and layer of what was evaluated."""
 
     def has(self, key: str) -> bool:
         """Whether a cell is finished."""
@@ -79,7 +79,7 @@ def known_results(
     plain = set(mine) - marked
     known = Known(
         evaluated={key for key, head in zip(points.keys, points.head.tolist(), strict=True) if head in plain},
-        labels={(heads[i]["position"], heads[i]["label"]) for i in plain},
+        labels={(heads[i]["position"], heads[i]["label"], heads[i]["layer"]) for i in plain},
     )
     if threshold is None or not marked:
         return known
@@ -165,12 +165,11 @@ class Alikeness:
             layers[position].add(layer)
             coefficients[position].add(coefficient)
         requests = [
-            GridRequest(
-                position, parse_label(label), tuple(layers[position]), Coefficients(tuple(coefficients[position]))
-            )
+            GridRequest(position, parse_label(label), there, Coefficients(tuple(coefficients[position])))
             for position in layers
             for label in self._declared
-            if (position, label) in known.labels
+            # elsewhere it may not even be possible
+            if (there := tuple(layer for layer in layers[position] if (position, label, layer) in known.labels))
         ]
         for key, planned in self._planner.cells(requests).items():
             if key in known.evaluated:

@@ -119,7 +119,7 @@ class StoredVectors:
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
 
     def _read_imported(self, recipe: Recipe, label: str) -> torch.Tensor:
-        """Unit vectors of another tool's file, cleaned; zero at the layers that it has none of."""
+        """Unit vectors of another tool's file, cleaned; zero at layers that it has none of, or nothing is left of."""
         config = next((one for one in self._imported if one.name == recipe.method), None)
         if config is None or recipe.cleaning.when == "before":
             why = "only cleaned afterwards: a file has no activations" if config else "not in the file's `vectors`"
@@ -131,7 +131,9 @@ class StoredVectors:
             raise DataError(f"{path}: layer {outside[0]}, and {self._place[0]} has 0 to {len(layers) - 1}")
         cleaned = torch.zeros(len(layers), len(next(iter(vectors.values()))))
         for number, one in vectors.items():
-            cleaned[number] = normalise(clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number)))
+            left = clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number))
+            if left.any():
+                cleaned[number] = normalise(left)
         return cleaned
 
 

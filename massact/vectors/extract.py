@@ -135,7 +135,7 @@ class LabelVectors:
 
     recipe: Recipe
     vectors: torch.Tensor
-    """`[n_layers, d_model]`, float32, each of unit L2 norm."""
+    """`[n_layers, d_model]`, float32, each of unit L2 norm; zero where the sides agree in all dims that are kept."""
     separations: tuple[Separation, ...]
     """How well each layer's vector tells the validation split apart."""
     unconverged_layers: tuple[int, ...] = ()
@@ -189,13 +189,21 @@ class _Making:
         for layer in range(self.activations.train.shape[1]):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ProbeDidNotConvergeWarning)
-                vector = self.vector(recipe, layer)
+                vector = self._vector(recipe, layer)
             if any(issubclass(warning.category, ProbeDidNotConvergeWarning) for warning in caught):
                 unconverged.append(layer)
             vectors.append(vector)
             sides = self.activations.sides(layer), self.activations.validation_sides(layer)
             separations.append(separation(vector, *sides))
         return LabelVectors(recipe, torch.stack(vectors), tuple(separations), tuple(unconverged))
+
+    def _vector(self, recipe: Recipe, layer: int) -> torch.Tensor:
+        try:
+            return self.vector(recipe, layer)
+        except DataError as error:
+            if recipe.cleaning.mode == "keep":  # both sides may agree in a few dims
+                return torch.zeros_like(self._vector(recipe.uncleaned, layer))
+            raise DataError(f"{format_label(recipe)}, layer {layer}: {error}") from error
 
     def vector(self, recipe: Recipe, layer: int) -> torch.Tensor:
         positive, negative = self.activations.sides(layer)

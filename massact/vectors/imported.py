@@ -7,7 +7,7 @@ file ever runs.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from massact.errors import DataError, lfs_advice
+from massact.labels import format_layers
 from massact.models.support import require
 
 _NUMBERED = re.compile(r"(?:direction|layers?|blocks?|h)?[._]?(\d{1,5})(?:[._](?:mean|vector))?", re.ASCII)
@@ -49,15 +50,19 @@ def read_vectors(path: Path, *, layer: int | None = None, index: int | None = No
     """
     try:
         found = _read(path, index)
+        if isinstance(found, torch.Tensor) and found.ndim == 2:
+            found = dict(enumerate(found))
+        told: Iterable[tuple[int | None, torch.Tensor]]
+        told = [(layer, found)] if isinstance(found, torch.Tensor) else found.items()
+        read = {number: _real(one) for number, one in told}
     except _UNREADABLE as error:
         raise DataError(f"{path}: no vectors can be read from it ({_reason(path, error)})") from error
-    if isinstance(found, torch.Tensor) and found.ndim == 2:
-        found = dict(enumerate(found))
-    elif isinstance(found, torch.Tensor):
-        if layer is None:
-            raise DataError(f"{path}: one vector, and nothing says of which layer: write `layer: N`, or --layer N")
-        found = {layer: found}
-    vectors = {number: one.float() for number, one in found.items() if one.any()}
+    vectors = {number: one for number, one in read.items() if number is not None and one.any()}
+    if None in read:
+        raise DataError(f"{path}: one vector, and nothing says of which layer: write `layer: N`, or --layer N")
+    if layer is not None and vectors and [*vectors] != [layer]:
+        of = format_layers(sorted(vectors))
+        raise DataError(f"{path}: it says itself that it is of layers {of}, not {layer}: leave out `layer`, or --layer")
     shapes = {tuple(one.shape) for one in vectors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise DataError(f"{path}: not vectors [d_model] of one length: {', '.join(map(str, sorted(shapes))) or 'none'}")
@@ -140,12 +145,21 @@ def _of_torch(value: Any) -> torch.Tensor | dict[int, torch.Tensor]:
     return {number: _tensor(value[name]) for name, number in _numbers(list(value)).items()}
 
 
+def _real(vector: torch.Tensor) -> torch.Tensor:
+    if vector.is_complex() or not (dense := vector.to_dense().float()).isfinite().all():
+        raise ValueError("it holds numbers that are not real or not finite")
+    return dense
+
+
 def _tensor(value: Any) -> torch.Tensor:
     """A vector, or what lm-eval keeps of one: vector, coefficient and action."""
     if isinstance(value, Mapping):
-        if value["action"] != "add" or value.get("head_index") is not None:
+        vector, coefficient = value.get("steering_vector"), value.get("steering_coefficient", 1.0)
+        if value.get("action") != "add" or value.get("head_index") is not None:
             raise ValueError("it clamps, or steers one attention head: only what is added to a block's output is read")
-        value = value["steering_vector"] * value.get("steering_coefficient", 1.0)
+        if not isinstance(vector, torch.Tensor) or not isinstance(coefficient, int | float | torch.Tensor):
+            raise TypeError("it has no steering_vector, or a steering_coefficient that is no number")
+        value = vector * coefficient
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"it holds a {type(value).__name__}, not a vector")
     return value

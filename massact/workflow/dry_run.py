@@ -294,16 +294,15 @@ def _unplanned(names: tuple[str, str], request: GridRequest) -> Iterator[Spot]:
     return ((*place, *at) for at in product(request.layers, request.coefficients.values))
 
 
-def _place(planned: PlannedCell) -> tuple[str, str]:
+def _place(planned: PlannedCell) -> tuple[str, str, int]:
     steering = planned.cell.steering
-    return (steering.position, format_label(steering.recipe)) if steering else ("", "")
+    assert steering is not None  # a baseline is no cell of the grid
+    return steering.position, format_label(steering.recipe), steering.layer
 
 
 def _spot(names: tuple[str, str], planned: PlannedCell) -> Spot:
-    steering = planned.cell.steering
-    if steering is None:
-        raise ValueError("a baseline is no cell of the grid")
-    return (*names, *_place(planned), steering.layer, float(steering.coefficient))
+    assert planned.cell.steering is not None
+    return (*names, *_place(planned), float(planned.cell.steering.coefficient))
 
 
 def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:

@@ -1,13 +1,14 @@
 """Method labels: one place parses and prints them, and each recipe has one spelling."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from massact.domain import METHODS, NO_CLEANING, OPERATORS, Cleaning, Recipe
+from massact.domain import DEPTHS, METHODS, NO_CLEANING, OPERATORS, OWN_UNITS, Cleaning, Recipe
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label, parse_label
 
@@ -24,14 +25,33 @@ CLEANINGS = st.one_of(
     st.integers(1, 9_999_999).map(lambda n: Cleaning("before", mode="winsorise", quantile=float(f"0.{n:07d}"))),
 )
 TOKENS = ("all", "prompt", "response", "prompt[-1]", "response[:5]", "response[2:4]", "prompt[-1]+response")
+
+
+def _possible(recipe: Recipe) -> Recipe:
+    """The recipe without what a label cannot say of it."""
+    is_one = recipe.n_layers == 1
+    has_depth = not is_one and not (recipe.depth == "relative" and recipe.operator in OWN_UNITS)
+    is_prompt = recipe.tokens.startswith("prompt") and "response" not in recipe.tokens
+    return replace(
+        recipe,
+        n_directions=recipe.n_directions if recipe.operator == "replace" else 1,
+        depth=recipe.depth if (is_one if recipe.depth == "everylayer" else has_depth) else None,
+        decay=None if is_prompt else recipe.decay,
+    )
+
+
 RECIPES = st.builds(
     Recipe,
     st.sampled_from(METHODS),
     CLEANINGS,
     st.sampled_from(OPERATORS),
-    st.integers(1, 9999),
+    st.one_of(st.just(1), st.integers(1, 9999)),
     st.sampled_from(TOKENS),
-)
+    st.integers(1, 99),
+    st.sampled_from([None, *DEPTHS]),
+    st.one_of(st.none(), st.integers(1, 999_999).map(lambda n: n / 1_000_000), st.sampled_from([0.9, 0.00001])),
+    st.sampled_from([None, "harmful", "if_layers_9"]),
+).map(_possible)
 
 SUFFIXES = {
     "": NO_CLEANING,

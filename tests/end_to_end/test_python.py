@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from click.testing import CliRunner, Result
 
 import massact
+from massact import notebook
 from massact.cli.app import cli
 from massact.data.traits import load_prompts, load_trait
-from massact.errors import UsageError
+from massact.domain import Cell
+from massact.errors import DataError, UsageError
 from massact.store.read import open_source
+from massact.store.schema import EvaluationRow, stored_cell
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_responses, read_tensor
 from tests.support.prepared import PreparedStores
@@ -88,7 +92,7 @@ def test_vectors_are_those_that_an_extraction_stores(
 
 
 def test_generating_gives_the_responses_of_the_stored_runs(
-    model: massact.Model, tmp_path: Path, prepared_stores: PreparedStores
+    model: massact.Model, tmp_path: Path, prepared_stores: PreparedStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared_stores.finished(EXPERIMENT, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -112,6 +116,16 @@ def test_generating_gives_the_responses_of_the_stored_runs(
         other.stored(chosen[0].run_id, tracking_uri=uri)
     with pytest.raises(UsageError, match="no finished evaluation with a vector"):
         model.stored("0" * 32, tracking_uri=uri)
+
+    def changed(row: EvaluationRow) -> Cell:
+        cell = stored_cell(row)
+        assert cell is not None
+        assert cell.steering is not None
+        return replace(cell, steering=replace(cell.steering, operator_source="0" * 64))
+
+    monkeypatch.setattr(notebook, "stored_cell", changed)
+    with pytest.raises(UsageError, match="the file of the operator add was changed since"):
+        model.stored(next(row.run_id for row in chosen if row.label == "probe"), tracking_uri=uri)
 
 
 def test_evaluations_are_the_runs_of_the_command(tmp_path: Path, prepared_stores: PreparedStores) -> None:
@@ -146,6 +160,19 @@ def test_evaluations_are_the_runs_of_the_command(tmp_path: Path, prepared_stores
         ({"weights": (1.0, 0.5)}, "a weight for each layer"),
         ({"decay": 1.5}, "a decay above 0 to 1"),
         ({"gate": massact.Gate(3, "prompt[-1]", 0.0)}, "belong together"),
+        ({"vector": torch.zeros(0, 96)}, r"shape \[0, 96\]"),
+        *(
+            ({"gate": gate, "condition": torch.ones(n)}, "a gate holds a window of the prompt")
+            for gate, n in (
+                (massact.Gate(8, "prompt[-1]", 0.0), 96),
+                (massact.Gate(-1, "prompt[-1]", 0.0), 96),
+                (massact.Gate(3, "response[:5]", 0.0), 96),
+                (massact.Gate(3, "prompt[-1]", float("nan")), 96),
+                (massact.Gate(3, "prompt[-1]", 0.0, measure="cos"), 96),  # type: ignore[arg-type]
+                (massact.Gate(3, "prompt[-1]", 0.0, opens="up"), 96),  # type: ignore[arg-type]
+                (massact.Gate(3, "prompt[-1]", 0.0), 5),
+            )
+        ),
     ],
 )
 def test_an_intervention_that_the_model_cannot_have(
@@ -162,6 +189,16 @@ def test_slips_of_a_notebook_are_told(model: massact.Model) -> None:
         model.generate(["Hello"], long)
     with pytest.raises(UsageError, match="write \\[prompt\\]"):
         model.generate("Hello")
+    for texts in (("one text", ["c", "d"]), (["a", "b"], "one text")):
+        with pytest.raises(UsageError, match="write \\[prompt\\]"):
+            massact.extract(model, *texts)
+    with pytest.raises(DataError, match="3 positive and 2 negative"):
+        massact.extract(model, ["a", "b", "c"], ["d", "e"], "pca")
+    with pytest.raises(UsageError, match="temperature -1"):
+        model.generate(["Hello"], temperature=-1)
+    for slip in ({"direction": "up"}, {"save_responses": "some"}):
+        with pytest.raises(UsageError, match="is not allowed; write"):
+            massact.evaluate("experiments/toy.yaml", "probe", "response[:5]", **slip)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="max_new_tokens 0"):
         model.generate(["Hello"], max_new_tokens=0)
     with pytest.raises(UsageError, match=r"response\[:\] has no end"):

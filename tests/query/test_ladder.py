@@ -86,6 +86,14 @@ def test_the_models_range_bounds_the_ladder() -> None:
     assert high.try_next == (100, 200, 400)
 
 
+def test_the_models_range_is_one_of_lengths_and_bounds_no_share_nor_angle() -> None:
+    for label, tried in (("probe+ablate", (0.125, 0.198, 0.315)), ("probe+clamp", ())):
+        rows = [evaluated(label, 15, c, coherence_mean=97.0) for c in (0.5, 1)]
+        groups = (Group("gemma", "refusal", "response[:5]", label),)
+        (row,) = ask_gaps.of(answers_of(rows, groups=groups, coefficient_ranges={"gemma": (800, 2500)}), 68).rows
+        assert row.brackets[0].try_next == tried
+
+
 @pytest.mark.parametrize("allowed", [(1000, 2500), (1200, 2500), (10, 400), (10, 500)])
 def test_a_range_that_forbids_all_is_said(allowed: tuple[float, float]) -> None:
     (found,) = brackets((15, 1000, 60.0), (15, 500, 70.0), allowed=allowed, has_delta=False)

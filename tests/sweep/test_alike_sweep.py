@@ -224,6 +224,16 @@ def test_with_the_option_off_each_is_evaluated_and_that_counts(place: Path, gene
     assert copies(place) == []
 
 
+def test_what_another_label_cannot_be_at_a_layer_is_no_matter_there(place: Path) -> None:
+    file = place / "small.yaml"
+    file.write_text(file.read_text().replace("[probe, mean_diff]", "[probe, mean_diff+3layers]"))
+    grid = ("evaluate", "--position", "response[:5]", "--coefficients", "2", "--layers")
+    run(place, *grid, "5", "--method", "mean_diff+3layers")
+    run(place, *grid, "7", "--method", "mean_diff", "--dry-run")
+    assert "1 evaluated" in run(place, *grid, "7", "--method", "mean_diff").stderr
+    assert "none beyond 7" in run(place, *grid, "7", "--method", "mean_diff+3layers", code=2).stderr
+
+
 def test_another_judge_and_an_export_follow(place: Path, judge: JudgeServer) -> None:
     run(place, *SWEEP)
     same = copies(place)

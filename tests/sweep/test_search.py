@@ -6,16 +6,20 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from massact.config import load_experiment
 from massact.labels import parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 from massact.store.schema import Points, point_of
-from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
+from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps, rounds
+from massact.sweep.search.gap_filling import SearchPlan, search_requests
 from massact.sweep.search.ladders import LadderKey
 from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderSearch, expect
 from tests.support.store_fixtures import evaluated, evaluation_row
@@ -229,6 +233,30 @@ def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> No
     searching = LadderSearch(session, evaluator, SETTINGS, None)  # type: ignore[arg-type]
     (seen,) = searching._observed({key: replace(ladder(), key=key)}, now).values()
     assert [(one.coefficient, one.gain) for one in seen.observations] == [(8.0, 20.0)]
+
+
+def test_a_ladder_keeps_to_the_grid_of_its_phase_and_a_share_not_to_the_models_lengths(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load_experiment(root / "experiments/ablation.yaml")
+    (model,), places = (
+        experiment.models,
+        [("response[:5]", f"mean_diff_cleaned{how}") for how in ("", "+ablate", "@prompt")],
+    )
+    session: Any = SimpleNamespace(experiment=experiment, say=lambda _: None)
+    added, ablated, undeclared = search_requests(session, model, 8, SearchPlan(), places)
+    assert (ablated.coefficients.values, ablated.layers) == ((0.5, 1, 1.5, 2, 2.5), (2, 3, 4, 5))
+    assert added.coefficients == undeclared.coefficients == model.grid.coefficients
+    assert search_requests(session, model, 8, SearchPlan(layers="7"), places)[1] == replace(ablated, layers=(7,))
+
+    planner = SimpleNamespace(direction="positive", vectors=None)
+    evaluator: Any = SimpleNamespace(planner=planner, allowed=(800.0, 2500.0))
+    monkeypatch.setattr(rounds, "facts_of", lambda *_: {3: VectorFacts(unit_strength=0.01, norm=900.0)})
+    searching = LadderSearch(session, evaluator, SETTINGS, RelativeStrengthPrior())
+    ladders = searching._ladders([added, ablated], evaluation_row(trait_mean=1.0, coherence_mean=99.0))
+    found = {(key.label, key.sign): one.allowed for key, one in ladders.items()}
+    lengths = dict.fromkeys([("mean_diff_cleaned", 1), ("mean_diff_cleaned", -1)], (800.0, 2500.0))
+    assert found == {**lengths, ("mean_diff_cleaned+ablate", 1): (0.0, math.inf)}
 
 
 def test_a_prior_expects_nothing_of_what_is_not_just_added_to_all_tokens_of_one_layer() -> None:

@@ -3,15 +3,20 @@
 import itertools
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from massact.config import VectorConfig
 from massact.domain import METHODS, Cleaning, Recipe, Response
 from massact.errors import DataError
 from massact.evaluation import summarise
 from massact.labels import format_label, parse_label
+from massact.sweep.vectors import StoredVectors
 from massact.vectors import extract, methods
 from massact.vectors.activations import Activations, split_sides
 from massact.vectors.extract import clean_after, declared_recipes, make_vectors, validation_metrics
@@ -255,6 +260,33 @@ def test_dims_are_kept_by_the_list_that_a_label_names(activations: Activations) 
     made = make_vectors([parse_label(label) for label in labels], activations, CALIBRATION, seed=0)
     kept = [[set(vector.nonzero()[:, 0].tolist()) for vector in made[label].vectors] for label in labels]
     assert kept == [[{4, 9}] * 3, [{4, 9}, {9, 4}, {9, 10}], [{4}] * 3]
+
+
+def test_a_layer_whose_kept_dims_agree_has_no_vector_and_stops_no_other(activations: Activations) -> None:
+    train = activations.train.clone()
+    train[:, 0, list(UNIFORM)] = 300.0
+    agreeing = replace(activations, train=train)
+    labels = ("mean_diff_postkeep", "mean_diff_prekeep", "mean_diff")
+    made = make_vectors([parse_label(label) for label in labels], agreeing, CALIBRATION, seed=0)
+    assert [made[label].vectors.norm(dim=1).round().tolist() for label in labels] == [[0, 1, 1], [0, 1, 1], [1, 1, 1]]
+    train[:, 1] = 300.0
+    for label in ("mean_diff_postkeep", "mean_diff"):
+        with pytest.raises(DataError, match=r"mean_diff, layer 1: a vector has no direction"):
+            make_vectors([parse_label(label)], agreeing, CALIBRATION, seed=0)
+
+
+def test_a_layer_of_another_tool_that_cleaning_leaves_nothing_of_stops_no_other(tmp_path: Path) -> None:
+    kept = torch.nn.functional.one_hot(torch.tensor([4, 0, 9]), D_MODEL).float()
+    torch.save(kept, tmp_path / "lab.pt")
+    experiment = SimpleNamespace(resolve=tmp_path.joinpath)
+    stored: Any = SimpleNamespace(
+        _imported=[VectorConfig("imported_lab", "lab.pt")],
+        _session=SimpleNamespace(experiment=experiment),
+        calibration=CALIBRATION,
+    )
+    for label, layers in (("imported_lab_cleaned", [1]), ("imported_lab_postkeep", [0, 2])):
+        vectors = StoredVectors._read_imported(stored, parse_label(label), label)
+        assert vectors.any(dim=1).nonzero().flatten().tolist() == layers
 
 
 def test_mean_centred_takes_neutral_prompts_for_the_other_side(activations: Activations) -> None:

@@ -91,11 +91,23 @@ def test_a_folder_of_layers_as_trait_interp_keeps_them(tmp_path: Path) -> None:
 
 def test_one_vector_is_of_the_layer_that_its_header_or_the_file_says(tmp_path: Path) -> None:
     save_file({"vector": A}, tmp_path / "a.safetensors", {"layer": "7"})
-    assert list(read_vectors(tmp_path / "a.safetensors", layer=2)) == [7]
+    assert (
+        list(read_vectors(tmp_path / "a.safetensors")) == list(read_vectors(tmp_path / "a.safetensors", layer=7)) == [7]
+    )
+    with pytest.raises(DataError, match=r"says itself that it is of layers 7, not 2: leave out"):
+        read_vectors(tmp_path / "a.safetensors", layer=2)
+    torch.save(torch.stack([A, B]), tmp_path / "two.pt")
+    with pytest.raises(DataError, match=r"of layers 0-1, not 1"):
+        read_vectors(tmp_path / "two.pt", layer=1)
     torch.save(A, tmp_path / "a.pt")
     assert list(read_vectors(tmp_path / "a.pt", layer=2)) == [2]
     with pytest.raises(DataError, match="nothing says of which layer"):
         read_vectors(tmp_path / "a.pt")
+
+
+def test_a_tensor_that_is_kept_sparse_is_read(tmp_path: Path) -> None:
+    torch.save({3: A.to_sparse()}, tmp_path / "a.pt")
+    assert read_vectors(tmp_path / "a.pt")[3].equal(A)
 
 
 def test_a_feature_of_a_sparse_autoencoder(tmp_path: Path) -> None:
@@ -127,6 +139,11 @@ class Runs:
         ("a.pt", torch.zeros(3, 4), "not vectors"),
         ("a.pt", [A], "holds a list"),
         ("a.pt", lm_eval(action="clamp"), "it clamps"),
+        ("a.pt", lm_eval(steering_coefficient=None), "a steering_coefficient that is no number"),
+        ("a.pt", lm_eval(steering_vector=[1.0]), "it has no steering_vector"),
+        ("a.pt", {3: A * float("nan")}, "not real or not finite"),
+        ("a.pt", {3: A.double() * 1e300}, "not real or not finite"),
+        ("a.pt", {3: A.to(torch.complex64)}, "not real or not finite"),
         ("a.bin", A, "read are safetensors"),
     ],
 )

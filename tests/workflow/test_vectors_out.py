@@ -117,7 +117,8 @@ def test_what_went_out_comes_in_again_as_a_method_with_the_same_result(place: Pa
         artifacts_moved(database, str(place), str(prepared))
     run_id, layer, coefficient = best_row(place)
     assert export(place, "--format", "gguf", "--output", str(prepared / "lab.gguf")).exit_code == 0
-    told = "vectors:\n  imported_lab: {file: ./lab.gguf, model: toy, trait: refusal}\n"
+    gate = 'gates:\n  lab: {label: imported_lab, position: "prompt[-1]", layer: 2, threshold: 0}\n'
+    told = f"vectors:\n  imported_lab: {{file: ./lab.gguf, model: toy, trait: refusal}}\n{gate}"
     (prepared / "small.yaml").write_text(EXPERIMENT + told)
     uri = f"sqlite:///{prepared}/mlflow.db"
 
@@ -138,6 +139,7 @@ def test_what_went_out_comes_in_again_as_a_method_with_the_same_result(place: Pa
     ]
     assert [one.response for one in texts[0]] == [one.response for one in texts[1]]
     assert "no vector of layer 2, only of 3" in evaluate("--method", "imported_lab", "--layers", "2").stderr
+    assert "no vector of layer 2, only of 3" in evaluate("--method", "probe+if_lab", "--layers", "3").stderr
     assert "only cleaned afterwards" in evaluate("--method", "imported_lab_preclean", "--layers", "3").stderr
     assert "not in the file's `vectors`" in evaluate("--method", "imported_other", "--layers", "3").stderr
 

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Unpack
 
-from massact.domain import Direction
+from massact.domain import OWN_UNITS, Direction
 from massact.query.answers import Answers
-from massact.query.groups import GroupInSetting, all_parts, setting_notes, slices, told_apart, unscored_note
+from massact.query.groups import GroupInSetting, all_parts, recipe_of, setting_notes, slices, told_apart, unscored_note
 from massact.query.load import About, Needs
 from massact.query.next_coefficients import Bracket, brackets, widened
 from massact.query.question import question, text
@@ -113,7 +113,9 @@ def ask_gaps(
         current = currency.part(group, parts)
         if current is None:
             rows.append(GapRow(**asdict(group), status="missing"))
-        allowed = answers.coefficient_ranges.get(group.model)
+        recipe = recipe_of(group.label)
+        is_length = recipe is None or recipe.operator not in OWN_UNITS
+        allowed = answers.coefficient_ranges.get(group.model) if is_length else None
         others = [part for part in parts if part is not current]
         ordered = others if current is None else [current, *others]
         rows += [_row(part, floor, allowed=allowed, is_current=part is current) for part in ordered]

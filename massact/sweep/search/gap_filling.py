@@ -11,6 +11,7 @@ from massact.domain import (
     DEFAULT_CONFIDENCE,
     DEFAULT_SCREEN,
     DEFAULT_TOLERANCE,
+    Coefficients,
     Group,
     SearchMode,
     SearchStart,
@@ -132,16 +133,13 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
         if not (chosen := places.get((model.name, trait.name))):
             continue
         evaluator = Evaluator(session, run, model, trait)
-        coefficients = model.grid.coefficients
         wanted = search_requests(session, model, evaluator.planner.n_layers, plan, chosen)
         if plan.mode == "scan":
             searched.tally.add(evaluator.run(wanted))
-        # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
-        signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
         search = LadderSearch(
             session, evaluator, settings, stored_prior(session), screening, probes=plan.start == "probe"
         )
-        tally, endings = search.run(wanted, signs)
+        tally, endings = search.run(wanted)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]
     return searched
@@ -150,20 +148,19 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
 def search_requests(
     session: Session, model: ModelConfig, n_layers: int, plan: SearchPlan, places: Iterable[_Place]
 ) -> list[GridRequest]:
-    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients. Its layers
-    are those that the phases declare for it; where none does, or the plan names others, the model's."""
-    declared: dict[_Place, set[int]] = defaultdict(set)
+    """The ladders of a model of so many layers: every place with the coefficients, and at the layers, that the phases
+    declare for it. Where none does they are the model's; layers may be the plan's."""
+    declared: dict[_Place, dict[Coefficients, set[int]]] = defaultdict(lambda: defaultdict(set))
     experiment = session.experiment
     for phase in experiment.phases if plan.phase is None else [experiment.phase(plan.phase)]:
-        if plan.layers is None and model.name in phase.models:
-            for place in product(phase.positions, phase.labels):
-                declared[place].update(parse_layers(phase.grid(model).layers, n_layers))
-    undeclared = parse_layers(plan.layers or model.grid.layers, n_layers)
+        grid = phase.grid(model)
+        for place in product(phase.positions, phase.labels) if model.name in phase.models else ():
+            declared[place][grid.coefficients].update(parse_layers(plan.layers or grid.layers, n_layers))
+    undeclared = {model.grid.coefficients: {*parse_layers(plan.layers or model.grid.layers, n_layers)}}
     return [
-        GridRequest(
-            place[0], parse_label(place[1]), tuple(sorted(declared.get(place, undeclared))), model.grid.coefficients
-        )
+        GridRequest(place[0], parse_label(place[1]), tuple(sorted(layers)), coefficients)
         for place in places
+        for coefficients, layers in declared.get(place, undeclared).items()
     ]
 
 

@@ -72,19 +72,19 @@ class LadderSearch:
         self._probes = probes
         self._tried: set[tuple[LadderKey, float]] = set()
 
-    def run(self, wanted: Sequence[GridRequest], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
+    def run(self, wanted: Sequence[GridRequest]) -> tuple[Tally, list[Ending]]:
         """Search until every ladder is over. Cells that the store holds are used as they are.
 
         Args:
-            wanted: positions, recipes and layers; their coefficients are not looked at.
-            signs: of the coefficients that may be tried.
+            wanted: positions, recipes and layers; of their coefficients only the signs are looked at, which those that
+                may be tried have.
 
         Raises:
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
         tally, n_rounds = Tally(), 0
         baseline = self._evaluator.baseline_row()
-        ladders = self._ladders(wanted, tuple(signs), baseline)
+        ladders = self._ladders(wanted, baseline)
         endings: dict[LadderKey, str] = {}
         while len(endings) < len(ladders):
             ladders = self._observed(ladders, baseline)
@@ -109,9 +109,7 @@ class LadderSearch:
                 ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
 
-    def _ladders(
-        self, wanted: Sequence[GridRequest], signs: Sequence[int], baseline: EvaluationRow
-    ) -> dict[LadderKey, Ladder]:
+    def _ladders(self, wanted: Sequence[GridRequest], baseline: EvaluationRow) -> dict[LadderKey, Ladder]:
         trait_mean, coherence = baseline.trait_mean, baseline.coherence_mean
         if trait_mean is None or coherence is None:
             raise MissingPrerequisiteError(
@@ -123,6 +121,7 @@ class LadderSearch:
         for one in wanted:
             label = format_label(one.recipe)
             recipes[label] = one.recipe
+            signs = sorted({int(math.copysign(1, value)) for value in one.coefficients.values}, reverse=True)
             for layer, of_layer in facts_of(
                 self._evaluator.planner.vectors, one.position, one.recipe, one.layers
             ).items():
@@ -146,7 +145,8 @@ class LadderSearch:
                 spread=expected.spread,
                 baseline_coherence=coherence,
                 ceiling=max(ceiling, 1e-6),
-                allowed=self._evaluator.allowed,
+                # what the file allows are lengths
+                allowed=(0.0, math.inf) if recipe.operator in OWN_UNITS else self._evaluator.allowed,
             )
         if ladders:
             self._session.say(f"first coefficients from {'; '.join(sources)}")
