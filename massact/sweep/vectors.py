@@ -131,7 +131,8 @@ class StoredVectors:
             raise DataError(f"{path}: layer {outside[0]}, and {self._place[0]} has 0 to {len(layers) - 1}")
         cleaned = torch.zeros(len(layers), len(next(iter(vectors.values()))))
         for number, one in vectors.items():
-            cleaned[number] = normalise(clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number)))
+            kept = clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number))
+            cleaned[number] = normalise(kept, f"{label} at layer {number}")
         return cleaned
 
 

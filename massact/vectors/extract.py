@@ -189,7 +189,10 @@ class _Making:
         for layer in range(self.activations.train.shape[1]):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ProbeDidNotConvergeWarning)
-                vector = self.vector(recipe, layer)
+                try:
+                    vector = self.vector(recipe, layer)
+                except DataError as error:
+                    raise DataError(f"{format_label(recipe)} at layer {layer}: {error}") from error
             if any(issubclass(warning.category, ProbeDidNotConvergeWarning) for warning in caught):
                 unconverged.append(layer)
             vectors.append(vector)
