@@ -314,7 +314,7 @@ def evaluate(
     """Evaluate a grid as `massact evaluate` does: the same cells under the same keys, in the same run store.
 
     Args:
-        experiment: file, or a bare name under `experiments/`.
+        experiment: file, or its bare name under `experiments/` or here.
         labels: such as `probe_cleaned` or `imported_lab`.
         position: window that the vectors were extracted at.
         layers: a number, numbers, or as text `5-20` or `30%-60%`; `None`: the file's, likewise the coefficients.

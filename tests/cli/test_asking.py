@@ -114,6 +114,18 @@ def test_a_label_and_a_window_may_be_spelled_in_any_way(store: str) -> None:
     assert (row.label, row.position) == ("mean_diff_cleaned", "response[:5]")
 
 
+def test_a_bare_name_is_a_file_of_experiments_or_else_of_the_working_directory(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.yaml").write_text(TOY.read_text())  # where `massact init` writes
+    assert massact.best("here", tracking_uri=store).experiment == NAME
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/here.yaml").write_text("name: other")
+    with pytest.raises(ConfigError, match=r"experiments/here\.yaml"):
+        massact.best("here", tracking_uri=store)
+
+
 def test_an_experiment_without_a_file_is_known_by_its_name_in_the_store(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
