@@ -18,7 +18,7 @@ from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_prompts
 from massact.domain import PAIRED_METHOD, Direction, Generation, all_operators
 from massact.errors import StoreError, UsageError
-from massact.labels import parse_label
+from massact.labels import format_layers, parse_label
 from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
 from massact.models.prompting import encode_chat, encode_text, read_response
@@ -94,6 +94,10 @@ class Model:
         options = LoadConfig(**loading, chat=ChatConfig(thinking))
         attached = None if adapter is None else AdapterConfig(adapter)
         return cls(load_model(reference, revision=revision, adapter=attached, options=options))
+
+    def __repr__(self) -> str:
+        named = f"{self.steerable.identity.id}, {self.steerable.identity.dtype}"
+        return f"<Model {named}: n_layers={self.shape.n_layers}, d_model={self.shape.d_model}>"
 
     @property
     def shape(self) -> ModelShape:
@@ -213,6 +217,8 @@ class Model:
 
     def _checked(self, one: Intervention) -> Intervention:
         """The intervention, if this model can have it."""
+        if not isinstance(one, Intervention):
+            raise UsageError(f"{one!r} is no massact.Intervention, and not None, which is the unsteered model")
         vector, shape = torch.as_tensor(one.vector).detach().float().cpu(), self.shape
         is_replace = one.operator == "replace"
         if vector.ndim not in ((3,) if is_replace else (1, 2)) or vector.shape[-1] != shape.d_model:
@@ -220,7 +226,8 @@ class Model:
             raise UsageError(f"a vector of shape {list(vector.shape)}: it is {wanted.format(shape.d_model)}")
         checked = replace(one, vector=vector, tokens=parse_tokens(one.tokens))
         if one.layer < 0 or checked.layers[-1] >= shape.n_layers:
-            raise UsageError(f"layers {one.layer} to {checked.layers[-1]}: the model has 0 to {shape.n_layers - 1}")
+            named = format_layers(checked.layers) if one.layer >= 0 else one.layer
+            raise UsageError(f"layer {named}: the model has layers 0 to {shape.n_layers - 1}")
         norms = vector.norm(dim=-1)
         if not is_replace and not bool(((norms - 1).abs() < _UNIT).all()):
             raise UsageError(
