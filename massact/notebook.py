@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
@@ -88,6 +88,7 @@ class Model:
             ModelError: it cannot be found or steered, or an option cannot be met.
             UsageError: an option has a value that does not exist.
         """
+        _check_names("Model.load", loading, Loading)
         for name, allowed in _ALLOWED.items():
             if (value := loading.get(name)) not in (None, *allowed):
                 raise UsageError(f"{name} {value!r} is not allowed; write {' or '.join(allowed)}")
@@ -210,10 +211,8 @@ class Model:
         return [texts[i * n : (i + 1) * n] for i in range(len(each))] if isinstance(interventions, Sequence) else texts
 
     def _encoded(self, prompts: Sequence[str], *, chat: bool) -> list[tuple[int, ...]]:
-        if isinstance(prompts, str):
-            raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
         encode = encode_chat if chat else encode_text
-        return [encode(self.steerable, prompt) for prompt in prompts]
+        return [encode(self.steerable, prompt) for prompt in _texts(prompts)]
 
     def _checked(self, one: Intervention) -> Intervention:
         """The intervention, if this model can have it."""
@@ -280,7 +279,7 @@ def extract(
         raise UsageError(f"{label} cleans massive dims: give calibration=model.calibrate() of the steered model")
     if calibration is not None:
         check_cleaning(recipe, len(calibration.uniform_dims))
-    sides = (tuple(map(Prompt, positive)), tuple(map(Prompt, negative)))
+    sides = (tuple(map(Prompt, _texts(positive))), tuple(map(Prompt, _texts(negative))))
     dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
     with model_lock(model.steerable.model):
         rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
@@ -334,6 +333,7 @@ def evaluate(
         UsageError: something cannot be as it was asked for; nothing was evaluated.
         StoreError: the run store does not take the results; they are kept, and `massact sync` sends them.
     """
+    _check_names("evaluate", options, Evaluating)
     told: dict[str, Any] = dict(options)
     overrides = Overrides(**{name: told.pop(name, None) for name in ("max_new_tokens", "subset", "direction")})
     model, trait = told.pop("model", None), told.pop("trait", None)
@@ -358,6 +358,20 @@ def evaluate(
         raise StoreError(f"{n_left} evaluations wait in {told['spool']}: massact sync tells why, and sends them")
     answer: Answer[RunRow] = question("runs").ask(declared.file, {"tracking_uri": uri, "all_settings": True}, {})
     return replace(answer, rows=tuple(row for row in answer.rows if row.key in keys))
+
+
+def _texts(prompts: Sequence[str]) -> Sequence[str]:
+    if isinstance(prompts, str):
+        raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
+    if wrong := [one for one in prompts if not isinstance(one, str)]:
+        raise UsageError(f"prompts are a list of texts, and {wrong[0]!r} is none")
+    return prompts
+
+
+def _check_names(function: str, told: Mapping[str, Any], allowed: type) -> None:
+    if unknown := told.keys() - allowed.__annotations__.keys():
+        there = ", ".join(allowed.__annotations__)
+        raise TypeError(f"massact.{function} takes no {min(unknown)!r}; besides what it names there are {there}")
 
 
 def _listed(value: object) -> list[str]:

@@ -108,6 +108,16 @@ def test_baselines_are_never_mixed(store: str) -> None:
     assert any("against 2 baselines (2, 10)" in note for note in answer.notes)
 
 
+def test_slips_with_filters_are_told(store: str) -> None:
+    best: Any = massact.best
+    with pytest.raises(
+        TypeError, match=r"massact\.best got an unexpected .* 'model'; it takes .*only=massact\.Filters"
+    ):
+        best(TOY, tracking_uri=store, model="toy-gemma-3")
+    with pytest.raises(UsageError, match=r"are no filters: write only=massact\.Filters"):
+        best(TOY, tracking_uri=store, only={"models": ["toy-gemma-3"]})
+
+
 def test_a_label_and_a_window_may_be_spelled_in_any_way(store: str) -> None:
     only = massact.Filters(labels=("mean_diff_postclean_u",), positions=(" response[:5] ",))
     (row,) = [row for row in massact.best(TOY, tracking_uri=store, only=only).rows if row.status == "ok"]

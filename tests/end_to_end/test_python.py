@@ -161,6 +161,14 @@ def test_slips_of_a_notebook_are_told(model: massact.Model) -> None:
     long = massact.Intervention(3, 24 * unit(model.shape.d_model), 1.0)
     with pytest.raises(UsageError, match=r"length 24: the coefficient multiplies a unit vector"):
         model.generate(["Hello"], long)
+    with pytest.raises(UsageError, match="write \\[prompt\\]"):
+        massact.extract(model, "two", ["c", "d"])
+    with pytest.raises(UsageError, match="and 7 is none"):
+        model.record([7])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"massact\.Model\.load takes no 'dtyp'; .* dtype, device, "):
+        massact.Model.load("toy:gemma-3-base", dtyp="float32")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"massact\.evaluate takes no 'layer'; .* model, trait, "):
+        massact.evaluate("toy", "probe", "response[:5]", layer=3)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"3 is no massact\.Intervention"):
         model.generate(["Hello"], [None, 3])  # type: ignore[list-item]
     with pytest.raises(UsageError, match=r"labels='probe' is one value, .*write labels=\['probe'\]"):
