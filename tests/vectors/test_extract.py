@@ -277,7 +277,7 @@ def test_a_layer_whose_kept_dims_agree_has_no_vector_and_stops_no_other(activati
     assert [made[label].vectors.norm(dim=1).round().tolist() for label in labels] == [[0, 1, 1], [0, 1, 1], [1, 1, 1]]
     train[:, 1] = 300.0
     for label in ("mean_diff_postkeep", "mean_diff"):
-        with pytest.raises(DataError, match=r"mean_diff, layer 1: a vector has no direction"):
+        with pytest.raises(DataError, match=r"mean_diff at layer 1: a vector has no direction"):
             make_vectors([parse_label(label)], agreeing, CALIBRATION, seed=0)
 
 
