@@ -18,7 +18,7 @@ from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_prompts
 from massact.domain import PAIRED_METHOD, Direction, Gate, Generation, all_operators
 from massact.errors import StoreError, UsageError
-from massact.labels import parse_label
+from massact.labels import format_layers, parse_label
 from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
 from massact.models.prompting import encode_chat, encode_text, read_response
@@ -92,10 +92,15 @@ class Model:
             ModelError: it cannot be found or steered, or an option cannot be met.
             UsageError: an option has a value that does not exist.
         """
+        _check_names("Model.load", loading, Loading)
         _check_allowed(loading)
         options = LoadConfig(**loading, chat=ChatConfig(thinking))
         attached = None if adapter is None else AdapterConfig(adapter)
         return cls(load_model(reference, revision=revision, adapter=attached, options=options))
+
+    def __repr__(self) -> str:
+        named = f"{self.steerable.identity.id}, {self.steerable.identity.dtype}"
+        return f"<Model {named}: n_layers={self.shape.n_layers}, d_model={self.shape.d_model}>"
 
     @property
     def shape(self) -> ModelShape:
@@ -219,6 +224,8 @@ class Model:
 
     def _checked(self, one: Intervention) -> Intervention:
         """The intervention, if this model can have it."""
+        if not isinstance(one, Intervention):
+            raise UsageError(f"{one!r} is no massact.Intervention, and not None, which is the unsteered model")
         vector, shape = torch.as_tensor(one.vector).detach().float().cpu(), self.shape
         is_replace = one.operator == "replace"
         if vector.ndim not in ((3,) if is_replace else (1, 2)) or not len(vector) or vector.shape[-1] != shape.d_model:
@@ -226,7 +233,8 @@ class Model:
             raise UsageError(f"a vector of shape {list(vector.shape)}: it is {wanted.format(shape.d_model)}")
         checked = replace(one, vector=vector, tokens=parse_tokens(one.tokens))
         if one.layer < 0 or checked.layers[-1] >= shape.n_layers:
-            raise UsageError(f"layers {one.layer} to {checked.layers[-1]}: the model has 0 to {shape.n_layers - 1}")
+            named = format_layers(checked.layers) if one.layer >= 0 else one.layer
+            raise UsageError(f"layer {named}: the model has layers 0 to {shape.n_layers - 1}")
         norms = vector.norm(dim=-1)
         if not is_replace and not bool(((norms - 1).abs() < _UNIT).all()):
             raise UsageError(
@@ -337,7 +345,7 @@ def evaluate(
     """Evaluate a grid as `massact evaluate` does: the same cells under the same keys, in the same run store.
 
     Args:
-        experiment: file, or a bare name under `experiments/`.
+        experiment: file, or its bare name under `experiments/` or here.
         labels: such as `probe_cleaned` or `imported_lab`.
         position: window that the vectors were extracted at.
         layers: a number, numbers, or as text `5-20` or `30%-60%`; `None`: the file's, likewise the coefficients.
@@ -350,6 +358,7 @@ def evaluate(
         UsageError: something cannot be as it was asked for; nothing was evaluated.
         StoreError: the run store does not take the results; they are kept, and `massact sync` sends them.
     """
+    _check_names("evaluate", options, Evaluating)
     told: dict[str, Any] = dict(options)
     _check_allowed(told)
     overrides = Overrides(**{name: told.pop(name, None) for name in ("max_new_tokens", "subset", "direction")})
@@ -386,7 +395,15 @@ def _check_allowed(options: Mapping[str, Any]) -> None:
 def _texts(prompts: Sequence[str]) -> Sequence[str]:
     if isinstance(prompts, str):
         raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
+    if wrong := [one for one in prompts if not isinstance(one, str)]:
+        raise UsageError(f"prompts are a list of texts, and {wrong[0]!r} is none")
     return prompts
+
+
+def _check_names(function: str, told: Mapping[str, Any], allowed: type) -> None:
+    if unknown := told.keys() - allowed.__annotations__.keys():
+        there = ", ".join(allowed.__annotations__)
+        raise TypeError(f"massact.{function} takes no {min(unknown)!r}; besides what it names there are {there}")
 
 
 def _listed(value: object) -> list[str]:

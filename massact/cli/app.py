@@ -1,5 +1,6 @@
 """The command group: errors become one clear message and an exit code, interruptions end in order."""
 
+import difflib
 import gc
 import signal
 import sys
@@ -114,6 +115,9 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        unknown = not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None
+        if unknown and (near := difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
         found = super().resolve_command(ctx, args)
         if found[1] is not None and not ctx.resilient_parsing:
             refuse_repeated(found[1], found[2])

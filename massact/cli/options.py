@@ -25,7 +25,7 @@ _LOOKED_AT = 256 * 1024  # characters of a file that may be an experiment's
 
 
 def resolve_experiment(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
-    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`; else the only file here."""
+    """A file as given, or a bare name, see `find_experiment_file`; else the only file here."""
     if value is not None:
         return str(find_experiment_file(_not_empty(value)))
     if ctx.resilient_parsing:
@@ -138,7 +138,7 @@ experiment_option = click.option(
     default=None,
     envvar="MASSACT_EXPERIMENT",
     callback=resolve_experiment,
-    help="Experiment file, or its bare name under experiments/; default: MASSACT_EXPERIMENT, else the only "
+    help="Experiment file, or its bare name under experiments/ or here; default: MASSACT_EXPERIMENT, else the only "
     "experiment file in the working directory or in experiments/.",
 )
 
@@ -147,7 +147,7 @@ asked_experiment_option = click.option(
     "--experiment",
     default=None,
     envvar="MASSACT_EXPERIMENT",
-    help="Experiment file, or its bare name under experiments/; without such a file, an experiment's "
+    help="Experiment file, or its bare name under experiments/ or here; without such a file, an experiment's "
     "name in the store; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file.",
 )
 

@@ -16,14 +16,12 @@ from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
 from massact.query.question import ABOUT_FLOOR, FILTERS, Parameter, Question
-from massact.query.rows import Column, flatten, printed, to_json, to_mapping
+from massact.query.rows import Column, flatten, text_table, to_json, to_mapping
 
 # answers as text; missing is empty or null, never 0
 
 Format = Literal["table", "json", "csv", "markdown"]
 FORMATS = ("table", "json", "csv", "markdown")
-TABLE_WIDTH = 120
-_GAP = "  "
 
 
 def render(answer: Answer[Any], output_format: Format) -> str:
@@ -32,10 +30,7 @@ def render(answer: Answer[Any], output_format: Format) -> str:
         return to_json(answer)
     if output_format == "csv":
         return _csv(answer)
-    draw = _table if output_format == "table" else _markdown
-    parts = [draw(table.columns, table.rows) for table in answer.tables()]
-    parts += ["".join(f"- {line}\n" for line in answer.lines())]
-    return "\n".join(part for part in parts if part)
+    return answer.text(text_table if output_format == "table" else _markdown)
 
 
 def write(text: str, output: Path | None) -> None:
@@ -66,35 +61,6 @@ def _csv_value(value: object) -> object:
         return "true" if value else "false"
     # lists (brackets, warnings) stay readable by programs
     return json.dumps(to_mapping(value), allow_nan=False) if isinstance(value, tuple) else value
-
-
-def _table(columns: Sequence[Column], rows: Sequence[object]) -> str:
-    if not rows:
-        return ""
-    found = printed(columns, rows)
-    indices = list(range(len(found.columns)))
-    widths = [
-        max(len(column.header), *(len(cells[index]) for cells in found.cells))
-        for index, column in enumerate(found.columns)
-    ]
-    while sum(widths[i] for i in indices) + len(_GAP) * (len(indices) - 1) > TABLE_WIDTH:
-        optional = [index for index in indices if found.columns[index].is_optional]
-        if not optional:
-            break
-        indices.remove(optional[-1])
-    shown, kept = [found.columns[i] for i in indices], [widths[i] for i in indices]
-    head = [", ".join(f"{header} {value}" for header, value in found.shared.items()), ""] if found.shared else []
-    lines = [_line(shown, kept, [column.header for column in shown])]
-    lines += [_line(shown, kept, [cells[i] for i in indices]) for cells in found.cells]
-    return "\n".join([*head, *lines]) + "\n"
-
-
-def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
-    padded = (
-        cell.rjust(width) if column.is_number else cell.ljust(width)
-        for column, width, cell in zip(columns, widths, cells, strict=True)
-    )
-    return _GAP.join(padded).rstrip()
 
 
 def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:

@@ -26,7 +26,7 @@ target_option = click.option(
     required=True,
     envvar="MASSACT_EXPERIMENT",
     metavar="FILE_OR_NAME",
-    help="Experiment file, its bare name under experiments/, or the name of an experiment without a file.",
+    help="Experiment file, its bare name under experiments/ or here, or the name of an experiment without a file.",
 )
 """It has no default here: results of others do not belong into the toys' experiment."""
 

@@ -91,6 +91,12 @@ def _variant(entry: Entry) -> VariantConfig:
     return VariantConfig(read["variant"], read["model"], read["revision"], adapter)
 
 
+def _layers(entry: Entry) -> str:
+    is_list = isinstance(entry.value, list) and entry.value
+    spec = ",".join(map(str, entry.unique(Entry.integer))) if is_list else entry.spelled()
+    return entry.checked(lambda _: check_layers(spec))
+
+
 def _coefficients(entry: Entry) -> Coefficients:
     if isinstance(entry.value, dict):
         section = entry.section()
@@ -108,7 +114,7 @@ def _numbers(entry: Entry) -> tuple[float, ...]:
     return entry.unique(lambda item: item.checked(lambda _: check_coefficient(item.number(low=-most, high=most))))
 
 
-_GRID: Readers = {"layers": lambda e: e.checked(lambda _: check_layers(e.spelled())), "coefficients": _coefficients}
+_GRID: Readers = {"layers": _layers, "coefficients": _coefficients}
 
 
 def check_coefficient(value: float) -> float:

@@ -258,7 +258,7 @@ EXAMPLE = "REPLACE THIS"
 def _examples(dataset: TraitDataset) -> Iterator[str]:
     texts = [dataset.definition, *(prompt.text for prompt in dataset.prompts)]
     if n := sum(EXAMPLE in text for text in texts):
-        yield f"{n} of its texts are example lines that say {EXAMPLE}: results on them mean nothing"
+        yield f"example lines that say {EXAMPLE} stand in {n} of its texts: results on them mean nothing"
 
 
 def _counts(dataset: TraitDataset) -> Iterator[str]:

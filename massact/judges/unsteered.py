@@ -135,10 +135,26 @@ class PerplexityJudge(_Reading):
         return Verdict(None, round(100 * falls * variety**2, DECIMALS))
 
 
+_MORE_TEXTS = (
+    "write responses that show the trait and some that do not into positive.txt and negative.txt of the folder "
+    "responses within the trait's, or name another judge"
+)
+
+
 class ClassifierJudge(_Reading):
     """A trait by a classifier fitted on contrastive texts; satisfies `massact.judges.Judge`."""
 
     note = ""
+
+    def __init__(self, config: JudgeConfig, subject: Subject) -> None:
+        """Raises ConfigError: too few texts to be fitted on."""
+        super().__init__(config, subject)
+        n_positive, n_negative = map(len, subject.sides)
+        if min(n_positive, n_negative) < 2:
+            raise ConfigError(
+                f"the judge {self._name} needs two texts of each side of {subject.trait}, there are {n_positive} + "
+                f"{n_negative} (prompts of both sides, as those of pairs.json, are not counted): {_MORE_TEXTS}"
+            )
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -156,8 +172,6 @@ class ClassifierJudge(_Reading):
 
         model, (positive, negative) = self._source.load(), self._subject.sides
         folds = min(_FOLDS, len(positive), len(negative))
-        if folds < 2:
-            raise ConfigError(f"the judge {self._name} needs two texts of each side at least")
         states = [_state(model, text).numpy() for text in (*positive, *negative)]
         sides = [1] * len(positive) + [0] * len(negative)
         self._fitted = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=5000))
@@ -165,10 +179,7 @@ class ClassifierJudge(_Reading):
         fitted = f"the judge {self._name}, fitted on {len(positive)} + {len(negative)} texts of the trait, tells"
         self.note = f"{fitted} {accuracy:.0%} of them by {folds}-fold cross-validation"
         if accuracy < LEAST_ACCURACY:
-            raise ConfigError(
-                f"{self.note}, {LEAST_ACCURACY:.0%} are needed: write responses that show the trait and some that do "
-                "not into positive.txt and negative.txt of the folder responses within the trait's"
-            )
+            raise ConfigError(f"{self.note}, {LEAST_ACCURACY:.0%} are needed: {_MORE_TEXTS}")
         self._fitted.fit(states, sides)
         self._is_ready = True
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -129,7 +129,7 @@ class Intervention:
 
     layer: int
     """The first layer that is steered."""
-    vector: torch.Tensor
+    vector: torch.Tensor = field(repr=False)
     """Unit vector `[d_model]`, float32; or `[n_layers, d_model]`, of this layer and those after it; of `replace`
     `[n_layers, k + 2, d_model]`: of each layer k directions, then what is added once and what the coefficient times."""
     coefficient: float
@@ -143,7 +143,7 @@ class Intervention:
     """What is left of the change at each token of the response, a share of that at the one before."""
     gate: Gate | None = None
     """`None`: it is open to every prompt."""
-    condition: torch.Tensor | None = None
+    condition: torch.Tensor | None = field(default=None, repr=False)
     """The gate's vector, `[d_model]`."""
 
     @property

@@ -7,7 +7,7 @@ from itertools import chain
 
 from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
-from massact.errors import UnknownNameError
+from massact.errors import UnknownNameError, UsageError
 from massact.query.evaluations import Evaluations, group_of, group_of_row
 from massact.query.groups import Currency, natural_order, slices, strata
 from massact.query.settings import differences
@@ -35,6 +35,11 @@ class Filters:
     layers: tuple[int, ...] = ()
     judges: tuple[str, ...] = ()
     """As the experiment file names them, such as `openai:gpt-4.1-mini`."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if isinstance(value := getattr(self, name), str | int):
+                raise UsageError(f"{name}={value!r} is one value, and a filter a list: write {name}=[{value!r}]")
 
     def admits_group(self, group: Group) -> bool:
         """Whether a group of the declared matrix is asked about."""

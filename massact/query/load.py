@@ -150,10 +150,11 @@ def _weights(reference: str) -> str:
 
 
 def find_experiment_file(value: str | Path) -> Path:
-    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
-    path = Path(value)
-    is_file = path.suffix in (".yaml", ".yml") or os.path.isfile(path)  # of a name that no file can have too
-    return path if is_file else Path("experiments") / f"{value}.yaml"
+    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`, else as `NAME.yaml`."""
+    path, named, here = Path(value), Path("experiments") / f"{value}.yaml", Path(f"{value}.yaml")
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # of a name that no file can have too
+        return path
+    return here if os.path.isfile(here) and not os.path.isfile(named) else named
 
 
 def named_file(value: str | Path) -> Path | None:

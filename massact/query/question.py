@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
-from massact.errors import StoreError, UnknownExperimentError
+from massact.errors import StoreError, UnknownExperimentError, UsageError
 from massact.names import shown
 from massact.query.answers import EVEN, Answers, Filters
 from massact.query.load import About, AtManyFloors, Needs, declared_by_file, load, no_file
@@ -206,7 +206,13 @@ class Question(Generic[P, AnswerT]):
         Raises:
             UsageError: the file, the store or a filter is wrong.
         """
-        inspect.signature(self).bind(experiment, *args, **options)  # a wrong name is an error before all else
+        try:
+            inspect.signature(self).bind(experiment, *args, **options)  # a wrong name is an error before all else
+        except TypeError as error:
+            names = ", ".join(list(inspect.signature(self).parameters)[1:])
+            raise TypeError(f"massact.{self.name} {error}; it takes {names}, where only=massact.Filters(…)") from None
+        if not isinstance(options.get("only", Filters()), Filters):
+            raise UsageError(f"only={options['only']!r} are no filters: write only=massact.Filters(models=[…])")
         about: Any = {name: value for name, value in options.items() if name in _ABOUT}
         own = {name: value for name, value in options.items() if name not in _ABOUT}
         return self.ask(experiment, about, own)

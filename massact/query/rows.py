@@ -20,6 +20,9 @@ Status = Literal["ok", "below_floor", "missing", "failed"]
 nothing that counts was evaluated, or too few of its responses have scores; `failed`: nor that, and a run failed."""
 MOST_ROWS = 60
 """Rows of an HTML table; a notebook that shows thousands is slow."""
+TABLE_WIDTH = 120
+"""Characters of a line of a table in a terminal."""
+_GAP = "  "
 _LENGTH = 39
 """Characters of a differing value that are printed in full: names of two judges are, commits and digests are not."""
 
@@ -131,6 +134,16 @@ class Answer(Generic[RowT_co]):
     def verdict(self) -> tuple[bool, str] | None:
         """Of a question that asks whether: yes or no, in words; the command exits with 1 for a no."""
         return None
+
+    def text(self, draw: Callable[[Sequence[Column], Sequence[object]], str]) -> str:
+        """Tables and lines, each table drawn by `draw`, ending in a line break."""
+        parts = [draw(table.columns, table.rows) for table in self.tables()]
+        parts += ["".join(f"- {line}\n" for line in self.lines())]
+        return "\n".join(part for part in parts if part)
+
+    def __str__(self) -> str:
+        """What the command prints, then the notes."""
+        return self.text(text_table) + "".join(f"note: {visible(note)}\n" for note in self.notes)
 
     def _repr_html_(self) -> str:
         """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
@@ -291,6 +304,36 @@ def printed(columns: Sequence[Column], rows: Sequence[object]) -> PrintedTable:
         shown,
         tuple(tuple(texts[column][index] for column in shown) for index in range(len(rows))),
     )
+
+
+def text_table(columns: Sequence[Column], rows: Sequence[object]) -> str:
+    """Rows as a terminal shows them, without optional columns where it is too narrow for all."""
+    if not rows:
+        return ""
+    found = printed(columns, rows)
+    indices = list(range(len(found.columns)))
+    widths = [
+        max(len(column.header), *(len(cells[index]) for cells in found.cells))
+        for index, column in enumerate(found.columns)
+    ]
+    while sum(widths[i] for i in indices) + len(_GAP) * (len(indices) - 1) > TABLE_WIDTH:
+        optional = [index for index in indices if found.columns[index].is_optional]
+        if not optional:
+            break
+        indices.remove(optional[-1])
+    shown, kept = [found.columns[i] for i in indices], [widths[i] for i in indices]
+    head = [", ".join(f"{header} {value}" for header, value in found.shared.items()), ""] if found.shared else []
+    lines = [_line(shown, kept, [column.header for column in shown])]
+    lines += [_line(shown, kept, [cells[i] for i in indices]) for cells in found.cells]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
+    padded = (
+        cell.rjust(width) if column.is_number else cell.ljust(width)
+        for column, width, cell in zip(columns, widths, cells, strict=True)
+    )
+    return _GAP.join(padded).rstrip()
 
 
 def _html_table(table: AnswerTable) -> str:

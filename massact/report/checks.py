@@ -126,7 +126,14 @@ def _patterns(evidence: Evidence) -> Criterion:
         why = f"nothing was evaluated; run {evidence.command('phase1')}, then {evidence.command('phase4')}"
         return cannot_say(name, text, why)
     ratios, shifts = current_ratios(evidence)
-    parts = {"a ratio of mean_diff to probe": ratios, "a shift from cleaning the top dim": shifts}
+    declared = {group.label for group in evidence.experiment.groups()}
+    parts = {}
+    if ratios or declared >= {"mean_diff", "probe"}:
+        parts["a ratio of mean_diff to probe"] = ratios
+    if shifts or any(f"{label}_top1" in declared for label in declared):
+        parts["a shift from cleaning the top dim"] = shifts
+    if not parts:
+        return cannot_say(name, text, "the file declares neither mean_diff beside probe nor a label beside its _top1")
     lacking = []
     for model in evidence.experiment.models:
         missing = [part for part, rows in parts.items() if all(row.model != model.name for row in rows)]

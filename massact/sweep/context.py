@@ -245,12 +245,13 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         return
     prices = session.experiment.judge.prices
     if say:
-        parts = [f"{used.calls} judge calls"]
+        parts = [f"{used.calls} judge {'call' if used.calls == 1 else 'calls'}"]
         if used.prompt_tokens or used.completion_tokens:
             parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
         if prices is not None:
             parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
-        session.say(f"{', '.join(parts)}; {used.cached} responses were judged before")
+        before = "1 response was" if used.cached == 1 else f"{used.cached} responses were"
+        session.say(f"{', '.join(parts)}; {before} judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,

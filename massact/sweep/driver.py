@@ -60,7 +60,7 @@ class Tally:
         short = f", {self.short} with too few scores, to be judged again" if self.short else ""
         elsewhere = f", {self.elsewhere} by another sweep" if self.elsewhere else ""
         unscored = f", {self.unscored} responses unscored" if self.unscored else ""
-        before = f"{self.wanted} cells: {self.finished_before} finished already"
+        before = f"{self.wanted} {'cell' if self.wanted == 1 else 'cells'}: {self.finished_before} finished already"
         return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{unscored}{short}"
 
 

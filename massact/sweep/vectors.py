@@ -133,7 +133,7 @@ class StoredVectors:
         for number, one in vectors.items():
             left = clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number))
             if left.any():
-                cleaned[number] = normalise(left)
+                cleaned[number] = normalise(left, f"{label} at layer {number}")
         return cleaned
 
 

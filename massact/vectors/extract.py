@@ -203,7 +203,7 @@ class _Making:
         except DataError as error:
             if recipe.cleaning.mode == "keep":  # both sides may agree in a few dims
                 return torch.zeros_like(self._vector(recipe.uncleaned, layer))
-            raise DataError(f"{format_label(recipe)}, layer {layer}: {error}") from error
+            raise DataError(f"{format_label(recipe)} at layer {layer}: {error}") from error
 
     def vector(self, recipe: Recipe, layer: int) -> torch.Tensor:
         positive, negative = self.activations.sides(layer)

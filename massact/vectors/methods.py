@@ -60,7 +60,7 @@ def clean(values: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torc
     return values - zeroed if cleaning.mode == "keep" else zeroed
 
 
-def normalise(vector: torch.Tensor) -> torch.Tensor:
+def normalise(vector: torch.Tensor, what: str = "a vector") -> torch.Tensor:
     """The vector `[d_model]` scaled to unit L2 norm, as float32.
 
     Raises:
@@ -70,8 +70,8 @@ def normalise(vector: torch.Tensor) -> torch.Tensor:
     norm = exact.norm()
     if not torch.isfinite(norm) or norm == 0:
         raise DataError(
-            "a vector has no direction: it is zero or not finite after extraction. Either both sides have "
-            "equal activations in every dim that was not cleaned, or the activations overflowed their dtype"
+            f"{what} has no direction: it is zero or not finite. Either cleaning zeroed all that it held, or both "
+            "sides have equal activations in every dim that was not cleaned, or the activations overflowed their dtype"
         )
     unit: torch.Tensor = (exact / norm).float()
     return unit

@@ -30,7 +30,7 @@ def bake_run(session: Session, run_id: str, output: Path) -> Baked:
         raise UsageError(f"{output} is there already: name a folder that is not")
     with session.stores.read() as store:
         row = store.rows([run_id]).get(run_id)
-    told = stored_subject(session, row) if row is not None else "it is no finished evaluation"
+    told = stored_subject(session, row) if row is not None else "it is no finished evaluation; massact runs lists them"
     if row is None or isinstance(told, str) or told[1].steering is None:
         raise UsageError(
             f"run {shown(run_id)} cannot be baked: {told if isinstance(told, str) else 'it is a baseline'}"

@@ -108,10 +108,32 @@ def test_baselines_are_never_mixed(store: str) -> None:
     assert any("against 2 baselines (2, 10)" in note for note in answer.notes)
 
 
+def test_slips_with_filters_are_told(store: str) -> None:
+    best: Any = massact.best
+    with pytest.raises(
+        TypeError, match=r"massact\.best got an unexpected .* 'model'; it takes .*only=massact\.Filters"
+    ):
+        best(TOY, tracking_uri=store, model="toy-gemma-3")
+    with pytest.raises(UsageError, match=r"are no filters: write only=massact\.Filters"):
+        best(TOY, tracking_uri=store, only={"models": ["toy-gemma-3"]})
+
+
 def test_a_label_and_a_window_may_be_spelled_in_any_way(store: str) -> None:
     only = massact.Filters(labels=("mean_diff_postclean_u",), positions=(" response[:5] ",))
     (row,) = [row for row in massact.best(TOY, tracking_uri=store, only=only).rows if row.status == "ok"]
     assert (row.label, row.position) == ("mean_diff_cleaned", "response[:5]")
+
+
+def test_a_bare_name_is_a_file_of_experiments_or_else_of_the_working_directory(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.yaml").write_text(TOY.read_text())  # where `massact init` writes
+    assert massact.best("here", tracking_uri=store).experiment == NAME
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/here.yaml").write_text("name: other")
+    with pytest.raises(ConfigError, match=r"experiments/here\.yaml"):
+        massact.best("here", tracking_uri=store)
 
 
 def test_an_experiment_without_a_file_is_known_by_its_name_in_the_store(

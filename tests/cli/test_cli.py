@@ -21,6 +21,16 @@ def _invoke(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
+    ("written", "said"), [("bets", "Did you mean 'best'?"), ("vector", "Did you mean 'vectors'?"), ("xyz", "'xyz'.\n")]
+)
+def test_a_command_that_is_not_there_is_told_with_the_nearest(written: str, said: str, folder: Path) -> None:
+    result = _invoke(written)
+    assert (result.exit_code, list(folder.iterdir())) == (2, [])
+    assert "No such command" in result.stderr
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--method", "prob"], "unknown method label 'prob'"),

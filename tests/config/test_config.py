@@ -159,6 +159,21 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     assert experiment.traits[0].direction == "negative"
 
 
+def test_layers_may_be_a_list_of_numbers_as_coefficients_are(tmp_path: Path) -> None:
+    def load(layers: str) -> str:
+        file = _written(tmp_path, SMALL.replace("layers: 3", f"layers: {layers}"))
+        return load_experiment(file).models[0].grid.layers
+
+    assert load("[3, 10, 5]") == "3,10,5"
+    for wrong, said in (
+        ("[3, 3]", "models.gemma.layers[1]: 3 stands twice in the list"),
+        ('["5-7"]', "models.gemma.layers[0]: '5-7' is not a whole number"),
+        ("[]", "layers 'an empty list'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load(wrong)
+
+
 def test_coefficients_may_be_relative_strengths_of_which_each_vector_has_its_own(tmp_path: Path) -> None:
     file = _written(tmp_path, SMALL.replace("[-5, 0.5]", "{relative: [0.2, -.75]}"))
     grid = load_experiment(file).models[0].grid
@@ -500,9 +515,9 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         "coefficient_range: [2, 3, 32]",
         ["models.toy-gemma-2.coefficient_range", "such as [800, 2500]"],
     ),
-    "layers a list": (
+    "layers an empty list": (
         'layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 14',
-        "layers: [2, 3]\n    coefficients: [4, 6, 8, 10, 12, 14",
+        "layers: []\n    coefficients: [4, 6, 8, 10, 12, 14",
         ["models.toy-gemma-2.layers", "30%-60%"],
     ),
     "layers backwards": (

@@ -34,7 +34,9 @@ def test_what_is_written_loads_and_what_is_commented_out_is_the_default(folder: 
         dataset = load_trait(experiment.resolve(trait.dataset))
         assert (len(dataset.positive), len(dataset.negative), len(dataset.questions)) == (2, 2, 2)
         assert trait.name in dataset.definition
-        assert any("5 of its texts are example lines" in warning for warning in dataset_warnings(dataset, "positive"))
+        assert any(
+            "REPLACE THIS stand in 5 of its texts" in warning for warning in dataset_warnings(dataset, "positive")
+        )
     text = Path("study.yaml").read_text()
     told, n = re.subn(r"^# ([a-z_]+: )", r"\1", text, flags=re.MULTILINE)
     assert n == 5

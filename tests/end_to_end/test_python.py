@@ -151,7 +151,8 @@ def test_evaluations_are_the_runs_of_the_command(tmp_path: Path, prepared_stores
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"layer": 8}, "layers 8 to 8: the model has 0 to 7"),
+        ({"layer": -1}, "layer -1: the model has layers 0 to 7"),
+        ({"layer": 8}, "layer 8: the model has layers 0 to 7"),
         ({"vector": torch.ones(3)}, r"shape \[3\]: it is \[\d+\], or \[n_layers, \d+\]"),
         ({"coefficient": float("nan")}, "not a finite number"),
         ({"operator": "melt"}, "no operator 'melt'"),
@@ -187,6 +188,20 @@ def test_slips_of_a_notebook_are_told(model: massact.Model) -> None:
     long = massact.Intervention(3, 24 * unit(model.shape.d_model), 1.0)
     with pytest.raises(UsageError, match=r"length 24: the coefficient multiplies a unit vector"):
         model.generate(["Hello"], long)
+    with pytest.raises(UsageError, match="write \\[prompt\\]"):
+        massact.extract(model, "two", ["c", "d"])
+    with pytest.raises(UsageError, match="and 7 is none"):
+        model.record([7])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"massact\.Model\.load takes no 'dtyp'; .* dtype, device, "):
+        massact.Model.load("toy:gemma-3-base", dtyp="float32")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"massact\.evaluate takes no 'layer'; .* model, trait, "):
+        massact.evaluate("toy", "probe", "response[:5]", layer=3)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"3 is no massact\.Intervention"):
+        model.generate(["Hello"], [None, 3])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"labels='probe' is one value, .*write labels=\['probe'\]"):
+        massact.Filters(labels="probe")  # type: ignore[arg-type]
+    assert repr(model) == "<Model toy:gemma-3-instruct, float32: n_layers=8, d_model=96>"
+    assert "tensor" not in repr(long)
     with pytest.raises(UsageError, match="write \\[prompt\\]"):
         model.generate("Hello")
     for texts in (("one text", ["c", "d"]), (["a", "b"], "one text")):

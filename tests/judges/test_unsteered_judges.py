@@ -101,8 +101,8 @@ def test_a_classifier_learns_the_side_tells_its_accuracy_and_refuses_what_it_can
     alike = tuple(f"Tell me about number {n}." for n in range(10))
     with pytest.raises(ConfigError, match=r"70% are needed: write responses .* folder responses within the trait's"):
         ClassifierJudge(JudgeConfig("classifier"), replace(subject, sides=(alike, alike[::-1]))).prepare()
-    with pytest.raises(ConfigError, match="needs two texts of each side"):
-        ClassifierJudge(JudgeConfig("classifier"), replace(subject, sides=(alike, alike[:1]))).prepare()
+    with pytest.raises(ConfigError, match=r"two texts of each side of refusal, there are 10 \+ 1 .* folder responses"):
+        ClassifierJudge(JudgeConfig("classifier"), replace(subject, sides=(alike, alike[:1])))
 
 
 def test_what_they_are_made_of_is_in_the_identity(subject: Subject) -> None:

@@ -44,13 +44,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_a_changed_generation_config_is_evaluated_anew_and_what_is_not_obeyed_is_told(folder: Path) -> None:
     first = _evaluate(folder)
-    assert "1 cells: 0 finished already, 1 evaluated" in first
+    assert "1 cell: 0 finished already, 1 evaluated" in first
     assert "asks for" not in first
-    assert "1 cells: 1 finished already, 0 evaluated" in _evaluate(folder)
+    assert "1 cell: 1 finished already, 0 evaluated" in _evaluate(folder)
     settings = {"eos_token_id": 1, "do_sample": True, "top_p": 0.8, "repetition_penalty": 1.1, "bad_words_ids": [[3]]}
     (folder / "instruct/generation_config.json").write_text(json.dumps(settings))
     again = _evaluate(folder)
-    assert "1 cells: 0 finished already, 1 evaluated" in again
+    assert "1 cell: 0 finished already, 1 evaluated" in again
     unused = "bad_words_ids, do_sample=True, repetition_penalty=1.1, top_p=0.8"
     assert again.count(f"note: toy: its generation_config.json asks for {unused}, which is not used: ") == 1
     database = sqlite3.connect(folder / "mlflow.db")
@@ -68,4 +68,4 @@ def test_results_from_before_other_files_counted_are_kept_apart_with_a_note(
         assert NOTE not in _evaluate(folder)
     after = _evaluate(folder)
     assert f"note: toy: the store has {NOTE}" in after
-    assert "1 cells: 0 finished already, 1 evaluated" in after
+    assert "1 cell: 0 finished already, 1 evaluated" in after

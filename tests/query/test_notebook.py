@@ -71,6 +71,8 @@ def test_every_answer_shows_what_its_command_prints(answers: Answers) -> None:
             assert sum(cell in texts for cell in cells if cell) >= 3, (answer.question, heads)
         for note in answer.notes:
             assert note in shown.texts
+        assert str(answer) == render(answer, "table") + "".join(f"note: {note}\n" for note in answer.notes)
+        assert "Row(" not in str(answer)
 
 
 def test_a_long_answer_is_cut_and_says_by_how_much(answers: Answers) -> None:

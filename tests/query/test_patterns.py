@@ -316,6 +316,8 @@ def test_nothing_is_advised_from_the_end_of_a_grid_or_from_what_did_nothing() ->
     )
     assert answer.notes[-1].startswith("nothing is advised from 2 of 3 bests: 2 lie at the end of their grid, 0 have")
     flat = ask_coefficients.of(answers_of(inside_a_grid(evaluated("gradient", delta=5.0))), FLOOR)
+    (only,) = flat.recommendations  # nothing of probe and mean_diff, which nobody declared
+    assert only.startswith("cannot say at which relative strength to start on gemma")
     assert flat.notes[-1].endswith("0 lie at the end of their grid, 1 have no effect (a delta of 10 points)")
 
 
@@ -371,6 +373,7 @@ def test_advice_on_nothing_says_that_it_cannot() -> None:
     answer = ask_coefficients.of(answers_of([evaluated("probe", coherence_mean=10.0)]), FLOOR)
     assert answer.rows == ()
     assert answer.relative_strength is None
+    assert len(answer.recommendations) == 3  # where to start probe, how its cleaning shifts it, at which strength
     assert all(line.startswith("cannot say") for line in answer.recommendations)
     assert ask_coefficients.of(answers_of([]), FLOOR).recommendations == ()
 

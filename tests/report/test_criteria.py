@@ -72,6 +72,20 @@ def test_a_comparison_that_was_evaluated_once_is_not_complete(rows: Rows) -> Non
     assert "not evaluated apart" in phase_markdown("phase2", Evidence.of(experiment(), found.answers))
 
 
+def test_patterns_of_labels_that_nobody_declared_are_not_asked_for() -> None:
+    def patterns(*labels: str) -> tuple[str, str]:
+        given = experiment()
+        given = replace(given, phases=(replace(given.phases[0], labels=labels),))
+        answers = Answers(evaluations=Evaluations.of((scored(80.0, 90.0),)), coefficient_ranges={})
+        one = criterion(success_criteria(Evidence.of(given, answers)), "coefficients")
+        return one.verdict, one.detail
+
+    assert patterns("gradient", "pca")[0] == "cannot say"
+    verdict, detail = patterns("probe", "mean_diff")
+    assert (verdict, "a shift" in detail, "lacks a ratio of mean_diff to probe;" in detail) == ("no", False, True)
+    assert "lacks a shift from cleaning the top dim;" in patterns("gradient", "gradient_top1")[1]
+
+
 def test_below_the_floor_is_not_missing() -> None:
     found = evidence([scored(80.0, 61.24), scored(90.0, 30.0, coefficient=12.0)])
     assert gap_matrix(found, "refusal").rows[0][1].text == "below floor (61.2)"

@@ -228,7 +228,7 @@ class _Destroyer:
                 if at_work:
                     self.killed.append(chance.choice(at_work))
                     os.kill(self.killed[0], signal.SIGKILL)
-            elif len({one.about.node for one in workers if one.about and one.cells}) == 2:
+            elif len({one.about.node for one in workers if one.about and one.report.cells}) == 2:
                 _kill(self._second)
                 self.has_killed_node = True
 

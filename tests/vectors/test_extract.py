@@ -132,6 +132,12 @@ def test_what_is_declared_covers_the_plans_methods() -> None:
 # make_vectors
 
 
+def test_a_vector_without_a_direction_is_named(activations: Activations) -> None:
+    alike = split_sides(activations.train[:9], activations.train[:9], 0.0)
+    with pytest.raises(DataError, match=r"^mean_diff_top1 at layer 0: a vector has no direction"):
+        make_vectors([parse_label("mean_diff_top1")], alike, CALIBRATION, seed=0)
+
+
 def test_every_label_has_a_unit_vector_at_every_layer(activations: Activations) -> None:
     recipes = declared_recipes(METHODS, (1, "all"), (2,))
     made = make_vectors(recipes, activations, CALIBRATION, seed=0)

@@ -554,8 +554,8 @@ def test_phases_use_the_split_that_they_name_and_no_other(massact: Callable[...,
     assert "validation split of 0.2" in massact(*grid).output
     assert massact(*grid, "--val-split", "0.2").exit_code == 0
     assert massact("extract").exit_code == 0
-    assert "1 cells: 0 finished already, 1 evaluated" in massact(*grid).output  # other vectors, another cell
-    assert "1 cells: 1 finished already, 0 evaluated" in massact(*grid, "--val-split", "0.2").output
+    assert "1 cell: 0 finished already, 1 evaluated" in massact(*grid).output  # other vectors, another cell
+    assert "1 cell: 1 finished already, 0 evaluated" in massact(*grid, "--val-split", "0.2").output
     assert [run["metrics"]["n_train"] for run in _runs(tmp_path)] == [160, 180]
     metadata = json.loads((_runs(tmp_path)[0]["artifacts"] / "activations" / "metadata.json").read_text())
     assert (metadata["n_validation_pos"], metadata["n_validation_neg"]) == (20, 20)

@@ -90,6 +90,8 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
         )
     )
     strengths = _strengths(telling)
+    # of a method that nobody declared or evaluated nothing is asked
+    named = labels or {one for group in by_group for one in (group.label, f"{group.label}_top1")}
     silent = tuple(row for row in bests if not tells(row))
     notes = (*usual_notes(shown), *_left_out(found, bests, silent))
     answer = CoefficientsAnswer(
@@ -100,7 +102,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
         method_ratios=ratios,
         cleaning_shifts=shifts,
         relative_strength=statistics.median(strengths) if strengths else None,
-        recommendations=_recommend(strata(shown), (telling, silent), (ratios, shifts), floor, labels),
+        recommendations=_recommend(strata(shown), (telling, silent), (ratios, shifts), floor, named),
     )
     return told_apart(answer, by_group)
 
@@ -171,10 +173,10 @@ def _recommend(
         own_bests = [[row for row in some if _Scope.of(row) == scope] for some in bests]
         own_ratios = [[row for row in some if _Scope.of(row) == scope] for some in ratios]
         advice = _Advice(_name(scope, samples), own_bests[0], own_bests[1], own_ratios[0], own_ratios[1], floor)
-        methods = [method for method in ("probe", "mean_diff") if not labels or method in labels]
+        methods = [method for method in ("probe", "mean_diff") if method in labels]
         lines += map(advice.start, methods)
         lines += [advice.method_ratio()] if len(methods) > 1 else []
-        lines += [advice.cleaning_shift(m) for m in methods if not labels or f"{m}_top1" in labels]
+        lines += [advice.cleaning_shift(m) for m in methods if f"{m}_top1" in labels]
         lines.append(advice.strength())
     return tuple(lines)
 
