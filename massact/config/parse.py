@@ -198,9 +198,12 @@ def _declared(kind: str, entry: Entry, taken: Sequence[str], before: str = "") -
     name = entry.checked(lambda _: declare_own(kind, entry.text(), Path(entry.file).parent))
     with suppress(UsageError):
         recipe = parse_label(before + name)
-        if name not in taken and name in (recipe.method, recipe.operator):
+        if name not in taken and not recipe.is_imported and name in (recipe.method, recipe.operator):
             return name
-    raise entry.error(f"a label cannot have {name!r}: it is taken, or ends as a cleaning does; rename the function")
+    raise entry.error(
+        f"a label cannot have {name!r}: it is taken, begins with {IMPORTED}, or ends as a cleaning does; rename the "
+        "function"
+    )
 
 
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:

@@ -275,12 +275,13 @@ def test_processes_that_are_started_for_an_experiment_have_its_functions(own: Pa
         ("own_code:halve", "own_code:add", "a label cannot have 'add': it is taken"),
         ("own_code:largest", "own_code:mean_diff", "a label cannot have 'mean_diff': it is taken"),
         ("own_code:largest", "own_code:x_top1", "a label cannot have 'x_top1'.*ends as a cleaning does"),
+        ("own_code:largest", "own_code:imported_x", "a label cannot have 'imported_x'.*begins with imported_"),
         ('["own_code:halve"]', '["own_code:halve", "more:halve"]', "there is another of the operators called 'halve'"),
         ('["own_code:halve"]', "[halve]", "write module:function"),
     ],
 )
 def test_a_wrong_reference_is_named_with_its_place(own: Path, old: str, new: str, said: str) -> None:
-    (own.parent / "own_code.py").write_text(f"{CODE}add = mean_diff = x_top1 = halve\n")
+    (own.parent / "own_code.py").write_text(f"{CODE}add = mean_diff = x_top1 = imported_x = halve\n")
     (own.parent / "more.py").write_text("def halve(p, q, c): return p, c\n")
     own.write_text(OWN.replace(old, new))
     with pytest.raises(ConfigError, match=said):
