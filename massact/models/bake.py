@@ -79,10 +79,10 @@ def bake(model: SteerableModel, one: Intervention, prompts: Sequence[tuple[int, 
         for layer in one.layers:
             _add(model, layer, one.coefficient_at(layer) * one.at(layer))
     else:
-        hooked = _ablate(model, one.vector[0].float().to(model.device), prompts)
+        hooked = _ablate(model, one.at(0).float().to(model.device), prompts)
     baked = _logits(model, prompts)
     found = Baked(_difference(baked, hooked), _difference(baked, evaluated))
-    left = _left(model, one.vector[0].float(), prompts) if one.operator == "ablate" else 0.0
+    left = _left(model, one.at(0).float(), prompts) if one.operator == "ablate" else 0.0
     if max(found.from_weights, left) > _TOLERANCE.get(model.model.dtype, _ROUGH):
         raise UsageError(
             f"it cannot be baked into {type(model.model).__name__}, whose blocks norm, scale or mix what they write: "

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from massact.domain import Gate
+from massact.domain import Gate, ModelIdentity
 from massact.errors import UsageError
 from massact.models.bake import Baked, bake, why_not
 from massact.models.load import SteerableModel
 from massact.models.prompting import Intervention
-from tests.support.tiny import D_MODEL, N_LAYERS, tiny_model, unit
+from tests.support.tiny import CONFIGS, D_MODEL, N_LAYERS, FakeTokenizer, tiny_model, unit
 
 PROMPTS = [(2, 5, 9, 30, 31, 4), (2, 7, 8)]
 PARTS = {
@@ -70,6 +70,14 @@ def test_a_direction_is_taken_out_of_all_that_writes_to_the_stream(architecture:
     share = (logits(found) - evaluated).abs().max() / evaluated.abs().max()
     assert told.from_evaluated == pytest.approx(float(share), rel=1e-3)
     assert told.from_weights < 1e-5
+
+
+def test_a_model_of_one_block_is_baked_as_well() -> None:
+    config = copy.deepcopy(CONFIGS["llama"])
+    config.num_hidden_layers = 1
+    one_block = AutoModelForCausalLM.from_config(config).float().eval().requires_grad_(False)
+    model = SteerableModel(one_block, FakeTokenizer(), ModelIdentity("one", "0", "float32"))
+    assert bake(model, Intervention(0, unit(3), 1.0, "ablate"), PROMPTS).from_weights < 1e-5
 
 
 @pytest.mark.slow
