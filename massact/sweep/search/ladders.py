@@ -49,7 +49,7 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
     )
 
 
-POOL_SPREAD, LAYER_SPREAD, LAYER_LENGTH = 0.5, 0.25, 3.0
+POOL_SPREAD, LAYER_SPREAD, LAYER_LENGTH = 0.35, 0.15, 3.0
 """How far the ladders of one model and of one layer may lie off the prior together, as standard deviations of
 ln(coefficient), and how many layers apart two are no longer alike: on SmolLM2 layers differ by up to 1.5 times."""
 PILOT_SHARE = 9
