@@ -148,7 +148,7 @@ def test_ladders_of_a_layer_and_its_neighbours_tell_where_its_cliff_lies() -> No
     steps = next_steps([*tried, *others], SETTINGS)
     first = {layer: step.coefficient for layer in worlds if isinstance(step := steps[str(layer)], Try)}
     assert first.keys() == worlds.keys()
-    assert first[4] < worlds[4].cliff < first[20]
+    assert first[4] < worlds[4].cliff * 1.1 < first[20] / 1.4
     assert abs(math.log(first[5] / first[4])) < 0.2
     assert first[20] < worlds[20].cliff * 1.1
 
