@@ -15,6 +15,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -79,12 +80,14 @@ def part_of(layer: int) -> str:
 
 def read_ladders(path: Path = FILE) -> dict[LadderKey, RecordedLadder]:
     """The ladders of record."""
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there: make it with python benchmarks/ladders.py FOLDER MODEL.gguf")
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     means = [(row, _mean(row["trait_scores"]), _mean(row["coherence_scores"])) for row in rows]
     baselines = {(row["tokens"], row["trait"]): pair for row, *pair in means if not row["label"]}
     cells: dict[LadderKey, list[tuple[dict[str, str], float, float]]] = {}
     for row, trait, coherence in means:
-        if row["label"]:
+        if row["label"] and not math.isnan(trait + coherence):
             key = LadderKey(int(row["tokens"]), row["trait"], int(row["layer"]), row["label"])
             cells.setdefault(key, []).append((row, trait, coherence))
     found = {}
@@ -103,8 +106,9 @@ def _size(one: Observation) -> float:
 
 
 def _mean(scores: str) -> float:
-    values = [float(score) for score in scores.split()]
-    return sum(values) / len(values)
+    """Over the scored; NaN where none is."""
+    values = [float(score) for score in scores.split() if score != "nan"]
+    return sum(values) / len(values) if values else math.nan
 
 
 def make(folder: Path, model: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,13 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.config import load_experiment
+from massact.domain import Cell, Coefficients, Response, Steering, Timing
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.labels import parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 from massact.store.schema import Points, point_of
+from massact.sweep.planner import GridRequest
 from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps, rounds
 from massact.sweep.search.gap_filling import SearchPlan, search_requests
 from massact.sweep.search.ladders import LadderKey
+from massact.sweep.search.probing import TOKENS, probe_cliffs
 from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderSearch, expect
+from tests.support.ray_stand_ins import SETTING
 from tests.support.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0
@@ -151,6 +156,47 @@ def test_ladders_of_a_layer_and_its_neighbours_tell_where_its_cliff_lies() -> No
     assert first[4] < worlds[4].cliff * 1.1 < first[20] / 1.4
     assert abs(math.log(first[5] / first[4])) < 0.2
     assert first[20] < worlds[20].cliff * 1.1
+
+
+@pytest.mark.parametrize("lost", ["failed", "unscored"])
+def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unknown(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks, unknown = LadderKey("p", "probe", 1, 1), LadderKey("p", "probe", 2, 1)
+    facts = {breaks: VectorFacts(unit_strength=0.01, norm=100.0), unknown: VectorFacts(unit_strength=0.02, norm=50.0)}
+
+    def cells(requests: Iterable[GridRequest]) -> dict[str, PlannedCell]:
+        planned = {}
+        for one in requests:
+            (layer,), (coefficient,) = one.layers, one.coefficients.values
+            steering = Steering(str(layer), one.position, one.recipe, layer, coefficient, "positive")
+            planned[str(layer)] = PlannedCell(Cell(SETTING, steering), None)
+        return planned
+
+    def evaluate(
+        _model: object, some: Sequence[PlannedCell], _part: object, _judge: object
+    ) -> Iterator[Evaluation | FailedCell]:
+        for one in some:
+            steering = one.cell.steering
+            assert steering is not None
+            assert one.cell.setting.generation.max_new_tokens == TOKENS
+            if steering.layer == 2 and lost == "failed":
+                yield FailedCell(one, "out of memory")
+                continue
+            coherence = None if steering.layer == 2 else 90.0 if steering.coefficient < 50 else 10.0
+            yield Evaluation(one, (Response("q", "r", None, coherence),), Timing(0.0, 0.0, 0))
+
+    monkeypatch.setattr("massact.sweep.executors.local.evaluate_cells", evaluate)
+    subject = SimpleNamespace(trait=None, model=SimpleNamespace(instruct=None))
+    planner = SimpleNamespace(questions=SimpleNamespace(questions=("q",)), cells=cells)
+    session = SimpleNamespace(
+        judges=SimpleNamespace(of=lambda *_of, config: config), models=SimpleNamespace(get=lambda *_of: None),
+        experiment=SimpleNamespace(coherence_floor=FLOOR),
+    )  # fmt: skip
+    request = GridRequest("p", parse_label("probe"), (1, 2), Coefficients(()))
+    found = probe_cliffs(session, SimpleNamespace(subject=subject, planner=planner), [request], facts)
+    assert set(found) == {breaks}, "what is not known is not taken for broken"
+    assert abs(math.log(found[breaks].cliff / 50)) <= math.log(32) / 2**6 + 1e-9
 
 
 def test_what_the_store_holds_is_used_and_not_spent() -> None:

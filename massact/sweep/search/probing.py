@@ -15,7 +15,7 @@ from massact.config import JudgeConfig
 from massact.domain import Coefficients
 from massact.evaluation import Evaluation, Part, PlannedCell
 from massact.labels import format_label
-from massact.prediction.prior import Expectation, VectorFacts
+from massact.prediction.prior import Expectation, RelativeStrengthPrior, VectorFacts
 from massact.sweep.planner import GridRequest
 from massact.sweep.search.ladders import LadderKey
 
@@ -27,9 +27,8 @@ QUESTIONS, TOKENS = 3, 16
 """Questions that a probe answers, and tokens of each answer."""
 LEAST, GREATEST, HALVINGS = 0.1, 3.2, 5
 """Relative strengths between which texts are expected to break, and how often that interval is halved: to 11 %."""
-BEST_SHARE = 0.8
-"""Where the best is expected, as a share of the cliff; as `RelativeStrengthPrior` has it."""
-SPREAD = math.log(1.16)
+_PRIOR = RelativeStrengthPrior()
+"""What share of the cliff the best is expected at, and how far ladders scatter."""
 
 
 def probe_cliffs(
@@ -39,7 +38,8 @@ def probe_cliffs(
 
     Args:
         requests: positions, recipes and layers of the ladders.
-        facts: of each ladder's vector; those that lie in massive dims alone are left out of the answer.
+        facts: of each ladder's vector. Those that lie in massive dims alone are left out of the answer, and so are
+            ladders whose texts could not be generated or read: nothing is known of them.
 
     Raises:
         JudgeError: the unsteered model cannot read texts.
@@ -62,12 +62,14 @@ def probe_cliffs(
         cells = evaluator.planner.cells(requested(*each) for each in middles.items())
         for result in evaluate_cells(model, [_shortened(one) for one in cells.values()], Part(questions), judge):
             key = _key(result.planned)
-            low, high = between[key]
-            is_coherent = isinstance(result, Evaluation) and _coherence(result) >= session.experiment.coherence_floor
-            between[key] = (middles[key], high) if is_coherent else (low, middles[key])
-    source = f"where texts of {TOKENS} tokens break"
+            coherence = _coherence(result) if isinstance(result, Evaluation) else None
+            low, high = between.pop(key)
+            if coherence is not None:
+                is_coherent = coherence >= session.experiment.coherence_floor
+                between[key] = (middles[key], high) if is_coherent else (low, middles[key])
+    share, source = _PRIOR.best / _PRIOR.cliff, f"where texts of {TOKENS} tokens break"
     cliffs = {key: math.sqrt(low * high) / facts[key].unit_strength for key, (low, high) in between.items()}
-    return {key: Expectation(BEST_SHARE * cliff, cliff, SPREAD, source) for key, cliff in cliffs.items()}
+    return {key: Expectation(share * cliff, cliff, _PRIOR.spread, source) for key, cliff in cliffs.items()}
 
 
 def _shortened(planned: PlannedCell) -> PlannedCell:
@@ -83,6 +85,6 @@ def _key(planned: PlannedCell) -> LadderKey:
     return LadderKey(steering.position, format_label(steering.recipe), steering.layer, sign)
 
 
-def _coherence(evaluation: Evaluation) -> float:
+def _coherence(evaluation: Evaluation) -> float | None:
     scores = [one.coherence for one in evaluation.responses if one.coherence is not None]
-    return sum(scores) / len(scores) if scores else 0.0
+    return sum(scores) / len(scores) if scores else None
