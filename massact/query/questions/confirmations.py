@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from massact._lazy import np
 from massact.domain import Direction
+from massact.floors import as_floor
 from massact.query.answers import Answers, Confirmed
 from massact.query.groups import ComparableGroups, as_point, gain, rank, setting_notes, slices, strata, told_apart
 from massact.query.load import About, Needs
@@ -300,6 +301,7 @@ class _Place:
 
     def _with_confirmation(self, row: ConfirmationRow, one: Stored[EvaluationRow]) -> ConfirmationRow:
         delta, coherence = one.row.delta, one.row.coherence_mean
+        measure = None if coherence is None else as_floor(self._floor).measure_of(one.row)
         limits = self._confirmed.interval(one)
         low, high = (None, None) if isinstance(limits, str) else limits
         shrinkage = None if delta is None or row.selected_delta is None else row.selected_delta - delta
@@ -313,7 +315,7 @@ class _Place:
             confirmed_note=limits if isinstance(limits, str) else None,
             shrinkage=shrinkage,
             confirmed_coherence=coherence,
-            holds_floor=None if coherence is None else coherence >= self._floor,
+            holds_floor=None if measure is None else measure >= self._floor,
             n_confirming=one.row.n_scored,
             confirmed_baseline_trait_mean=one.row.baseline_trait_mean,
             confirmed_key=one.row.key,

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
-from massact.errors import UnknownNameError
+from massact.errors import UnknownNameError, UsageError
+from massact.floors import Floor, as_floor
 from massact.json_text import parse_json
 from massact.store.schema.names import DECLARED_TAG, EXPERIMENT_TAG_LIMIT
 from massact.store.schema.points import experiment_digest
@@ -159,7 +160,8 @@ def declared_content(declared: Declared) -> dict[str, Any]:
     """What is declared as JSON can hold it, for `declared_from`."""
     return {
         "experiment": declared.experiment,
-        "floor": declared.floor,
+        "floor": float(declared.floor),
+        "floor_rule": as_floor(declared.floor).rule,
         "traits": declared.traits,
         "phases": [[one.name, one.models, one.positions, one.labels] for one in declared.phases],
         "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
@@ -203,7 +205,7 @@ def declared_from(experiment: str, content: Any) -> Declared:
     share = content["confirm"]
     return Declared(
         experiment=experiment,
-        floor=_number(content["floor"], 0, 100),
+        floor=_floor(content),
         traits=_texts(content["traits"]),
         phases=tuple(_phase(phase) for phase in _list(content["phases"])),
         coefficient_ranges={_text(model): _range(ends) for model, ends in dict(content["ranges"]).items()},
@@ -212,6 +214,14 @@ def declared_from(experiment: str, content: Any) -> Declared:
         least_scored=_number(content.get("least_scored", DEFAULT_LEAST_SCORED), 0, 1),
         source=f"what the run store keeps of {experiment!r}'s file",
     )
+
+
+def _floor(content: Mapping[str, Any]) -> Floor:
+    _number(content["floor"], 0, 100)
+    try:
+        return Floor.read(_text(content.get("floor_rule", str(content["floor"]))))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def _setting(value: Any) -> DeclaredSetting | None:

@@ -1,7 +1,7 @@
 """Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from itertools import chain
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from massact.domain import AllDims, Direction, Mode
 from massact.json_text import parse_json
-from massact.store.schema.names import TAG_LIMIT, Kind
+from massact.store.schema.names import TAG_LIMIT, Kind, Tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +108,12 @@ class EvaluationRow:
     same_as_key: str | None = None
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
+    metrics: dict[str, float] | None = field(default=None, hash=False)
+    """Means over the responses, by name (`massact.metrics`); `None` where an earlier version measured none."""
+    metric_tokens: int | None = None
+    """First tokens of a response that `kl` and `perplexity` read."""
+    metric_sources: dict[str, str] | None = field(default=None, hash=False)
+    """SHA-256 of the file of each metric that is a function of the experiment's own."""
     cell: str | None = field(default=None, compare=False, repr=False)
     """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
     where the run does not hold it."""
@@ -182,7 +188,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because",
+    "same_as", "same_as_key", "unscored_because", "metric_tokens",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -210,7 +216,7 @@ def evaluation_params(row: EvaluationRow) -> dict[str, str]:
 def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
     """Metrics of an evaluation's run; a missing value is absent, never zero."""
     values = ((name, getattr(row, name)) for name in _METRICS)
-    return {name: float(value) for name, value in values if value is not None}
+    return {name: float(value) for name, value in values if value is not None} | (row.metrics or {})
 
 
 def run_name(row: EvaluationRow) -> str:
@@ -253,6 +259,8 @@ def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
         types, texts, item = expected[name]
         if type(value) is list and item is not None and set(map(type, value)) <= {item}:
             known[name] = tuple(value)
+        elif type(value) is dict and item in _ITEMS and set(map(type, value.values())) <= _ITEMS[item]:
+            continue
         elif type(value) not in types and not (type(value) is str and value in texts):
             raise TypeError(f"{name} is of the wrong type: {str(value)[:80]!r}")
         elif name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
@@ -260,13 +268,16 @@ def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
     return {**known, "kind": Kind(values["kind"])}
 
 
+_ITEMS: dict[Any, set[type[Any]]] = {float: {int, float}, str: {str}}
+"""What values of an object may be, by what they are meant to be."""
 MOST = 2**31 - 1
 """Of a count: what fits in the 32 bits that a point and a database have for it."""
 
 
 @cache
 def _expected(cls: type[Any]) -> dict[str, tuple[set[Any], set[Any], Any]]:
-    """Of each field the types that JSON may give it, the texts that it may be, and the type of a list's items."""
+    """Of each field the types that JSON may give it, the texts that it may be, and the type of a list's or an object's
+    items."""
     expected = {}
     hints = get_type_hints(cls)
     for name in _NAMES[cls]:
@@ -274,8 +285,8 @@ def _expected(cls: type[Any]) -> dict[str, tuple[set[Any], set[Any], Any]]:
         for kind in get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,):
             if get_origin(kind) is Literal:
                 texts |= set(get_args(kind))
-            elif get_origin(kind) is tuple:
-                item = get_args(kind)[0]
+            elif get_origin(kind) in (tuple, dict):
+                item = get_args(kind)[-1 if get_origin(kind) is dict else 0]
             else:
                 types |= {int, float} if kind is float else {str} if kind is Kind else {kind}
         expected[name] = (types, texts, item)
@@ -293,6 +304,8 @@ class Scores:
 
     trait: tuple[float | None, ...]
     coherence: tuple[float | None, ...]
+    metrics: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, hash=False)
+    """Of each metric likewise, each in a tag of its own; read only where they are asked for."""
 
 
 def encode_scores(scores: Scores) -> str | None:
@@ -300,6 +313,22 @@ def encode_scores(scores: Scores) -> str | None:
     rounded = {name: [_rounded(v) for v in getattr(scores, name)] for name in ("trait", "coherence")}
     text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
     return text if len(text) <= TAG_LIMIT else None
+
+
+def encode_metrics(scores: Scores) -> dict[str, str]:
+    """Metrics by question as the tags `massact.scores.NAME`, each a JSON list; one that does not fit is left out."""
+    texts = {name: json.dumps(values, separators=(",", ":")) for name, values in scores.metrics.items()}
+    return {metric_tag(name): text for name, text in texts.items() if len(text) <= TAG_LIMIT}
+
+
+def metric_tag(name: str) -> str:
+    """The tag that holds a metric's values by question."""
+    return f"{Tag.SCORES}.{name}"
+
+
+def decode_metric(text: str) -> tuple[float | None, ...]:
+    """The values that `encode_metrics` wrote. Raises ValueError, TypeError: no such values."""
+    return _score_list(parse_json(text))
 
 
 def decode_scores(text: str) -> Scores:

@@ -110,31 +110,40 @@ def read_activations(folder: Path) -> Activations:
 
 
 def response_bytes(responses: Sequence[Response]) -> bytes:
-    """Responses with their scores, in the format that MLflow's UI shows as a table."""
-    columns = _RESPONSE_COLUMNS
-    data: list[list[object]] = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
-    if any(r.thinking is not None or not r.is_answered for r in responses):
-        columns = (*columns, "thinking", "is_answered")
-        data = [[*row, r.thinking, r.is_answered] for row, r in zip(data, responses, strict=True)]
+    """Responses with their scores and metrics, in the format that MLflow's UI shows as a table."""
+    has_thoughts = any(r.thinking is not None or not r.is_answered for r in responses)
+    metrics = list(dict.fromkeys(name for r in responses for name in r.metrics))
+    columns = (*_RESPONSE_COLUMNS, *(_THOUGHT_COLUMNS if has_thoughts else ()), *metrics)
+    data = [
+        [r.question, r.response, r.trait, r.coherence, r.reason]
+        + ([r.thinking, r.is_answered] if has_thoughts else [])
+        + [r.metrics.get(name) for name in metrics]
+        for r in responses
+    ]
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
+_THOUGHT_COLUMNS = ("thinking", "is_answered")
 _SCORE, _TEXT = int | float | None, str | None
 _RESPONSE_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
 
 
-def _response(*values: Any) -> Response:
-    if not all(map(isinstance, values, _RESPONSE_TYPES)):
+def _response(columns: Sequence[str], values: Sequence[Any]) -> Response:
+    n = next((i for i, name in enumerate(columns) if name not in _RESPONSE_COLUMNS + _THOUGHT_COLUMNS), len(values))
+    metrics = dict(zip(columns[n:], values[n:], strict=True))
+    if not all(map(isinstance, values[:n], _RESPONSE_TYPES)) or not all(
+        isinstance(v, _SCORE) for v in metrics.values()
+    ):
         raise TypeError("a text, a score or a thought of the wrong type")
-    return Response(*values)
+    return Response(*values[:n], metrics=metrics)
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:
     """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
     try:
-        rows = parse_json(path.read_bytes())["data"]
-        return tuple(_response(*row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        table = parse_json(path.read_bytes())
+        return tuple(_response(table.get("columns", ()), row) for row in table["data"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a table of responses ({error!r})") from error
 
 

@@ -110,7 +110,7 @@ class LadderSearch:
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
 
     def _ladders(self, wanted: Sequence[GridRequest], baseline: EvaluationRow) -> dict[LadderKey, Ladder]:
-        trait_mean, coherence = baseline.trait_mean, baseline.coherence_mean
+        trait_mean, coherence = baseline.trait_mean, self._floor.measure_of(baseline)
         if trait_mean is None or coherence is None:
             raise MissingPrerequisiteError(
                 f"the baseline of {baseline.model}, {baseline.trait} has no scores: nothing can be compared with it; "
@@ -160,8 +160,7 @@ class LadderSearch:
             points = points.counting(least)
             points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
             screenings = [one.row for one in store.screenings(name)]
-        floor = self._settings.floor
-        stopped = [row for row in screenings if row.coherence_mean is not None and row.coherence_mean < floor]
+        stopped = [row for row in screenings if is_below_floor(row, self._floor)]
         seen = self._seen(points, [one.row for one in failures], stopped, ladders)
         coefficients: dict[LadderKey, list[float]] = defaultdict(list)
         for ladder, observation in seen.values():
@@ -184,10 +183,11 @@ class LadderSearch:
         is_of, is_positive = self._evaluator.is_of, self._evaluator.planner.direction == "positive"
         told: list[tuple[EvaluationRow | StoredPoint, float | None, float | None, bool]] = []
         told += ((row, None, None, False) for row in failed if is_of(row.model, row.trait))
-        told += ((row, row.coherence_mean, row.delta, True) for row in stopped if is_of(row.model, row.trait))
+        told += ((row, self._floor.measure_of(row), row.delta, True) for row in stopped if is_of(row.model, row.trait))
         for (_, model, trait, *_label), indices in points.by_place().items():
             if is_of(model, trait):
-                told += ((one, one.coherence_mean, one.delta, False) for one in map(points.at, indices.tolist()))
+                of_place = map(points.at, indices.tolist())
+                told += ((one, self._floor.measure_of(one), one.delta, False) for one in of_place)
         seen = {}
         for one, coherence, delta, is_part in told:
             if one.coefficient and one.layer is not None:
