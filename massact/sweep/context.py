@@ -17,6 +17,8 @@ from massact.errors import JudgeError, NothingToConfirmError
 from massact.evaluation import Progress, silent
 from massact.judges import Usage
 from massact.judges.caching import CachingJudge
+from massact.query import Answers
+from massact.query.load import read_answers
 from massact.store.schema import JudgeMetric, MlflowTag, Tag, WorkerMetric
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import OpenRun
@@ -333,3 +335,17 @@ def _text(reports: Sequence[WorkerReport]) -> str:
     workers = f"{len(reports)} worker{'s' if len(reports) != 1 else ''}"
     n_cells = sum(one.cells for one in reports)
     return f"{workers} on {machines}{lost}: {n_cells} cells, busy {min(1.0, busy):.0%} of the time"
+
+
+def load_answers(
+    session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
+) -> Answers:
+    """What the store holds, with the declared matrix of one phase or of all; perhaps with scores and confirmations."""
+    experiment = session.experiment
+    with session.stores.read() as store:
+        answers = read_answers(store, experiment, phase)
+        if with_scores:
+            answers = answers.with_scores(store, experiment.coherence_floor)
+        if with_confirmations:
+            answers = answers.with_confirmations(store, experiment.name, experiment.coherence_floor)
+    return answers

@@ -25,8 +25,7 @@ from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, Mlf
 from massact.store.write.client import provenance_tags
 from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import UI_ADDRESS, OpenRun
-from massact.sweep.context import Session, phase_params
-from massact.sweep.planner import load_answers
+from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine
