@@ -170,10 +170,8 @@ class CheckedRun:
 
 
 class Check:
-    """Looks for one thing that may be wrong. It is built with a `DoctorContext`, and only reads.
-
-    A new check is a class that inherits this one, and an entry in `massact.doctor.CHECKS`.
-    """
+    """Looks for one thing that may be wrong. It is built with a `DoctorContext`, and only reads. A new check is a class
+    that inherits this one, and an entry in `massact.doctor.CHECKS`."""
 
     name: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset()

@@ -204,11 +204,8 @@ def slug_of(position: str | None) -> str:
 
 
 def folder_name(name: str) -> str:
-    """A name as a relative folder.
-
-    Raises:
-        UsageError: it would lead out of the exported folder, or no file system takes it.
-    """
+    """A name as a relative folder. Raises UsageError: it would lead out of the exported folder, or no file system takes
+    it."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part or len(part.encode()) > 200 for part in parts):
         raise UsageError(f"{name[:100]!r} cannot be the name of a folder: no file can be written for its results")

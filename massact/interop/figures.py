@@ -197,14 +197,9 @@ class PublishedFile:
 
 
 def read_published(path: Path, experiment: str) -> PublishedFile:
-    """The figures of a CSV file in UTF-8, with a header that names its columns in any order.
-
-    An empty field is a missing value and stays one. A line that cannot be read is refused and does
-    not stop the others; of equal lines the first counts.
-
-    Raises:
-        DataError: the file cannot be read, or its header is not one of such a file.
-    """
+    """The figures of a CSV file in UTF-8, with a header that names its columns in any order. An empty field is a
+    missing value and stays one. A line that cannot be read is refused and does not stop the others; of equal lines the
+    first counts. Raises DataError: the file cannot be read, or its header is not one of such a file."""
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -253,12 +248,9 @@ def published_run(row: PublishedRow, at: int) -> FinishedRun:
 
 
 def _records(lines: Sequence[bytes], start: int, width: int) -> Iterator[tuple[int, list[str] | str]]:
-    """Records from the line with index `start` on, each with its first line's number, or in words why it has none.
-
-    A quotation mark that is never closed costs its own line only: the csv module alone would read the
-    rest of the file as one field. What holds nothing is passed over, as are rows of commas, which
-    spreadsheets write.
-    """
+    """Records from the line with index `start` on, each with its first line's number, or in words why it has none. A
+    quotation mark that is never closed costs its own line only: the csv module alone would read the rest of the file as
+    one field. What holds nothing is passed over, as are rows of commas, which spreadsheets write."""
     while start < len(lines):
         reason: str | None = None
         for count in range(1, min(_RECORD_LINES, len(lines) - start) + 1):

@@ -81,10 +81,8 @@ class Scan:
     """Content digest of the one whose responses `baseline.json` holds."""
 
     def baseline(self, line: ResultLine, n_questions: int | None) -> FileBaseline | None:
-        """What an evaluation is compared with: a baseline of its judge over as many questions.
-
-        One that does not say over how many is taken where there is no such baseline.
-        """
+        """What an evaluation is compared with: a baseline of its judge over as many questions. One that does not say
+        over how many is taken where there is no such baseline."""
         of_judge = {n: baseline for (judge, n), baseline in self.baselines.items() if judge == line.trait_judge}
         if line.is_baseline:
             return None

@@ -152,11 +152,9 @@ FileBaseline = tuple[str, float | None]
 
 
 def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int | None:
-    """Over how many questions a line's means are; `None` where neither its header nor the line tells.
-
-    The header's number, where it names one. A line's `n` counts scores, so without it a line that lacks a tenth of
-    a baseline's, or less, is one of the baseline's questions; any other is of as many questions as it has scores.
-    """
+    """Over how many questions a line's means are; `None` where neither its header nor the line tells. The header's
+    number, where it names one. A line's `n` counts scores, so without it a line that lacks a tenth of a baseline's, or
+    less, is one of the baseline's questions; any other is of as many questions as it has scores."""
     said, n = context.header.n_questions, line.result.n
     if said is not None and (n is None or n <= said):
         return said
@@ -206,11 +204,9 @@ def imported_row(
 
 
 def imported_cell(context: Context, line: ResultLine, n_questions: int | None) -> str:
-    """The canonical JSON of a line's cell, whose digest is its key: later results of one cell supersede earlier ones.
-
-    A line without a timestamp cannot supersede another, so its result is part of its key; nor can one that lacks
-    many scores supersede one that has them.
-    """
+    """The canonical JSON of a line's cell, whose digest is its key: later results of one cell supersede earlier ones. A
+    line without a timestamp cannot supersede another, so its result is part of its key; nor can one that lacks many
+    scores supersede one that has them."""
     n = line.result.n
     fields: dict[str, Any] = {
         "kind": "imported baseline" if line.is_baseline else "imported evaluation",

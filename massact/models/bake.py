@@ -59,14 +59,8 @@ def why_not(one: Intervention, n_blocks: int) -> str | None:
 
 @torch.inference_mode()
 def bake(model: SteerableModel, one: Intervention, prompts: Sequence[tuple[int, ...]]) -> Baked:
-    """Write an intervention into a model's weights, in memory.
-
-    Args:
-        prompts: what the logits are compared on.
-
-    Raises:
-        UsageError: it cannot be, or the architecture has no place for it; the weights may be changed in part.
-    """
+    """Write an intervention into a model's weights, in memory. `prompts`: what the logits are compared on. Raises
+    UsageError: it cannot be, or the architecture has no place for it; the weights may be changed in part."""
     reason = why_not(one, len(model.blocks))
     if "+" in model.identity.dtype or "+adapter:" in model.identity.revision:
         reason = "the weights are quantised, or have an adapter that is not merged in"

@@ -21,11 +21,9 @@ from massact.models.support import gives_all_logits
 
 
 class RowCache(Cache):
-    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used.
-
-    It is filled in one prefill, in which several rows may read the same stream, then token by token.
-    Sliding layers keep everything as well: their mask leaves out what lies outside the window.
-    """
+    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used. It is filled
+    in one prefill, in which several rows may read the same stream, then token by token. Sliding layers keep everything
+    as well: their mask leaves out what lies outside the window."""
 
     def __init__(self, config: Any, n_rows: int, capacity: int) -> None:
         self._layers = [_RowLayer(self, n_rows, capacity) for _ in range(config.num_hidden_layers)]
@@ -202,12 +200,8 @@ class Memory:
 
 
 def measure_memory(model: SteerableModel, n_bytes: int | None, *, held: RowCache | None = None) -> Memory:
-    """The memory for batches.
-
-    Args:
-        n_bytes: what may be taken; `None`: a share of what is free on the device now.
-        held: a cache that is there already and will be used again, or given back.
-    """
+    """The memory for batches. `n_bytes`: what may be taken; `None`: a share of what is free on the device now. `held`:
+    a cache that is there already and will be used again, or given back."""
     config = text_config(model.model)
     size = model.model.dtype.itemsize
     layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers

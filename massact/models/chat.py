@@ -48,11 +48,8 @@ class Marks:
     """What an answer has before it."""
 
     def split(self, text: str, *, is_open: bool = False) -> tuple[str | None, str | None]:
-        """Thought and answer of a response; `None`: it has none. A thought that does not end has no answer.
-
-        Args:
-            is_open: whether the prompt ends within a thought.
-        """
+        """Thought and answer of a response; `None`: it has none. A thought that does not end has no answer. `is_open`:
+        whether the prompt ends within a thought."""
         thought, closes, answer = text.partition(self.closes)
         if not closes:
             if is_open or self.opens in text:
@@ -118,14 +115,8 @@ class Chat:
 
 
 def read_chat(tokenizer: Any, options: ChatConfig, name: str) -> Chat:
-    """How a model is asked, from its template and the options in the experiment file.
-
-    Args:
-        name: the model's, for messages.
-
-    Raises:
-        ModelError: the template cannot do what is asked.
-    """
+    """How a model is asked, from its template and the options in the experiment file. `name`: the model's, for
+    messages. Raises ModelError: the template cannot do what is asked."""
     given = parse_object(options.template_arguments.encode()) if options.template_arguments else {}
     if tokenizer.chat_template is None:
         if options != ChatConfig():
@@ -198,11 +189,8 @@ class _Reading:
         return render(self.tokenizer, [{"role": "user", "content": _PROBE}], arguments, self.name)
 
     def resolve(self, asked: str | None) -> tuple[str | None, dict[str, Any]]:
-        """Whether the model thinks (`Chat.thinking`), and what its template is told for it.
-
-        Raises:
-            ModelError: the template cannot do what is asked.
-        """
+        """Whether the model thinks (`Chat.thinking`), and what its template is told for it. Raises ModelError: the
+        template cannot do what is asked."""
         switch = self._switch()
         if switch and switch[0] in self.given:
             if asked is not None:
@@ -261,13 +249,9 @@ class RenderError(ModelError):
 
 
 def render(tokenizer: Any, messages: Messages, arguments: Mapping[str, Any], name: str) -> str:
-    """The rendered chat with all that is said in it, which templates of models that see may take in parts alone.
-
-    It ends where the model is to answer; where the last message is an answer, with that.
-
-    Raises:
-        RenderError: it cannot be rendered, or leaves out what somebody says.
-    """
+    """The rendered chat with all that is said in it, which templates of models that see may take in parts alone. It
+    ends where the model is to answer; where the last message is an answer, with that. Raises RenderError: it cannot be
+    rendered, or leaves out what somebody says."""
     in_parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
     problem = RenderError(
         f"{name}: its chat template leaves out what the user says. Check chat_template in its tokenizer"

@@ -104,11 +104,7 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
 
 def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None) -> list[list[float]]:
     """Which tokens of each row are steered, or what share of the change they get, as they stand beside each other:
-    prompts end at `width`.
-
-    Args:
-        n_tokens: with room for those of the responses; `None`: the prompts alone.
-    """
+    prompts end at `width`. `n_tokens`: with room for those of the responses; `None`: the prompts alone."""
     n_tokens = width if n_tokens is None else n_tokens
     pads = [width - len(row.prompt) for row in rows]
     return [[False] * pad + [*row.steered(n_tokens - pad)] for pad, row in zip(pads, rows, strict=True)]
@@ -116,12 +112,8 @@ def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None
 
 @contextmanager
 def branching(blocks: Sequence[nn.Module], plan: Branching) -> Iterator[None]:
-    """Make the model, run on the distinct prompts, give one row of output for every row.
-
-    Raises:
-        CannotShareError: a block was given something that is not known to be by prompt.
-        ModelError: a block was never run where rows begin.
-    """
+    """Make the model, run on the distinct prompts, give one row of output for every row. Raises CannotShareError: a
+    block was given something that is not known to be by prompt; ModelError: a block was never run where rows begin."""
     handles, silent = [], set[int]()
     for layer, (block, step) in enumerate(zip(blocks, plan.steps, strict=True)):
         before = plan.steps[layer - 1].prompts if layer else None
@@ -204,11 +196,8 @@ _STEPS_PER_LOOK = 8
 
 @dataclass(slots=True)
 class Batch:
-    """Rows that are generated side by side, and how far they are.
-
-    The first `len(live)` places of the cache and of all tensors belong to rows that have not ended; a row
-    that ends gives its place to the last of them.
-    """
+    """Rows that are generated side by side, and how far they are. The first `len(live)` places of the cache and of all
+    tensors belong to rows that have not ended; a row that ends gives its place to the last of them."""
 
     cache: RowCache
     live: torch.Tensor
@@ -317,11 +306,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
 
 
 def responses(model: SteerableModel, written: torch.Tensor) -> list[tuple[int, ...] | None]:
-    """What rows said, without the tokens that ended them; `None` of rows whose logits were not finite.
-
-    Args:
-        written: `[n_rows, max_new_tokens]`, as in a batch.
-    """
+    """What rows said, without the tokens that ended them; `None` of rows whose logits were not finite. `written`:
+    `[n_rows, max_new_tokens]`, as in a batch."""
     said: list[tuple[int, ...] | None] = []
     for tokens in written.tolist():
         end = next((i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens))
@@ -330,13 +316,8 @@ def responses(model: SteerableModel, written: torch.Tensor) -> list[tuple[int, .
 
 
 def choose(logits: torch.Tensor, draws: torch.Tensor | None, settings: Generation, step: torch.Tensor) -> torch.Tensor:
-    """The next token of each row, `[n]`; `NOT_FINITE` where the largest logit is NaN or infinite.
-
-    Args:
-        logits: `[n, 1, vocabulary]`.
-        draws: `[n, max_new_tokens]`; `None` is greedy.
-        step: `[1]`, which of the draws.
-    """
+    """The next token of each row, `[n]`; `NOT_FINITE` where the largest logit is NaN or infinite. `logits`: `[n, 1,
+    vocabulary]`. `draws`: `[n, max_new_tokens]`; `None` is greedy. `step`: `[1]`, which of the draws."""
     last = logits[:, -1].float()
     if draws is None:
         largest, chosen = last.max(-1)
@@ -402,11 +383,8 @@ def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
 
 def _bases(rows: Mapping[int, torch.Tensor], added: torch.Tensor) -> torch.Tensor:
     """`[n_rows, 1, k, d_model]`: the directions in which `replace` sets coordinates; what is put there is added.
-
-    Args:
-        rows: of each row with that operator its directions, then the two vectors (`Intervention.vector`).
-        added: `[n_rows, 1, d_model]`, in which the second of these is already.
-    """
+    `rows`: of each row with that operator its directions, then the two vectors (`Intervention.vector`). `added`:
+    `[n_rows, 1, d_model]`, in which the second of these is already."""
     basis = added.new_zeros(len(added), 1, max(map(len, rows.values())) - 2, added.shape[-1])
     for i, values in rows.items():
         basis[i, 0, : len(values) - 2] = values[:-2]

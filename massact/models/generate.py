@@ -93,19 +93,12 @@ class Generator:
         self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
     ) -> list[tuple[int, ...]]:
         """Response tokens of every row, in order, without the token that ended them.
-
         They do not depend on how rows are batched, as far as the dtype's arithmetic does not
         (docs/design/generation.md).
-
-        Args:
-            rows: what to generate.
-            settings: greedy where the temperature is 0, else sampled with the seed and each row's draw.
-            progress: called with the number of rows that were finished.
-
-        Raises:
-            NotFiniteError: the logits of some rows were not finite; it has what the others said.
-            ModelError: the memory does not suffice for one row.
-        """
+        `rows`: what to generate. `settings`: greedy where the temperature is 0, else sampled with the seed and each
+        row's draw. `progress`: called with the number of rows that were finished.
+        Raises NotFiniteError: the logits of some rows were not finite; it has what the others said; ModelError: the
+        memory does not suffice for one row."""
         kept, places = distinct_rows(self._gates.opened(rows), settings)
         like = Counter(places)
         said_by_row: Responses = [() for _ in kept]

@@ -26,18 +26,12 @@ def encode_chat(
     chat: Chat | None = None,
 ) -> tuple[int, ...]:
     """Tokens of what a user says after an optional system prompt, or of a `Conversation`, ready to be answered.
-
-    Where the chat template takes no system role, the system prompt stands before the user's text with a blank
-    line between, as Gemma's own template has it; likewise where there is no chat template.
-
-    Args:
-        answer: what is answered already, with which the tokens then end; without a chat template it stands after the
-            question as in CAA's prompts for base models (`Input: …`, `Response: …`).
-        chat: how the model is asked; `None`: as the experiment file says.
-
-    Raises:
-        ModelError: the chat template cannot be rendered, or a conversation has none.
-    """
+    Where the chat template takes no system role, the system prompt stands before the user's text with a blank line
+    between, as Gemma's own template has it; likewise where there is no chat template.
+    `answer`: what is answered already, with which the tokens then end; without a chat template it stands after the
+    question as in CAA's prompts for base models (`Input: …`, `Response: …`). `chat`: how the model is asked; `None`: as
+    the experiment file says.
+    Raises ModelError: the chat template cannot be rendered, or a conversation has none."""
     messages = question.messages if isinstance(question, Conversation) else (("user", question),)
     if system is not None:
         messages = (("system", system), *messages)
@@ -78,11 +72,8 @@ def decode(model: SteerableModel, tokens: tuple[int, ...]) -> str:
 def read_response(
     model: SteerableModel, tokens: tuple[int, ...], *, is_chat: bool = True
 ) -> tuple[str | None, str | None]:
-    """Thought and answer of response tokens, without special tokens; `None`: there is none.
-
-    Args:
-        is_chat: whether the prompt came from the chat template, which may have opened a thought.
-    """
+    """Thought and answer of response tokens, without special tokens; `None`: there is none. `is_chat`: whether the
+    prompt came from the chat template, which may have opened a thought."""
     marks = model.chat.marks
     if marks is None:
         return None, decode(model, tokens)
@@ -195,10 +186,8 @@ class Row:
 
 
 def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row], list[int]]:
-    """Rows that can differ in their responses, and for each row given the index of its like among them.
-
-    Two rows are alike where prompt and intervention are, bit by bit, and the draws too if they are sampled.
-    """
+    """Rows that can differ in their responses, and for each row given the index of its like among them. Two rows are
+    alike where prompt and intervention are, bit by bit, and the draws too if they are sampled."""
     seen: dict[tuple[object, ...], int] = {}
     kept: list[Row] = []
     places = []

@@ -44,11 +44,9 @@ class Prior(Protocol):
 @dataclass(frozen=True, slots=True)
 class RelativeStrengthPrior:
     """The best coefficient lies at one relative strength for all methods, layers and models.
-
-    The defaults agree with the embedded Gemma 3 and with the published figures of Gemma 3. Within a model
-    `spread` is about right; another model may have another strength (the embedded Gemma 2 takes half as much
-    again), which `massact predict` measures (docs/design/prediction.md).
-    """
+    The defaults agree with the embedded Gemma 3 and with the published figures of Gemma 3. Within a model `spread` is
+    about right; another model may have another strength (the embedded Gemma 2 takes half as much again), which `massact
+    predict` measures (docs/design/prediction.md)."""
 
     best: float = 0.82
     cliff: float = 1.03

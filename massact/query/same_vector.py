@@ -58,9 +58,7 @@ def evaluated_once(labels: tuple[str, str], a: Point, b: Point) -> str | None:
 
 def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
     """Why the vectors of two labels are one, at the layers of their bests; `None` where they are not known to be.
-
-    Labels that steer in two ways are never one, whatever their vectors are.
-    """
+    Labels that steer in two ways are never one, whatever their vectors are."""
     recipes = (recipe_of(a.label), recipe_of(b.label))
     if len({format_steering(recipe) if recipe else "" for recipe in recipes}) > 1:
         return None

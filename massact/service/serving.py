@@ -214,12 +214,9 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
 def maintain(
     database: str, environment: Mapping[str, str], say: Say, *, tune: bool = False, upgrade: bool = False
 ) -> None:
-    """Instead of serving, set the database up where it is new, and tune or migrate it.
-
-    Args:
-        tune: make it quicker to read; a service on it may go on.
-        upgrade: migrate it to the schema of the MLflow that is installed; of a SQLite file a copy is kept.
-    """
+    """Instead of serving, set the database up where it is new, and tune or migrate it. `tune`: make it quicker to read;
+    a service on it may go on. `upgrade`: migrate it to the schema of the MLflow that is installed; of a SQLite file a
+    copy is kept."""
     check_database(database)
     for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):
         say(note)

@@ -137,16 +137,11 @@ class Patience:
         before_again: Callable[[], T | None] = lambda: None,
     ) -> T:
         """The result of an attempt, made again while the store is down.
-
-        Args:
-            attempt: what is asked of the store. A first Ctrl-C or SIGTERM during it waits for its end.
-            is_passing: whether an error may pass; any other is raised at once.
-            before_again: asked before each further attempt; what it gives is the result.
-
-        Raises:
-            StoreLostError: the store was down for too long.
-            Exception: an error of the attempt that is no outage, or any while no work is under way.
-        """
+        `attempt`: what is asked of the store. A first Ctrl-C or SIGTERM during it waits for its end. `is_passing`:
+        whether an error may pass; any other is raised at once. `before_again`: asked before each further attempt; what
+        it gives is the result.
+        Raises StoreLostError: the store was down for too long; Exception: an error of the attempt that is no outage, or
+        any while no work is under way."""
         end, waits, is_down = time.monotonic() + self.seconds, pauses(), False
         while True:
             try:

@@ -43,11 +43,8 @@ def safetensors_bytes(one: SteeringVector) -> bytes:
 
 
 def gguf_bytes(one: SteeringVector) -> bytes:
-    """A control vector of llama.cpp and repeng: `direction.L` `[d_model]`, L counted from 0.
-
-    Raises:
-        UsageError: the layer is 0, which llama.cpp takes for none, or the package gguf is missing.
-    """
+    """A control vector of llama.cpp and repeng: `direction.L` `[d_model]`, L counted from 0. Raises UsageError: the
+    layer is 0, which llama.cpp takes for none, or the package gguf is missing."""
     if one.layer == 0:
         raise UsageError("llama.cpp reads no control vector at layer 0: export another layer, or another format")
     require("gguf", "gguf", "a GGUF control vector")
@@ -67,11 +64,8 @@ def gguf_bytes(one: SteeringVector) -> bytes:
 
 
 def pt_bytes(one: SteeringVector) -> bytes:
-    """A tensor `[n_layers, d_model]`, zero but at the layer, as hotwire-vllm and trait-interp keep vectors.
-
-    Raises:
-        UsageError: the store does not say how many layers the model has.
-    """
+    """A tensor `[n_layers, d_model]`, zero but at the layer, as hotwire-vllm and trait-interp keep vectors. Raises
+    UsageError: the store does not say how many layers the model has."""
     if one.n_layers is None:
         raise UsageError("the store does not say how many layers the model has: export another format")
     every = torch.zeros(one.n_layers, len(one.added))
@@ -80,14 +74,8 @@ def pt_bytes(one: SteeringVector) -> bytes:
 
 
 def lm_eval_bytes(one: SteeringVector, hookpoint: str = HOOKPOINT) -> bytes:
-    """What `lm_eval --model steered --model_args steer_path=FILE.pt` reads.
-
-    Args:
-        hookpoint: the block's name within `model.base_model`, with `{layer}` for its number.
-
-    Raises:
-        UsageError: the number has no place in the name.
-    """
+    """What `lm_eval --model steered --model_args steer_path=FILE.pt` reads. `hookpoint`: the block's name within
+    `model.base_model`, with `{layer}` for its number. Raises UsageError: the number has no place in the name."""
     if "{layer}" not in hookpoint:
         raise UsageError(f"--hookpoint {hookpoint!r} has no place for the layer: write {HOOKPOINT!r} or the like")
     action = {"steering_vector": one.added.clone(), "steering_coefficient": 1.0, "action": "add", "bias": None}

@@ -95,11 +95,8 @@ class Calibration:
         )
 
     def dims(self, cleaning: Cleaning, layer: int) -> tuple[int, ...]:
-        """The dims that a cleaning zeroes at a layer; fewer than asked where the list is shorter.
-
-        Raises:
-            UsageError: each layer's own list is shorter than the cleaning asks for.
-        """
+        """The dims that a cleaning zeroes at a layer; fewer than asked where the list is shorter. Raises UsageError:
+        each layer's own list is shorter than the cleaning asks for."""
         if cleaning.when == "none":
             return ()
         if cleaning.scope == "uniform":
@@ -115,14 +112,8 @@ class Calibration:
 
 
 def check_cleaning(recipe: Recipe, n_uniform: int) -> None:
-    """Refuse a label that says more dims than are cleaned.
-
-    Args:
-        n_uniform: dims of the model's uniform list.
-
-    Raises:
-        UsageError: the recipe cleans more dims than the list has.
-    """
+    """Refuse a label that says more dims than are cleaned. `n_uniform`: dims of the model's uniform list. Raises
+    UsageError: the recipe cleans more dims than the list has."""
     cleaning = recipe.cleaning
     if cleaning.scope == "uniform" and cleaning.n_dims != "all" and cleaning.n_dims > n_uniform:
         every = format_label(replace(recipe, cleaning=replace(cleaning, n_dims="all")))
@@ -133,13 +124,8 @@ def check_cleaning(recipe: Recipe, n_uniform: int) -> None:
 
 
 def find_sink(first: Sequence[float], others: Sequence[float], median: float) -> tuple[int, ...]:
-    """Dims that are massive at the first token alone, largest first.
-
-    Args:
-        first: mean |h| of each dim at the first token.
-        others: the same at response tokens.
-        median: that of the median dim of those.
-    """
+    """Dims that are massive at the first token alone, largest first. `first`: mean |h| of each dim at the first token.
+    `others`: the same at response tokens. `median`: that of the median dim of those."""
     found = [
         dim
         for dim, (at_first, elsewhere) in enumerate(zip(first, others, strict=True))
@@ -184,11 +170,7 @@ def calibration_json(calibration: Calibration, provenance: Mapping[str, Any]) ->
 
 
 def parse_calibration(document: Mapping[str, Any]) -> Calibration:
-    """The calibration that `calibration_json` wrote.
-
-    Raises:
-        DataError: a key is missing or of the wrong shape.
-    """
+    """The calibration that `calibration_json` wrote. Raises DataError: a key is missing or of the wrong shape."""
     try:
         aggregate = document["aggregate"]
         layers = tuple(

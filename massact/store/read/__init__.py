@@ -170,11 +170,9 @@ class RunStore:
         ]
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
-        """Key to run id of every finished evaluation, baseline, calibration and extraction.
-
-        The points are decoded, not the key's tag read: a key whose evaluation no query can read is
-        not finished, or its place would stay empty for ever.
-        """
+        """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
+        the key's tag read: a key whose evaluation no query can read is not finished, or its place would stay empty for
+        ever."""
         points = self.points(experiment)
         keys = dict(zip(points.keys, points.run_ids, strict=True))
         keys.update({run.row.key: run.run_id for run in self.baselines(experiment)})

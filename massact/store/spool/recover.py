@@ -67,14 +67,9 @@ def send_leftovers(
     folder: Path, tracking_uri: str | None, *, say: Callable[[str], None], only_here: bool = False
 ) -> list[JournalReport]:
     """Send what ended processes left in a spool, each run to the store that it was meant for, and only once.
-
     A folder that is not there holds nothing. Returns a report on each journal that holds something, or is in use.
-
-    Args:
-        tracking_uri: used for the runs that were meant for the same place, since a journal holds no password.
-        say: told what came of each journal.
-        only_here: leave alone what is meant for other stores than `tracking_uri`.
-    """
+    `tracking_uri`: used for the runs that were meant for the same place, since a journal holds no password. `say`: told
+    what came of each journal. `only_here`: leave alone what is meant for other stores than `tracking_uri`."""
     recovery, reports = _Recovery(tracking_uri, only_here=only_here), []
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)

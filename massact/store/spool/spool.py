@@ -141,13 +141,9 @@ class Spool:
         heard: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         """Open a journal in the folder, which processes may share and which is made where it is not there.
-
-        Args:
-            tracking_uri: of the store; its password is never written to the folder.
-            experiment: the experiment's name, for people who find the journal.
-            say: told, from any thread, when the store takes nothing, when it does again, and what is left in the end.
-            heard: told, from the thread that sends, what came of records that were sent.
-        """
+        `tracking_uri`: of the store; its password is never written to the folder. `experiment`: the experiment's name,
+        for people who find the journal. `say`: told, from any thread, when the store takes nothing, when it does again,
+        and what is left in the end. `heard`: told, from the thread that sends, what came of records that were sent."""
         self._folder, self._store, self._say, self._heard = folder, stored_uri(tracking_uri), say, heard
         now = int(time.time() * 1000)
         opening = encode(Opening(self._store, experiment, socket.gethostname(), os.getpid(), now))
@@ -176,14 +172,9 @@ class Spool:
     ) -> str:
         """Hand a run over; when it returns, the run is on the disk. Returns the id of its record, which it gets as a
         tag.
-
-        Args:
-            record_id: 32 hexadecimal digits; `None`: new ones.
-            may_be_there: whether another spool may have sent this record: the store is asked first.
-
-        Raises:
-            SpoolError: the journal cannot be written. The first run that it does not take is sent all the same.
-        """
+        `record_id`: 32 hexadecimal digits; `None`: new ones. `may_be_there`: whether another spool may have sent this
+        record: the store is asked first.
+        Raises SpoolError: the journal cannot be written. The first run that it does not take is sent all the same."""
         id_ = record_id or uuid.uuid4().hex
         tagged = replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
         line = encode(RunRecord(id_, Home(self._store, experiment_id), tagged))

@@ -142,11 +142,9 @@ _PLACE = "/api/2.0/mlflow/runs/create"
 def make_run(
     client: Any, tracking_uri: str, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Make a run, on a tracking server by one request. Returns its id and artifact URI.
-
-    MLflow's client would ask a server again after a time-out or an error 500, and so make a second run; here
-    the caller looks what is there first.
-    """
+    """Make a run, on a tracking server by one request. Returns its id and artifact URI. MLflow's client would ask a
+    server again after a time-out or an error 500, and so make a second run; here the caller looks what is there
+    first."""
     uri = tracking_uri.strip()
     if not uri.lower().startswith(("http://", "https://")):
         made = client.create_run(experiment_id, start_time=started_at, tags=dict(tags), run_name=name)

@@ -52,13 +52,9 @@ def evaluation_run(
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
     """The run of an evaluation or a baseline. Raises ValueError: the row does not fit in a tag.
-
-    Args:
-        scores: per question; `None` where only the means are known.
-        name: the run's name; `None` for the one of measured results.
-        tags: more tags, such as `massact.store.write.client.parent_tags`.
-        files: artifacts by path; with `responses.json` among them the UI shows it as a table.
-    """
+    `scores`: per question; `None` where only the means are known. `name`: the run's name; `None` for the one of
+    measured results. `tags`: more tags, such as `massact.store.write.client.parent_tags`. `files`: artifacts by path;
+    with `responses.json` among them the UI shows it as a table."""
     name = run_name(row) if name is None else name
     more = label_tags(row)
     if (point := encode_point(row)) is not None:
@@ -104,11 +100,8 @@ class RunWriter(Protocol):
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
         """Write runs by the ids of their records, their tag `massact.spool`. Returns the ids of those that were there
-        already.
-
-        With `look` some may have been written before, whole or in part: the store is asked first, and those are
-        completed.
-        """
+        already. With `look` some may have been written before, whole or in part: the store is asked first, and those
+        are completed."""
 
     def close(self) -> None:
         """Let go of connections."""

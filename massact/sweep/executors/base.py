@@ -124,13 +124,9 @@ class Executor(Protocol):
         """What a model says of itself once it is loaded where cells are evaluated."""
 
     def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
-        """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first.
-
-        A cell that cannot be evaluated is a `FailedCell`; it costs no other.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
-        """
+        """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first. A cell that
+        cannot be evaluated is a `FailedCell`; it costs no other. Raises JudgeError: the judge as a whole cannot be
+        used; nothing after it would be scored."""
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         """Put a result's run into a spool, for the experiment of `home`: where it was made, if it can be sent there."""

@@ -44,12 +44,10 @@ class Shard:
 
 class ShardQueue:
     """The shards of one plan.
-
-    Cells that the plan has side by side stay together: they steer alike, share a layer and often a vector. Shards
-    are as large as a batch while much is left. Towards the end they become smaller, down to a quarter, so that
-    no worker has long to do when the others have ended. With `is_fixed` each shard is exactly the batch that one
-    process would have generated: where the arithmetic is coarse, the same batches give the same tokens.
-    """
+    Cells that the plan has side by side stay together: they steer alike, share a layer and often a vector. Shards are
+    as large as a batch while much is left. Towards the end they become smaller, down to a quarter, so that no worker
+    has long to do when the others have ended. With `is_fixed` each shard is exactly the batch that one process would
+    have generated: where the arithmetic is coarse, the same batches give the same tokens."""
 
     def __init__(self, n_cells: int, per_batch: int, *, is_fixed: bool, first: int = 0) -> None:
         """`per_batch`: cells that a worker generates side by side at most. `first`: how many cells, from the first on,
