@@ -139,9 +139,7 @@ class Screening:
 
 def first_asked(questions: Sequence[str], n: int) -> list[int]:
     """The numbers, from 0 in order, of the questions that every cell is asked first: as if drawn, whatever their order.
-
-    They are those with the least digests of their texts: the same for all cells, and in every sweep.
-    """
+    They are those with the least digests of their texts: the same for all cells, and in every sweep."""
     digests = [hashlib.sha256(f"asked first: {text}".encode()).digest() for text in questions]
     return sorted(sorted(range(len(questions)), key=lambda number: (digests[number], number))[:n])
 
@@ -198,11 +196,8 @@ def stop_reason(responses: Sequence[Response], n_questions: int, screening: Scre
 
 
 def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evaluation:
-    """One evaluation of a cell whose questions were asked in two parts.
-
-    Args:
-        numbers: of the questions of the first part among all, in order.
-    """
+    """One evaluation of a cell whose questions were asked in two parts. `numbers`: of the questions of the first part
+    among all, in order."""
     a, b = first.timing, rest.timing
     timing = Timing(
         a.generation_seconds + b.generation_seconds, a.judge_seconds + b.judge_seconds, a.n_tokens + b.n_tokens

@@ -14,15 +14,9 @@ class JsonError(ValueError):
 
 
 def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
-    """The value of a JSON text.
-
-    Args:
-        allow_nan: whether NaN and infinity, which Python and numpy write, are let through.
-
-    Raises:
-        JsonError: it is no JSON, is nested too deeply, names something twice, or holds a
-            number beyond 64 bits or half of a character.
-    """
+    """The value of a JSON text. `allow_nan`: whether NaN and infinity, which Python and numpy write, are let through.
+    Raises JsonError: it is no JSON, is nested too deeply, names something twice, or holds a number beyond 64 bits or
+    half of a character."""
     try:
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text))

@@ -63,12 +63,8 @@ def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, .
 
 def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
     """Both sides of a file as CAA publishes it (Rimsky et al. 2023, arXiv:2312.06681): questions with two answers each.
-
-    A question may stand twice, as in some of those files.
-
-    Raises:
-        DataError: the file is malformed, or an answer is on both sides.
-    """
+    A question may stand twice, as in some of those files. Raises DataError: the file is malformed, or an answer is on
+    both sides."""
     items = read_json(path)
     if not isinstance(items, list) or not items:
         raise DataError(f"{path}: not a list of objects with {', '.join(_PAIR)}")

@@ -40,11 +40,9 @@ def fraction(question: str) -> float:
 def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The questions that select and those that confirm, each in the order given; `share` is that of the latter, on
     average.
-
     A winner is chosen on the questions that it was scored on, so its figure is too good; questions that took no part in
     the choice tell how much (sample splitting: Cox, Biometrika 62, 1975; docs/statistics.md). A question's place
-    follows from its own text, so that adding, removing or reordering questions never moves another one.
-    """
+    follows from its own text, so that adding, removing or reordering questions never moves another one."""
     select: list[str] = []
     confirm: list[str] = []
     for question in questions:

@@ -90,12 +90,9 @@ class Sharing:
         self._has_other_ended = False
 
     def take(self, keys: Iterable[str], n: int, *, is_known: bool = False) -> list[str]:
-        """The first keys that no other sweep has, `n` at most; no other takes them from now on.
-
-        Some more are taken with them where they would soon be asked for. None is taken after another sweep has ended,
-        until the store was read again (`renew`), unless the caller has just read that it has none of these
-        (`is_known`).
-        """
+        """The first keys that no other sweep has, `n` at most; no other takes them from now on. Some more are taken
+        with them where they would soon be asked for. None is taken after another sweep has ended, until the store was
+        read again (`renew`), unless the caller has just read that it has none of these (`is_known`)."""
         keys = list(keys)
         if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._read():
             self._drop_theirs()  # for so long without a sign of life, it may have been taken for dead

@@ -174,10 +174,8 @@ PHASE = "confirm"
 
 def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     """Evaluate every winner and every label tied with it on the questions kept for that, as far as that was not done.
-
     Where all of it was done, nothing is evaluated, and without a `parent` no run is made. Raises NothingToConfirmError:
-    no questions are kept for confirming, or no winner can be confirmed; nothing was written.
-    """
+    no questions are kept for confirming, or no winner can be confirmed; nothing was written."""
     for trait in session.experiment.traits:
         session.datasets.confirming(trait)
     check_experiment(session, judges=True)

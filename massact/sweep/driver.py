@@ -134,15 +134,9 @@ class Driver:
         self._planning_seconds = 0.0
 
     def run(self, screening: Screening | None = None) -> Tally:
-        """Evaluate what the store does not hold of the source's cells, the baseline first.
-
-        Args:
-            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
-
-        Raises:
-            Interrupted: somebody asked to stop; the cells in hand were finished.
-            MissingPrerequisiteError: the baseline could not be evaluated or scored.
-        """
+        """Evaluate what the store does not hold of the source's cells, the baseline first. `screening`: how hopeless
+        cells are given up; `None`: every cell is asked all questions. Raises Interrupted: somebody asked to stop; the
+        cells in hand were finished; MissingPrerequisiteError: the baseline could not be evaluated or scored."""
         self._came = set()
         self._sharing.look()
         plan, tally = self._first_plan()

@@ -212,15 +212,9 @@ def _figures(row: EvaluationRow) -> tuple[object, ...]:
 
 
 def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) -> RejudgePlan:
-    """Score what the experiment's judge has not scored of the stored responses.
-
-    Args:
-        only: which evaluations; its judges are those that scored them so far.
-
-    Raises:
-        Interrupted: somebody asked to stop; what was scored is kept.
-        MissingPrerequisiteError: a baseline has scores of too few responses still.
-    """
+    """Score what the experiment's judge has not scored of the stored responses. `only`: which evaluations; its judges
+    are those that scored them so far. Raises Interrupted: somebody asked to stop; what was scored is kept;
+    MissingPrerequisiteError: a baseline has scores of too few responses still."""
     params = {"scored_by": ",".join(only.judges) or "any other judge"}
     session.stores.send_leftovers()
     plan = plan_rejudge(session, only)

@@ -63,15 +63,11 @@ def known_results(
     baseline: EvaluationRow | None = None,
 ) -> Known:
     """What is finished, told apart by whether it was evaluated itself.
-
     A result that was taken over counts while its vector is alike enough for this command, and while the figures are
     still those of the evaluation that it came from: that one may have been deleted, or been evaluated again since. What
     has scores of too few responses is not finished, nor is what was compared with another baseline than the store's.
-
-    Args:
-        threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
-        baseline: the store's; `None`: it has none.
-    """
+    `threshold`: likeness that must be exceeded; `None`: nothing that was taken over counts. `baseline`: the store's;
+    `None`: it has none."""
     points = points.where(_is_finished(points, least_scored, baseline))
     heads = [dict(zip(HEAD, head, strict=True)) for head in points.heads]
     mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
@@ -135,11 +131,9 @@ class Alikeness:
         return known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
-        """Of the cells that are not finished, those that need no generation, by key.
-
-        A cell takes over the result of an earlier label's at the same position, layer and coefficient, where
-        that one is to be evaluated too or was evaluated already.
-        """
+        """Of the cells that are not finished, those that need no generation, by key. A cell takes over the result of an
+        earlier label's at the same position, layer and coefficient, where that one is to be evaluated too or was
+        evaluated already."""
         if self._threshold is None:
             return {}
         spots: dict[Spot, dict[str, tuple[str, PlannedCell]]] = defaultdict(dict)

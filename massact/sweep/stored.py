@@ -114,11 +114,9 @@ def judged_again(
     *,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[Again]:
-    """Stored results whose responses without scores are judged again: nothing is generated.
-
-    `stored` has cells by the run that holds their result; one whose responses were not kept comes as it is where it has
-    enough scores, and else is passed over, of which `say` is told.
-    """
+    """Stored results whose responses without scores are judged again: nothing is generated. `stored` has cells by the
+    run that holds their result; one whose responses were not kept comes as it is where it has enough scores, and else
+    is passed over, of which `say` is told."""
     with session.stores.read() as store:
         rows = store.rows(stored)
     batch: list[Again] = []

@@ -55,11 +55,9 @@ def ngram_codes(tokens: Sequence[str], size: int) -> NDArray[np.uint32]:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Run the block on one torch thread, then go back to as many as before.
-
-    The order of sums, and so the last bits of a result, depends on the number of threads; and models
-    this small gain nothing from a second one, which under other load makes them several times slower.
-    """
+    """Run the block on one torch thread, then go back to as many as before. The order of sums, and so the last bits of
+    a result, depends on the number of threads; and models this small gain nothing from a second one, which under other
+    load makes them several times slower."""
     import torch
 
     before = torch.get_num_threads()

@@ -62,11 +62,9 @@ class Moments:
     """Degrees of freedom of the variances."""
 
     def expected(self, index: int) -> float:
-        """The mean that is expected of a cell from its own and those of all cells, however it was selected.
-
-        Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973); see
-        docs/statistics.md, "What to expect".
-        """
+        """The mean that is expected of a cell from its own and those of all cells, however it was selected. Empirical
+        Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973); see docs/statistics.md,
+        "What to expect"."""
         mean, variance = float(self.means[index]), float(self.variances[index]) * (1 - self.correlation)
         if variance == 0.0 or len(self.means) == 1:
             return mean
@@ -111,18 +109,12 @@ class Picked:
         self, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
     ) -> Interval | None:
         """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
-
         The hybrid one of Andrews, Kitagawa and McCloskey, "Inference on Winners" (Quarterly Journal of Economics 139,
         2024, section 4), with the variances of `Moments`; docs/statistics.md says how it departs from the source, and
         how often it holds.
-
-        Args:
-            within: the least and the greatest delta that there can be.
-            confidence: how often the interval is to hold the true mean, 0 to 1.
-
-        Returns:
-            `None` where fewer than three questions were scored.
-        """
+        `within`: the least and the greatest delta that there can be. `confidence`: how often the interval is to hold
+        the true mean, 0 to 1.
+        Returns `None` where fewer than three questions were scored."""
         from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
 
         known = self.known
