@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError, lfs_advice
@@ -162,21 +163,16 @@ def _context(lines: Sequence[FileLine], source: Source, target: Target) -> Conte
 
 
 def import_into(
-    tracking_uri: str,
-    target: Target,
-    work: Callable[["Importer"], ImportReport],
-    *,
-    params: Mapping[str, object],
-    dry_run: bool = False,
-    on_bytes: Callable[[int], None] = lambda _n: None,
-    say: Callable[[str], None] = lambda _line: None,
-) -> ImportReport:
-    """Import into a run store, while nobody else imports into the experiment."""
+    tracking_uri: str, target: Target, what: PublishedFile | Sequence[Source], *, path: Path, dry_run: bool = False,
+    on_bytes: Callable[[int], None] = lambda _n: None, say: Callable[[str], None] = lambda _line: None,
+) -> ImportReport:  # fmt: skip
+    """Import into a run store, while nobody else imports into the experiment. `path`: what was named, for the run."""
     description = target.config.description if target.config else ""
     claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
+    params = {"path": str(path), "model": target.model, "trait": target.trait}
     with nullcontext() if dry_run else claim as held, ImportWriter(tracking_uri, target, params, held) as writer:
         stored = stored_contents(tracking_uri, target.experiment)
-        report = work(Importer(target, stored, writer.write, on_bytes=on_bytes))
+        report = Importer(target, stored, writer.write, on_bytes=on_bytes).run(what)
         writer.finish(report)
     return report
 
@@ -219,37 +215,36 @@ class Importer:
         self._chunk: list[FinishedRun] = []
         self._chunk_bytes = 0
 
-    def run(self, sources: Iterable[Source]) -> ImportReport:
+    def run(self, what: PublishedFile | Iterable[Source]) -> ImportReport:
         report = ImportReport(self._target.experiment)
-        for source in sources:
-            file = FileReport(str(source.path), source.kind)
-            report.files.append(file)
-            try:
-                if source.leads_out:
-                    file.refuse(
-                        0, f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path"
-                    )
-                elif source.kind == "calibration":
-                    calibration = read_calibration_file(source, self._target)
-                    self._on_bytes(len(calibration.file))
-                    self._add(file, calibration.identity, calibration.to_run)
-                else:
-                    self._import_results(source, file)
-            except LineError as error:
-                file.refuse(1, str(error))
-            except DataError as error:  # a file that vanished, or may not be read, does not stop the others
-                file.refuse(0, str(error))
+        if isinstance(what, PublishedFile):
+            report.files.append(what.report)
+            for row in what.rows:
+                self._add(what.report, row.key, partial(published_run, row, int(time.time() * 1000)))
+        else:
+            report.files += map(self._import_source, what)
         self._flush()
         if self._has_imported and self._has_measured:
             report.notes.append(TRAIT_INTERP_DIFFERS)
         return report
 
-    def run_figures(self, file: PublishedFile) -> ImportReport:
-        now = int(time.time() * 1000)
-        for row in file.rows:
-            self._add(file.report, row.key, partial(published_run, row, now))
-        self._flush()
-        return ImportReport(self._target.experiment, [file.report])
+    def _import_source(self, source: Source) -> FileReport:
+        file = FileReport(str(source.path), source.kind)
+        if source.leads_out:
+            file.refuse(0, f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path")
+            return file
+        try:
+            if source.kind == "calibration":
+                calibration = read_calibration_file(source, self._target)
+                self._on_bytes(len(calibration.file))
+                self._add(file, calibration.identity, calibration.to_run)
+            else:
+                self._import_results(source, file)
+        except LineError as error:
+            file.refuse(1, str(error))
+        except DataError as error:  # a file that vanished, or may not be read, does not stop the others
+            file.refuse(0, str(error))
+        return file
 
     def _import_results(self, source: Source, report: FileReport) -> None:
         lines, changed_at = read_results(source, self._target.experiment)

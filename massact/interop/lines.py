@@ -1,10 +1,11 @@
 """A line of `results.jsonl`, as trait-interp's `utils/steering_results.py` writes it, as frozen values."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, BinaryIO
 
 from massact.domain import COMPONENT, Direction
@@ -154,17 +155,15 @@ def parse_header(document: Mapping[str, Any]) -> Header:
     direction = document.get("direction")
     if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
-    judge = _mapping(document, "eval")
+    judge = _mapping(document, "eval") or {}
     extra = document.get(OWN)
     return Header(
         document=without_nan({name: value for name, value in document.items() if name != OWN}),
         extra=extra if isinstance(extra, dict) else None,
-        trait=_text(document, "trait"),
         direction=direction,
-        steering_model=_text(document, "steering_model"),
         judge_model=_text(judge, "model"),
         judge_method=_text(judge, "method"),
-        prompts_file=_text(document, "prompts_file"),
+        **{name: _text(document, name) for name in ("trait", "steering_model", "prompts_file")},
         n_questions=_count(document, "n_questions"),
     )
 
@@ -184,7 +183,7 @@ def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
     return ResultLine(
         document=without_nan(document),
         result=_result(document["result"]),
-        trait_judge=_text(_mapping(document, "eval"), "trait_judge"),
+        trait_judge=_text(_mapping(document, "eval") or {}, "trait_judge"),
         timestamp=timestamp,
         finished_at=None if timestamp is None else milliseconds(timestamp),
         vectors=vectors,
@@ -242,59 +241,48 @@ def _vector(fields: object, component: str) -> Vector:
 
 
 def _result(fields: Mapping[str, Any]) -> Result:
-    names = ("trait_mean", "coherence_mean", "trait_std")
-    nan = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
-    fields = {**fields, **dict.fromkeys(nan)}
-    missing, spread = [name for name in nan if name != "trait_std"], fields.get("trait_std")
-    return Result(
-        trait_mean=_score(fields, "trait_mean"),
-        coherence_mean=_score(fields, "coherence_mean"),
-        trait_std=None if spread is None else _finite(spread, "trait_std"),
-        n=_count(fields, "n"),
-        reason=f"the file has NaN, the mean of no scores, as {' and '.join(missing)}" if missing else None,
-    )
+    fields, nans = without_nans(fields, ("trait_mean", "coherence_mean", "trait_std"))
+    missing, spread = [name for name in nans if name != "trait_std"], fields.get("trait_std")
+    reason = f"the file has NaN, the mean of no scores, as {' and '.join(missing)}" if missing else None
+    std = None if spread is None else _finite(spread, "trait_std")
+    return Result(score(fields, "trait_mean"), score(fields, "coherence_mean"), std, _count(fields, "n"), reason)
 
 
-def _score(fields: Mapping[str, Any], name: str) -> float | None:
-    value = fields.get(name)
-    score = None if value is None else _finite(value, name)
-    if score is not None and not 0 <= score <= 100:
-        raise LineError(f"{name} {value!r} is not within 0 to 100")
-    return score
+def score(fields: Mapping[str, Any], name: str) -> float | None:
+    """A score of a document, 0 to 100; `None` where it is missing."""
+    value = None if fields.get(name) is None else _finite(fields[name], name)
+    if value is not None and not 0 <= value <= 100:
+        raise LineError(f"{name} {fields[name]!r} is not within 0 to 100")
+    return value
+
+
+def without_nans(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
+    """A document in which those of some fields that are NaN are missing, and which these are."""
+    nans = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
+    return {**fields, **dict.fromkeys(nans)}, nans
 
 
 def _finite(value: object, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise LineError(f"{name} {value!r} is not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if math.isnan(number):
+    if math.isnan(value):
         raise LineError(f"{name} is NaN")
-    if not math.isfinite(number):
-        raise LineError(f"{name} is too large to be a number")
-    return number
+    return float(value)
+
+
+def _field(fields: Mapping[str, Any], name: str, *, kind: type[Any], what: str) -> Any:
+    """A field of a kind; `None` where it is missing."""
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise LineError(f"{name} {value!r} is not {what}")
+    return value
+
+
+_text, _mapping = partial(_field, kind=str, what="a text"), partial(_field, kind=dict, what="an object")
 
 
 def _count(fields: Mapping[str, Any], name: str) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+    value: int | None = _field(fields, name, kind=int, what="a count")
+    if value is not None and not 0 <= value <= MOST:
         raise LineError(f"{name} {value!r} is not a count")
     return value
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise LineError(f"{name} {value!r} is not a text")
-    return value
-
-
-def _mapping(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise LineError(f"{name} {value!r} is not an object")
-    return value or {}
