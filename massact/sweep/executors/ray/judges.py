@@ -8,7 +8,7 @@ from typing import Any
 from massact.errors import ExecutorError
 from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
-from massact.sweep.executors import CommandContext, Environment, RayOptions
+from massact.sweep.executors import Environment
 from massact.sweep.executors.base import Generated, JudgeUse, Result, judged, part_of
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
 
@@ -24,15 +24,10 @@ class JudgeActor(Actor):
     """Judges what workers generated."""
 
     def __init__(
-        self,
-        environment: Environment,
-        driver_host: str,
-        *,
-        has_gpu: bool,
-        opener: Callable[[JudgeUse], Judge] | None = None,
+        self, environment: Environment, driver_host: str, opener: Callable[[JudgeUse], Judge] | None = None
     ) -> None:
         """Other machines than `driver_host` keep judge caches of their own; `opener` opens a judge."""
-        super().__init__(environment, has_gpu=has_gpu)
+        super().__init__(environment)
         self._driver_host, self._opener = driver_host, opener or open_judge_use
         self._lines: list[str] = []
         self._told = Usage()
@@ -118,17 +113,8 @@ class JudgeHandle:
 class JudgePool:
     """Starts judge processes where they are needed, and hands out the one with the least to do."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        options: RayOptions,
-        context: CommandContext,
-        *,
-        say: Callable[[str], None],
-        opener: Callable[[JudgeUse], Judge] | None = None,
-    ) -> None:
-        self._cluster, self._options, self._context = cluster, options, context
-        self._say, self._opener = say, opener
+    def __init__(self, cluster: Cluster, opener: Callable[[JudgeUse], Judge] | None = None) -> None:
+        self._cluster, self._options, self._opener = cluster, cluster.options, opener
         self._judges: list[JudgeHandle] = []
         self.usage: dict[JudgeUse, Usage] = {}
         """What each judge was asked, all of its processes together."""
@@ -148,14 +134,14 @@ class JudgePool:
             handle.culprit = handle.open[0] if handle.open else None
             self._cluster.ray.kill(handle.actor)
             self._cluster.forget_nodes()
-            self._say(f"a judge's process is lost ({error})")
+            self._cluster.say(f"a judge's process is lost ({error})")
 
     def answer(self, use: JudgeUse, ref: Any) -> Any:
         """What a judge process answers; what it tells beside that is taken in. Raises what `Cluster.get` does."""
         answer, (usage, lines) = self._cluster.get(ref)
         self.usage[use] = self.usage.get(use, Usage()) + usage
         for line in lines:
-            self._say(line)
+            self._cluster.say(line)
         return answer
 
     def ask(self, use: JudgeUse, question: Callable[[Any], Any]) -> Any:
@@ -178,12 +164,9 @@ class JudgePool:
             self._cluster.ray.kill(self._judges.pop().actor)
 
     def _start(self, node: str | None) -> JudgeHandle:
-        gpus, environment = self._options.gpus_per_judge, self._context.environment()
+        cluster, gpus = self._cluster, self._options.gpus_per_judge
         # a machine without room for a judge with a GPU is served by another's
-        actor = self._cluster.start(
-            JudgeActor, environment, self._cluster.host, gpus=gpus, node=node, soft=bool(gpus),
-            has_gpu=gpus > 0, opener=self._opener,
-        )  # fmt: skip
+        actor = cluster.start(JudgeActor, cluster.host, self._opener, num_gpus=gpus, node=node, soft=bool(gpus))
         handle = JudgeHandle(actor, node)
         self._judges.append(handle)
         return handle

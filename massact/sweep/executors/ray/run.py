@@ -10,15 +10,7 @@ from typing import Any
 from massact.errors import ExecutorError, MassactError
 from massact.evaluation import FailedCell, PlannedCell, Take
 from massact.sweep.executors.base import Result, Work
-from massact.sweep.executors.ray.cluster import (
-    CancelledError,
-    Cluster,
-    Events,
-    FailedError,
-    GoneError,
-    LostError,
-    reason,
-)
+from massact.sweep.executors.ray.cluster import CancelledError, Cluster, FailedError, GoneError, LostError, reason
 from massact.sweep.executors.ray.judges import ATTEMPTS, JudgeHandle, JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.workers import BrokenDeviceError, WorkerHandle, WorkerPool
@@ -120,7 +112,6 @@ class Tools:
     """What an executor works with."""
 
     cluster: Cluster
-    events: Events
     worker_pool: WorkerPool
     judge_pool: JudgePool
     result_keeper: ResultKeeper
@@ -298,7 +289,7 @@ class Run:
         account, pieces = worker.actor.generate.options(num_returns=2).remote(self._part, cells, vectors)
         task = Task(shard, worker, cells, account, pieces)
         worker.tasks.append(task)
-        self._tools.events.when(account, lambda ref: self._generated(task, ref))
+        self._tools.cluster.when(account, lambda ref: self._generated(task, ref))
         return task
 
     def _generated(self, task: Task, ref: Any) -> None:
@@ -371,7 +362,7 @@ class Run:
                 return
             handle.open.append(self._to_judge.popleft())
             ref = handle.actor.judge.remote(self._judge, part.task.pieces, part.first, part.last)
-            self._tools.events.when(ref, partial(self._scored, part, handle))
+            self._tools.cluster.when(ref, partial(self._scored, part, handle))
 
     def _scored(self, part: Judging, handle: JudgeHandle, ref: Any) -> None:
         self._n_judging -= 1

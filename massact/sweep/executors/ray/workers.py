@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from massact import __version__
 from massact.errors import ExecutorError, MassactError, UsageError
 from massact.evaluation import Part, PlannedCell
-from massact.sweep.executors import CommandContext, Environment, RayOptions
+from massact.sweep.executors import Environment
 from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerReport
-from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, Events, FailedError, Node, reason
+from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, FailedError, Node, reason
 
 if TYPE_CHECKING:
     from massact.sweep.executors.local import ModelEngine
@@ -38,10 +38,8 @@ def model_engine() -> "ModelEngine":
 class Worker(Actor):
     """Generates, with one model in memory."""
 
-    def __init__(
-        self, environment: Environment, engine: "Callable[[], ModelEngine]" = model_engine, *, has_gpu: bool = True
-    ) -> None:
-        super().__init__(environment, has_gpu=has_gpu)
+    def __init__(self, environment: Environment, engine: "Callable[[], ModelEngine]" = model_engine) -> None:
+        super().__init__(environment)
         self._make, self._engine = engine, None  # type: tuple[Callable[[], ModelEngine], ModelEngine | None]
         self._vectors: dict[str, Any] = {}
 
@@ -118,19 +116,11 @@ class WorkerPool:
     """Starts workers and watches over them."""
 
     def __init__(
-        self,
-        cluster: Cluster,
-        events: Events,
-        options: RayOptions,
-        context: CommandContext,
-        *,
-        lost: Callable[[WorkerHandle, BaseException], None],
-        say: Callable[[str], None],
-        engine: Any = model_engine,
+        self, cluster: Cluster, *, lost: Callable[[WorkerHandle, BaseException], None], engine: Any = model_engine
     ) -> None:
         """`lost`: told of a worker that has ended, with its tasks still in hand."""
-        self._cluster, self._events, self._options, self._context = cluster, events, options, context
-        self._lost, self._say, self._engine = lost, say, engine
+        self._cluster, self._options, self._say = cluster, cluster.options, cluster.say
+        self._lost, self._engine = lost, engine
         self.workers: list[WorkerHandle] = []
         """Those that are at work or being started."""
         self.reports: list[WorkerReport] = []
@@ -211,15 +201,13 @@ class WorkerPool:
         self._cluster.ray.kill(worker.actor)
 
     def _start(self) -> None:
-        gpus, environment = self.gpus_per_worker, self._context.environment()
+        gpus = self.gpus_per_worker
         # where there are GPUs, they alone decide how many workers a machine has
-        actor = self._cluster.start(
-            Worker, environment, self._engine, cpus=0 if gpus else 1, gpus=gpus, has_gpu=gpus > 0
-        )
+        actor = self._cluster.start(Worker, self._engine, num_cpus=0 if gpus else 1, num_gpus=gpus)
         worker = WorkerHandle(WorkerReport(self._n_started, ""), actor)
         self._n_started += 1
         self.workers.append(worker)
-        self._events.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
+        self._cluster.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
 
     def _started(self, worker: WorkerHandle, ref: Any) -> None:
         if worker not in self.workers:
@@ -237,7 +225,7 @@ class WorkerPool:
 
     def _load(self, worker: WorkerHandle, model: Model) -> None:
         worker.model, worker.loaded = model, None
-        self._events.when(worker.actor.load.remote(*model), lambda ref: self._took(worker, model, ref))
+        self._cluster.when(worker.actor.load.remote(*model), lambda ref: self._took(worker, model, ref))
 
     def _took(self, worker: WorkerHandle, model: Model, ref: Any) -> None:
         if worker not in self.workers or worker.model != model:
