@@ -12,6 +12,7 @@ from typing import Any
 
 from massact.domain import AllDims, Cleaning, Recipe
 from massact.errors import DataError, UsageError
+from massact.json_text import read_as
 from massact.labels import format_label, format_layers
 
 UNIFORM_TOP, UNIFORM_LAYERS = 5, 3
@@ -182,17 +183,13 @@ def parse_calibration(document: Mapping[str, Any]) -> Calibration:
                 norm=float(aggregate["layer_norms"][key]),
                 norm_without_massive=float(aggregate["layer_norms_without_massive"][key]),
                 sink_dims=tuple(aggregate.get("sink_dims_by_layer", {}).get(key, ())),
-                **{kind: _magnitudes(aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key)) for kind in _KINDS},
+                **{
+                    kind: read_as(Magnitudes | None, aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key))
+                    for kind in _KINDS
+                },
             )
             for key in (str(index) for index in range(len(aggregate["top_dims_by_layer"])))
         )
         return Calibration(layers, int(aggregate["n_prompts"]), int(aggregate["n_tokens"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"calibration.json is not one of ours: {error!r}; run massact calibrate") from error
-
-
-def _magnitudes(document: Mapping[str, Any] | None) -> Magnitudes | None:
-    if document is None:
-        return None
-    dims, mean, largest = (tuple(document[name]) for name in ("dims", "mean", "largest"))
-    return Magnitudes(dims, mean, largest, float(document["median"]), float(document["norm"]))

@@ -17,7 +17,7 @@ from typing import Any
 
 from massact.addresses import first_line, hide_passwords, is_database, shown_uri
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
-from massact.json_text import parse_json
+from massact.json_text import parse_json, read_as
 from massact.store.credentials import find_login
 from massact.store.retry import is_final
 from massact.store.schema import TAG_LIMIT, Artifact, Kind, MlflowTag, Tag, encode_row
@@ -233,12 +233,10 @@ def this_process() -> Process:
 def read_process(text: str | None) -> Process | None:
     """The process in a tag's text; `None` where there is none or it cannot be read."""
     try:
-        values = parse_json(text or "")
-        texts = {name: str(values[name]) for name in ("host", "machine", "boot", "space")}
-        started = values["started"]
-        return Process(**texts, pid=int(values["pid"]), started=None if started is None else int(started))
-    except (ValueError, KeyError, TypeError):
+        process: Process = read_as(Process, parse_json(text or ""))
+    except (ValueError, TypeError):
         return None
+    return process
 
 
 def is_alive(process: Process) -> bool | None:
