@@ -120,8 +120,7 @@ def silent(_what: str, _total: int) -> Iterator[Advance]:
     yield lambda _n: None
 
 
-_MOST_WAYS = 40_000
-"""Ways in which the questions asked may lie among all that are looked at; of more so many are drawn."""
+_MOST_WAYS = 40_000  # ways in which the questions asked may lie among all that are looked at; of more so many are drawn
 _SEED = 20_251_109
 
 

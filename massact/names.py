@@ -11,8 +11,7 @@ from collections.abc import Iterable
 
 from massact.errors import UsageError
 
-LONGEST_NAME = 200
-"""Characters of a name."""
+LONGEST_NAME = 200  # characters of a name
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that no name holds: control, format (bidi) and surrogate characters, separators of lines."""
 _JOINERS = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")

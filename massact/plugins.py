@@ -78,8 +78,7 @@ def _file(module: str, folder: Path) -> Path:
     return folder.resolve().joinpath(*module.split(".")).with_suffix(".py")
 
 
-_READ: dict[str, str] = {}
-"""Digest of each file of a user that was imported."""
+_READ: dict[str, str] = {}  # digest of each file of a user that was imported
 
 
 def load_code(reference: str, folder: str, what: str) -> Any:

@@ -8,8 +8,7 @@ from massact.domain import Conversation
 from massact.errors import DataError, lfs_advice
 from massact.json_text import JsonError, parse_json
 
-PROMPT_FILES = (".txt", ".jsonl", ".json")
-"""Endings of a side's file: a prompt a line, an object a line, or a list."""
+PROMPT_FILES = (".txt", ".jsonl", ".json")  # endings of a side's file: a prompt a line, an object a line, or a list
 _EXPECTED = {
     ".jsonl": '{"prompt": "…", "system_prompt": "…"} (a system prompt may be left out)',
     ".json": '["…", …] or {"prompts": [{"prompt": "…", "system_prompt": "…"}, …]}',

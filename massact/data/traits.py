@@ -26,8 +26,7 @@ from massact.errors import DataError
 from massact.keys import digest, digest_texts
 from massact.toy import is_toy, resolve
 
-_BITS = 53
-"""Of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1."""
+_BITS = 53  # of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1
 _WHOLE = float(2**_BITS)
 
 
@@ -216,15 +215,11 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(questions)
 
 
-FEW_PROMPTS = 10
-"""Fewer a side are doubtful: a mean of them says much about each single one."""
-UNEQUAL_SIDES = 1.5
-"""Ratio of the larger side to the smaller one from which on it is worth a word."""
-LONG_PROMPT = 4000
-"""Characters from which on a prompt may well be several whose line ends were lost."""
+FEW_PROMPTS = 10  # fewer a side are doubtful: a mean of them says much about each single one
+UNEQUAL_SIDES = 1.5  # ratio of the larger side to the smaller one from which on it is worth a word
+LONG_PROMPT = 4000  # characters from which on a prompt may well be several whose line ends were lost
 _UNUSED = ("coherence_prompt", "vet_prompt")
-_SHOWN = 3
-"""Places that one warning names."""
+_SHOWN = 3  # places that one warning names
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
@@ -249,8 +244,7 @@ def check_pairs(dataset: TraitDataset, reason: str) -> None:
         )
 
 
-EXAMPLE = "REPLACE THIS"
-"""What stands in the example lines of `massact init`."""
+EXAMPLE = "REPLACE THIS"  # what stands in the example lines of `massact init`
 
 
 def _examples(dataset: TraitDataset) -> Iterator[str]:

@@ -30,8 +30,7 @@ CHECKS: tuple[Callable[[DoctorContext], Check], ...] = (
 )
 FILE_CHECKS: tuple[Callable[[DoctorContext], Check], ...] = (Moved, Vectors, Responses, UnreachableArtifacts)
 """Those that read artifacts, which takes time and a way to the artifacts."""
-_READERS = 8
-"""Files that are read side by side: over a network each waits for its answer."""
+_READERS = 8  # files that are read side by side: over a network each waits for its answer
 
 State = Literal["found", "mended", "remains", "note"]
 

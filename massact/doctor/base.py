@@ -31,10 +31,8 @@ class RunFiles:
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
         self._lock = Lock()
-        self.unreachable: dict[str, str] = {}
-        """Places whose files cannot be looked at, and why."""
-        self.n_unseen: dict[str, int] = {}
-        """How many files were not looked at there."""
+        self.unreachable: dict[str, str] = {}  # places whose files cannot be looked at, and why
+        self.n_unseen: dict[str, int] = {}  # how many files were not looked at there
 
     def read(self, artifact_uri: str, name: str) -> bytes:
         folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)

@@ -183,10 +183,8 @@ REQUIRED = ("source", "model", "trait", "position", "method", "delta")
 _PUBLISHED_PARAMS = ("source", "model", "trait", "position", "label", "layer", "coefficient")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _KEY_VERSION = 1
-_NAME_LIMIT = 250
-"""Characters of a run's name, and of the texts that are params, that every database of MLflow's takes."""
-_RECORD_LINES = 50
-"""Most lines that one record may take: a note may hold line breaks."""
+_NAME_LIMIT = 250  # characters of a run's name, and of the texts that are params, that every database of MLflow's takes
+_RECORD_LINES = 50  # most lines that one record may take: a note may hold line breaks
 
 
 @dataclass(frozen=True, slots=True)

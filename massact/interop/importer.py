@@ -42,8 +42,7 @@ from massact.store.read import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
 
-CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000
-"""A chunk is written when it has so many runs, or so many bytes of artifacts."""
+CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000  # a chunk is written when it has so many runs, or so many bytes of artifacts
 _JUDGES_NAMED = 20
 _NAN = "NaN, numpy's mean of no scores, in {} results: kept as missing values"
 _TIES = (
@@ -204,8 +203,7 @@ class Importer:
         self._target = target
         self._write = write
         self._on_bytes = on_bytes
-        self._known: set[str] = set()
-        """By what results are known again, those of the store and of this import."""
+        self._known: set[str] = set()  # by what results are known again, those of the store and of this import
         self._has_measured = self._has_imported = False
         for result in stored:
             self._has_measured |= result.kind is Kind.EVALUATION and result.content is None

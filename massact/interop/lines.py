@@ -17,8 +17,7 @@ from massact.vectors.positions import parse_position
 
 # One line of a file as a JSON document in one spelling, or the reason why it is none.
 
-MAX_LINE_BYTES = 10_000_000
-"""A longer line is refused unread: no result takes a hundredth of it."""
+MAX_LINE_BYTES = 10_000_000  # a longer line is refused unread: no result takes a hundredth of it
 _MAX_EXACT = 2.0**53
 _BOM = b"\xef\xbb\xbf"
 
@@ -77,8 +76,7 @@ def _spelled(leaf: Any) -> Any:
     return int(leaf) if leaf.is_integer() and abs(leaf) < _MAX_EXACT else leaf
 
 
-OWN = "massact"
-"""The object that massact's own export adds to a line; no other reader of the format looks at it."""
+OWN = "massact"  # the object that massact's own export adds to a line; no other reader of the format looks at it
 MAX_LAYER = 100_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VECTOR_FIELDS = ("layer", "component", "position", "method", "weight")

@@ -24,8 +24,7 @@ from massact.vectors.positions import parse_position, parse_position_slug
 
 RESULTS, RESPONSES, BASELINE_RESPONSES = "results.jsonl", "responses", "baseline.json"
 _CALIBRATION = re.compile(r"calibration(?:-[0-9a-f]{8})?\.json")
-NO_VARIANT = "unknown"
-"""The variant of a results file that lies outside the layout: its header does not name one."""
+NO_VARIANT = "unknown"  # the variant of a results file that lies outside the layout: its header does not name one
 CONTEXT_FIELDS = (
     "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
 )  # fmt: skip

@@ -12,12 +12,10 @@ from massact.interop.lines import LineError, Result, ResultLine, parse_document,
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, is_within, responses_name
 from massact.store.schema import Scores
 
-TOLERANCE = 0.05
-"""How far the mean of a file's scores may lie from its line's: files are rounded, lines are not."""
+TOLERANCE = 0.05  # how far the mean of a file's scores may lie from its line's: files are rounded, lines are not
 _MAX_BYTES = 64_000_000
 _REASON = "unscored_because"
-_CLOCK_SLACK_SECONDS = (0, 1)
-"""A responses file is named by a clock read just before the one that dates its line."""
+_CLOCK_SLACK_SECONDS = (0, 1)  # a responses file is named by a clock read just before the one that dates its line
 
 
 class ResponsesFolder:

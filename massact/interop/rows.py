@@ -32,8 +32,7 @@ from massact.store.schema import (
 from massact.store.schema.rows import decode_scores
 from massact.store.write.run_writer import FinishedRun, evaluation_run
 
-Times = tuple[int, int]
-"""When a run started and when it finished, in milliseconds since 1970."""
+Times = tuple[int, int]  # when a run started and when it finished, in milliseconds since 1970
 _RowT = TypeVar("_RowT", EvaluationRow, StageRow)
 
 
@@ -136,14 +135,10 @@ def _milliseconds(at: object) -> int:
     return at
 
 
-VERSION = 1
-"""Of the keys and digests made here; raising it makes every imported result a stranger."""
-MULTI = "multi"
-"""Method of a result that several vectors steered at once, and the prefix of its label."""
-SCORED_SHARE = 0.9
-"""A result that lacks more of the scores is of fewer questions, as far as its file tells."""
-IMPORTED_FILE = "imported.json"
-"""Artifact that holds a line too long for the tag `massact.imported`."""
+VERSION = 1  # of the keys and digests made here; raising it makes every imported result a stranger
+MULTI = "multi"  # method of a result that several vectors steered at once, and the prefix of its label
+SCORED_SHARE = 0.9  # a result that lacks more of the scores is of fewer questions, as far as its file tells
+IMPORTED_FILE = "imported.json"  # artifact that holds a line too long for the tag `massact.imported`
 _NAME_LENGTH, _PARAM_LENGTH = 200, 6000
 
 

@@ -26,8 +26,7 @@ from massact.store.write.client import connect, is_alive, parent_tags, process_t
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker, ensure_experiment
 
-SHOWN_PER_FILE = 20
-"""Refusals, and notes, that a report shows of each file; the rest is counted."""
+SHOWN_PER_FILE = 20  # refusals, and notes, that a report shows of each file; the rest is counted
 OUTPUT_SCHEMA_VERSION = 1
 _REASON_LENGTH = 300
 

@@ -26,8 +26,7 @@ from massact.models.prompting import Intervention, Row
 _WRITERS = re.compile(r"c_proj|dense(_4h_to_h)?|down_proj|fc2|fc_out|lin2|o_proj|out_lin|out_proj|w2|wo")
 """How matrices are called whose output is added to the stream."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-_ROUGH = 0.05
-"""Greatest difference of logits, as a share of the greatest logit; in dtypes of 16 bits the other."""
+_ROUGH = 0.05  # greatest difference of logits, as a share of the greatest logit; in dtypes of 16 bits the other
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,7 @@ class RowCache(Cache):
         self.n_live = n_rows
         self.position: torch.Tensor | None = None
         """Where the next token goes, `[1]` on the device, once `make_static` was called."""
-        self.n_attended = capacity
-        """How many tokens a static cache shows; those not written yet must be masked."""
+        self.n_attended = capacity  # how many tokens a static cache shows; those not written yet must be masked
 
     def begin(self, n_live: int) -> None:
         """Forget what is kept: the next update is a prefill of `n_live` rows."""

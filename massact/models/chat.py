@@ -13,11 +13,9 @@ from massact.config import ChatConfig
 from massact.errors import ModelError
 from massact.json_text import parse_object
 
-Messages = Sequence[Mapping[str, str]]
-"""Each with `role` and `content`."""
+Messages = Sequence[Mapping[str, str]]  # each with `role` and `content`
 
-_Switch = tuple[str, Any, Any]
-"""A variable of a template, and its values that have a model not think and think."""
+_Switch = tuple[str, Any, Any]  # a variable of a template, and its values that have a model not think and think
 _SWITCHES: tuple[_Switch, ...] = (
     ("enable_thinking", False, True),  # Qwen 3, GLM, SmolLM3, Gemma 4, Nemotron 3, EXAONE 4, Hunyuan
     ("thinking", False, True),  # DeepSeek V3.1, Granite, Kimi

@@ -188,10 +188,8 @@ def _spread(
     return hook
 
 
-NOT_FINITE = -2
-"""Stands for a token where the logits are NaN or infinite, and ends the row."""
-_STEPS_PER_LOOK = 8
-"""How often the host looks at a GPU for rows that have ended: a look waits for all work in flight."""
+NOT_FINITE = -2  # stands for a token where the logits are NaN or infinite, and ends the row
+_STEPS_PER_LOOK = 8  # how often the host looks at a GPU for rows that have ended: a look waits for all work in flight
 
 
 @dataclass(slots=True)

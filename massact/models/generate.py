@@ -25,12 +25,10 @@ from massact.models.support import Sharing, sharing_of
 __all__ = ["Generator", "Intervention", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
-Responses = list[tuple[int, ...] | None]
-"""Tokens of each row; `None` where its logits were not finite."""
+Responses = list[tuple[int, ...] | None]  # tokens of each row; `None` where its logits were not finite
 _MANY_ROWS, _FEW_ROWS = 1024, 256
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
-_SMALL_MODEL = 20_000_000
-"""Parameters below which a CPU spends more time between its calculations than in them."""
+_SMALL_MODEL = 20_000_000  # parameters below which a CPU spends more time between its calculations than in them
 
 
 class NotFiniteError(ModelError):

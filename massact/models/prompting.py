@@ -13,8 +13,7 @@ from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 from massact.vectors.positions import steered_tokens
 
-_Messages = Sequence[tuple[str, str]]
-"""Role and content of each."""
+_Messages = Sequence[tuple[str, str]]  # role and content of each
 
 
 def encode_chat(

@@ -21,10 +21,8 @@ from massact.models.load import SteerableModel
 from massact.models.operators import Edit
 from massact.models.support import sharing_of
 
-_STEPS_PER_LOOK = 8
-"""How often the host asks which rows have ended."""
-_ROWS, _TOKENS = 8, 32
-"""Graphs are recorded for multiples of these."""
+_STEPS_PER_LOOK = 8  # how often the host asks which rows have ended
+_ROWS, _TOKENS = 8, 32  # graphs are recorded for multiples of these
 
 Masks = torch.Tensor | dict[str, torch.Tensor]
 

@@ -289,8 +289,7 @@ def _reason(error: Exception) -> str:
 # own class, its decoder blocks and its cache stay what they are.
 
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_LONGEST = 200
-"""Characters of peft's reason that are shown: it lists every weight."""
+_LONGEST = 200  # characters of peft's reason that are shown: it lists every weight
 
 
 @dataclass(frozen=True, slots=True)

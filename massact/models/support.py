@@ -36,8 +36,7 @@ _KEPT_KEYS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 """Layers of transformers' cache that hold keys and values of tokens and nothing else."""
 _STEADY_ROPES = {"default", "linear", "llama3", "yarn", "proportional"}
 """Rotary embeddings that depend on a token's own position alone."""
-_ALONE = frozenset({"rwkv"})
-"""Kinds whose rows mix when two are generated side by side."""
+_ALONE = frozenset({"rwkv"})  # kinds whose rows mix when two are generated side by side
 _OTHER_STREAMS = {"xlnet": "[seq, batch, d_model]"}
 """Kinds whose blocks pass on another shape, which only their weights would tell."""
 _NO_TEXT = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")

@@ -125,8 +125,7 @@ def parse_prior(text: str, source: str) -> AdoptedPrior:
     )
 
 
-_Rule = tuple[Callable[[Any], object], str]
-"""What holds of a value, and what is said where it does not."""
+_Rule = tuple[Callable[[Any], object], str]  # what holds of a value, and what is said where it does not
 _ANY: _Rule = (lambda _value: True, "")
 _NUMBER: _Rule = (lambda value: type(value) in (int, float), "is not a number")
 _POSITIVE: _Rule = (lambda value: value > 0, "is not above 0")

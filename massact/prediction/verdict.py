@@ -25,11 +25,9 @@ WORDS = {
 WITHIN_FACTOR = 1.2
 _N_DRAWS = 4000
 _LEVEL = 0.95
-MIN_GROUPS_FOR_INTERVAL = 5
-"""With fewer groups a bootstrap over them says nothing that can be relied on."""
+MIN_GROUPS_FOR_INTERVAL = 5  # with fewer groups a bootstrap over them says nothing that can be relied on
 _NOUN: dict[Target, str] = {"best": "the best coefficient", "cliff": "the coherence cliff"}
-_LEAST_SPREAD = math.log(1.02)
-"""No grid tells where a cliff is more exactly than that."""
+_LEAST_SPREAD = math.log(1.02)  # no grid tells where a cliff is more exactly than that
 
 
 def by_strength(facts: VectorFacts) -> float:

@@ -19,8 +19,7 @@ from massact.store.read.base import Failure, Stored
 from massact.store.schema import Declared, EvaluationRow, Points, PublishedRow, Scores, is_scored
 from massact.store.schema.points import Place
 
-EVEN = 0.5
-"""Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""
+EVEN = 0.5  # chance of being truly coherent that is asked of nothing: what is at or above the floor counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ SETTING_FIELDS = (
 _ADAPTER = "+adapter:"
 
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
-Samples = Mapping[tuple[str, str], Mapping[str, EvaluationRow]]
-"""Of each model and trait a row of each setting."""
+Samples = Mapping[tuple[str, str], Mapping[str, EvaluationRow]]  # of each model and trait a row of each setting
 
 
 def setting_value(row: EvaluationRow, name: str) -> Any:

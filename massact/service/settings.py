@@ -47,8 +47,7 @@ def _read(name: str, path: Path) -> str:
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 5000
 DEFAULT_DATABASE, DEFAULT_ARTIFACTS = "mlflow.db", "mlartifacts"
-USERS_DATABASE = "mlflow-users.db"
-"""The user database, beside the run store's where that is SQLite."""
+USERS_DATABASE = "mlflow-users.db"  # the user database, beside the run store's where that is SQLite
 LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::1]:*")
 """Host headers that always pass, as MLflow's patterns: health checks and people on the machine itself."""
 ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to

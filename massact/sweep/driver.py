@@ -23,8 +23,7 @@ from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
 from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, put_again
 
-_JUDGED_AT_ONCE = 16
-"""Stored results that no other sweep begins from then on."""
+_JUDGED_AT_ONCE = 16  # stored results that no other sweep begins from then on
 
 
 @dataclass(slots=True)
@@ -127,10 +126,8 @@ class Driver:
             len(source.questions),
             confirm_share=experiment.confirm_share,
         )
-        self._failed: dict[str, str] = {}
-        """Error by key."""
-        self._came: set[str] = set()
-        """Keys that `run` came to an end with."""
+        self._failed: dict[str, str] = {}  # error by key
+        self._came: set[str] = set()  # keys that `run` came to an end with
         self._planning_seconds = 0.0
 
     def run(self, screening: Screening | None = None) -> Tally:

@@ -19,11 +19,9 @@ from massact.vectors.methods import alike_groups, likeness
 if TYPE_CHECKING:
     from massact.store.schema.points import Mask
 
-_SAME_MEAN = 1e-5
-"""Points by which two means differ at most that were rounded alike."""
+_SAME_MEAN = 1e-5  # points by which two means differ at most that were rounded alike
 
-Spot = tuple[str, int, float, str]
-"""Position, layer and coefficient, and how it is steered there besides."""
+Spot = tuple[str, int, float, str]  # position, layer and coefficient, and how it is steered there besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +119,7 @@ class Alikeness:
         self._planner, self._threshold = planner, session.workload.alike
         self._least_scored = session.experiment.least_scored
         labels = (label for phase in session.experiment.phases for label in phase.labels)
-        self._declared = tuple(dict.fromkeys(labels))
-        """In the order in which others may take over their results."""
+        self._declared = tuple(dict.fromkeys(labels))  # in the order in which others may take over their results
         self._measured: dict[tuple[str, str], float] = {}
 
     def known(self, points: Points, subject: Subject, baseline: EvaluationRow | None) -> Known:

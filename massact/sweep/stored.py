@@ -85,8 +85,7 @@ def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
     return next((one for one in baselines if one.row.key == key), None)
 
 
-RESPONSES_AT_ONCE = 256
-"""Responses that the judge is given at a time, in whole evaluations."""
+RESPONSES_AT_ONCE = 256  # responses that the judge is given at a time, in whole evaluations
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 END_OF_TURN = "<end_of_turn>"
 
-START = "^"
-"""Stands before the first word of a text, so that openings count as n-grams too."""
+START = "^"  # stands before the first word of a text, so that openings count as n-grams too
 
 NGRAM_SIZES: tuple[int, ...] = (2, 3, 4)
 

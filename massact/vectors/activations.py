@@ -10,8 +10,7 @@ import torch
 from massact.domain import NEUTRAL_METHOD
 from massact.errors import DataError
 
-MIN_TRAIN = 2
-"""Training prompts that a side needs at least."""
+MIN_TRAIN = 2  # training prompts that a side needs at least
 
 
 class PromptStatus(StrEnum):
@@ -28,8 +27,7 @@ class PromptStatus(StrEnum):
 
 LEFT_OUT = (PromptStatus.FAILED, PromptStatus.UNSCORED, PromptStatus.PAIR, PromptStatus.NO_WINDOW)
 PromptStatuses = tuple[PromptStatus, ...]
-Dropped = Sequence[PromptStatus | None]
-"""Of one side's prompts: why each was left out so far, `None` where it was not."""
+Dropped = Sequence[PromptStatus | None]  # of one side's prompts: why each was left out so far, `None` where it was not
 _ADVICE = {
     PromptStatus.FAILED: "lower extraction.vetting.positive_at_least or raise negative_at_most, or write clearer "
     "prompts",

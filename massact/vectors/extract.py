@@ -215,8 +215,7 @@ def validation_metrics(made: Mapping[str, LabelVectors]) -> Iterable[tuple[str, 
     return ((label, layer, one) for label, v in made.items() for layer, one in enumerate(v.separations))
 
 
-_BATCH = 64
-"""Continuations handed to the judge at a time, so that one sees how far it is."""
+_BATCH = 64  # continuations handed to the judge at a time, so that one sees how far it is
 
 
 @dataclass(frozen=True, slots=True)

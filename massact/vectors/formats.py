@@ -18,8 +18,7 @@ from safetensors.torch import save
 from massact.errors import UsageError
 from massact.models.support import require
 
-HOOKPOINT = "layers.{layer}"
-"""Of lm-eval: a block's name within the model's `base_model`, as most families call it."""
+HOOKPOINT = "layers.{layer}"  # of lm-eval: a block's name within the model's `base_model`, as most families call it
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,12 @@ from itertools import pairwise
 from massact._lazy import Numbers, np
 from massact.domain import Direction
 
-_USED = 0.8
-"""Share of the error that is used: what is asked for is held with two-valued scores too, the worst case."""
-_EXACTNESS = 1e-6
-"""Of a limit, as a share of the distance between the ends."""
-_SCALE = 100.0
-"""Scores run from 0 to it."""
-_MANY = 3
-"""Different baseline scores from which they are taken to lie on a scale, and not to be one of two."""
-_GULF = 50.0
-"""Points without any score between two that are the answers of a judge that says no or yes."""
-_BEYOND = 0.975
-"""Quantile of Student's distribution within which the baseline's score of another question is expected."""
+_USED = 0.8  # share of the error that is used: what is asked for is held with two-valued scores too, the worst case
+_EXACTNESS = 1e-6  # of a limit, as a share of the distance between the ends
+_SCALE = 100.0  # scores run from 0 to it
+_MANY = 3  # different baseline scores from which they are taken to lie on a scale, and not to be one of two
+_GULF = 50.0  # points without any score between two that are the answers of a judge that says no or yes
+_BEYOND = 0.975  # quantile of Student's distribution within which the baseline's score of another question is expected
 
 
 def delta_ends(baseline: Sequence[float], steered: Sequence[float], direction: Direction | None) -> tuple[float, float]:

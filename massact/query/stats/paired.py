@@ -18,14 +18,12 @@ from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 
 CONFIDENCE = 0.95
-LEAST_QUESTIONS = 3
-"""Questions below which nothing is tested."""
+LEAST_QUESTIONS = 3  # questions below which nothing is tested
 N_DRAWS = 9998
 _SEED = 20_251_109
 
 
-LARGEST = 100.0
-"""Points of a delta, and of a difference: scores run from 0 to it."""
+LARGEST = 100.0  # points of a delta, and of a difference: scores run from 0 to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +137,7 @@ def _sign_flip(differences: Numbers) -> float:
     return float(result.pvalue)
 
 
-_SAME_MEAN = 0.01
-"""Points by which the mean of a baseline's scores may differ from the mean that a row holds."""
+_SAME_MEAN = 0.01  # points by which the mean of a baseline's scores may differ from the mean that a row holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +205,7 @@ def _is_of(baseline: Scores, mean: float | None) -> bool:
     return mean is not None and bool(both.any()) and abs(float(values[both].mean()) - mean) < _SAME_MEAN
 
 
-NEGLIGIBLE = 0.5
-"""Points of delta: no judge is as exact, so a smaller lead is a tie however steady it is."""
+NEGLIGIBLE = 0.5  # points of delta: no judge is as exact, so a smaller lead is a tie however steady it is
 
 
 def tied_with_winner(deltas: Numbers, winner: int, *, luck: Sequence[float] | None = None) -> list[int] | None:

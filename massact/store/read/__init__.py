@@ -226,8 +226,7 @@ def _start(run: RawRun) -> tuple[int, str]:
     return (run.started_at if run.started_at is not None else -1, run.run_id)
 
 
-_MOST_QUESTIONS = 1_000_000
-"""No set of questions is larger, whatever a row or a step says; so many take 16 MB a run."""
+_MOST_QUESTIONS = 1_000_000  # no set of questions is larger, whatever a row or a step says; so many take 16 MB a run
 
 
 def _stepped_scores(steps: Sequence[ScoreStep], row: EvaluationRow) -> Scores:

@@ -10,10 +10,8 @@ from massact.store.schema import EvaluationRow, Kind
 from massact.store.schema.points import RunText
 from massact.store.schema.rows import RowT
 
-FINISHED, FAILED = "FINISHED", "FAILED"
-"""MLflow's run statuses that queries ask for."""
-UNENDED = ("RUNNING", "SCHEDULED")
-"""Those of runs without an end."""
+FINISHED, FAILED = "FINISHED", "FAILED"  # MLflow's run statuses that queries ask for
+UNENDED = ("RUNNING", "SCHEDULED")  # those of runs without an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +137,7 @@ class RunSource(Protocol):
 
 WIRE_TYPE = "application/vnd.massact.raw; version=2"
 """The media type of all answers; another version is another reader's."""
-MAX_RUN_IDS = 250_000
-"""Runs that are asked about in one request."""
+MAX_RUN_IDS = 250_000  # runs that are asked about in one request
 
 
 def packed(**values: Any) -> bytes:

@@ -24,8 +24,7 @@ from massact.store.schema.points import experiment_digest
 from massact.store.schema.rows import EvaluationRow
 
 DECLARED_VERSION = 1
-MAX_PARTS = 100
-"""Tags at most; a matrix of a thousand labels needs three."""
+MAX_PARTS = 100  # tags at most; a matrix of a thousand labels needs three
 _MAX_TEXT = 4_000_000  # characters of JSON that are unpacked; nobody's file comes near
 
 
@@ -216,8 +215,7 @@ def declared_from(experiment: str, content: Any) -> Declared:
         raise ValueError(f"it is damaged: {error}") from error
 
 
-_PHASE = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-"""Name, models, positions and labels."""
+_PHASE = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # name, models, positions and labels
 
 
 def _within(value: Any, most: float = math.inf) -> float:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
     Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-RunText = tuple[str, int | None, str]
-"""A run's id, its end in milliseconds since 1970, and the tag's text."""
+RunText = tuple[str, int | None, str]  # a run's id, its end in milliseconds since 1970, and the tag's text
 Place = tuple[str, str, str, str, str]
 """Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
 
@@ -66,8 +65,7 @@ class StoredPoint(NamedTuple):
 
 NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
-MARKS = ("same_as", "same_as_cosine")
-"""What the third line ends with where a result was taken over from another label."""
+MARKS = ("same_as", "same_as_cosine")  # what the third line ends with where a result was taken over from another label
 HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
 """What the third line holds, after the experiment's name; without the marks where there are none."""
 
@@ -233,8 +231,7 @@ def is_point(row: EvaluationRow) -> bool:
 # digest of the experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
 
 POINT_VERSION = 1
-POINT_LIMIT = 2000
-"""Of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)."""
+POINT_LIMIT = 2000  # of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)
 _RECORD = struct.Struct("<B6d2i")
 """Version, `NUMBERS` (NaN where missing), `COUNTS`: 57 bytes, so that base64 needs no padding."""
 _WIDTH = _RECORD.size // 3 * 4

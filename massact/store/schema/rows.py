@@ -232,8 +232,7 @@ def encode_row(row: Row) -> str:
     return text
 
 
-MOST = 2**31 - 1
-"""Of a count: what fits in the 32 bits that a point and a database have for it."""
+MOST = 2**31 - 1  # of a count: what fits in the 32 bits that a point and a database have for it
 
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:

@@ -23,8 +23,7 @@ from massact.errors import SpoolFolderError
 from massact.store.write.finished_run import FinishedRun, Step
 
 FORMAT = 1
-_DIGITS = 16
-"""Of the SHA-256 of the JSON, in hexadecimal: enough to tell damage, not meant against forgery."""
+_DIGITS = 16  # of the SHA-256 of the JSON, in hexadecimal: enough to tell damage, not meant against forgery
 
 
 class DamagedLineError(ValueError):
@@ -141,8 +140,7 @@ class Journal:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
-        """Bytes."""
+        self.size = os.fstat(descriptor).st_size  # bytes
         self._is_sound = True
 
     def append(self, lines: Sequence[bytes], *, sync: bool = True) -> list[Slot]:

@@ -33,10 +33,8 @@ from massact.store.spool.journal import (
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
 
-AT_ONCE = 50
-"""Records read from a journal together, where it holds as many."""
-BYTES_AT_ONCE = 8_000_000
-"""Their lines together, unless one alone is longer."""
+AT_ONCE = 50  # records read from a journal together, where it holds as many
+BYTES_AT_ONCE = 8_000_000  # their lines together, unless one alone is longer
 
 
 @dataclass(slots=True)
@@ -108,10 +106,8 @@ def explain_refusal(error: Exception) -> str:
     return str(error) if isinstance(error, RunRefusedError) else f"{type(error).__name__}: {error}"
 
 
-CUT_BACK_BYTES = 32_000_000
-"""A journal that is longer, and of which everything was sent, begins anew."""
-_PARTING_SECONDS = 1.0
-"""How long a request that is under way may still take when the spool is closed."""
+CUT_BACK_BYTES = 32_000_000  # a journal that is longer, and of which everything was sent, begins anew
+_PARTING_SECONDS = 1.0  # how long a request that is under way may still take when the spool is closed
 
 
 @dataclass(slots=True)

@@ -198,8 +198,7 @@ def log_in_batches(client: Any, run_id: str, params: Mapping[str, str], steps: I
 # Which process works on a run that is open, and whether that process still lives.
 
 _PROC = Path("/proc")
-_ENDED = ("Z", "X", "x")
-"""States of a process that runs no more: one that nobody has waited for yet, and dead ones."""
+_ENDED = ("Z", "X", "x")  # states of a process that runs no more: one that nobody has waited for yet, and dead ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,7 @@ def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any
 
 # Results as finished runs.
 
-_ERROR_LIMIT = 1000
-"""Characters of an error that its tag keeps, as with every failed run."""
+_ERROR_LIMIT = 1000  # characters of an error that its tag keeps, as with every failed run
 
 
 def _now() -> int:

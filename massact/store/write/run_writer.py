@@ -141,10 +141,8 @@ COLUMNS = {
     "latest_metrics": _METRIC,
 }  # fmt: skip
 """Columns of MLflow's tables, in the order of the tuples that are inserted."""
-_LARGEST = 1.7976931348623157e308
-"""What MLflow stores for infinity."""
-_IDS_PER_QUERY = 999
-"""Values in one statement that any SQLite takes."""
+_LARGEST = 1.7976931348623157e308  # what MLflow stores for infinity
+_IDS_PER_QUERY = 999  # values in one statement that any SQLite takes
 
 
 class SqlWriter:

@@ -14,8 +14,7 @@ from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
 from massact.plugins import OWN_CODE
 from massact.store.spool import DEFAULT_SPOOL
 
-EXECUTORS = ("local", "ray")
-"""massact's own."""
+EXECUTORS = ("local", "ray")  # massact's own
 
 
 _PREFIXES = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_", "AZURE_STORAGE_", "OPENAI_")

@@ -160,10 +160,8 @@ class Executor(Protocol):
 
 # Judging in a thread of its own, so that one batch is scored while the next is generated.
 
-AHEAD = 2
-"""Batches that wait for the judge at most: what they hold is lost when the process is killed."""
-THREAD = "massact-judge"
-"""What the thread's name begins with."""
+AHEAD = 2  # batches that wait for the judge at most: what they hold is lost when the process is killed
+THREAD = "massact-judge"  # what the thread's name begins with
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,7 @@ class CellGenerator:
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
         self._prompts = [encode_chat(model, question) for question in part.questions]
         n_rows = generator.batch_rows * generator.n_batches(self._prompts)
-        self.n_cells = max(1, n_rows // len(part.questions))
-        """Cells that are generated at a time."""
+        self.n_cells = max(1, n_rows // len(part.questions))  # cells that are generated at a time
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""

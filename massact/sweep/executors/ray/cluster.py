@@ -16,8 +16,7 @@ from massact.evaluation import PlannedCell
 from massact.sweep.executors import CommandContext, Environment, RayOptions
 
 _REACH_SECONDS = 5.0
-LOOK_SECONDS = 2.0
-"""How often machines are looked for that have joined or left."""
+LOOK_SECONDS = 2.0  # how often machines are looked for that have joined or left
 
 
 def require_ray(options: RayOptions | None) -> None:

@@ -27,8 +27,7 @@ from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.run import Run, Tools
 from massact.sweep.executors.ray.workers import WorkerHandle, WorkerPool, model_engine
 
-TURN_SECONDS = 0.2
-"""How long it waits for news at a time; then it looks whether it should stop."""
+TURN_SECONDS = 0.2  # how long it waits for news at a time; then it looks whether it should stop
 
 
 class RayExecutor(Executor):

@@ -12,8 +12,7 @@ from massact.sweep.executors import Environment
 from massact.sweep.executors.base import Generated, JudgeUse, Result, judged, part_of
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
 
-ATTEMPTS = 3
-"""How often a judge is asked for something that it was lost with."""
+ATTEMPTS = 3  # how often a judge is asked for something that it was lost with
 
 
 Told = tuple[Usage, tuple[str, ...]]
@@ -116,8 +115,7 @@ class JudgePool:
     def __init__(self, cluster: Cluster, opener: Callable[[JudgeUse], Judge] | None = None) -> None:
         self._cluster, self._options, self._opener = cluster, cluster.options, opener
         self._judges: list[JudgeHandle] = []
-        self.usage: dict[JudgeUse, Usage] = {}
-        """What each judge was asked, all of its processes together."""
+        self.usage: dict[JudgeUse, Usage] = {}  # what each judge was asked, all of its processes together
 
     def near(self, node: str | None) -> JudgeHandle:
         """The judge process with the least in hand, of the machine where it has any."""

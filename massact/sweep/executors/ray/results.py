@@ -22,8 +22,7 @@ from massact.sweep.executors.ray.cluster import Actor, ActorError, Cluster, Fail
 if TYPE_CHECKING:
     from massact.store.spool.spool import Outcome
 
-FULL = 50_000
-"""Results that the store does not have yet, at which no more are made: a few kB of memory each."""
+FULL = 50_000  # results that the store does not have yet, at which no more are made: a few kB of memory each
 _NEWS_SECONDS = 5.0
 
 

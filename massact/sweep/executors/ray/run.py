@@ -15,12 +15,9 @@ from massact.sweep.executors.ray.judges import ATTEMPTS, JudgeHandle, JudgePool,
 from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.workers import BrokenDeviceError, WorkerHandle, WorkerPool
 
-ALONE_AT_MOST = 3
-"""How often a cell may be lost while it is the only one of its shard, before it is given up."""
-_TAIL = 2
-"""A shard takes a share of what is left: so many shards for each worker."""
-_SMALLEST = 4
-"""No shard is smaller than a batch divided by this, unless nothing more is left."""
+ALONE_AT_MOST = 3  # how often a cell may be lost while it is the only one of its shard, before it is given up
+_TAIL = 2  # a shard takes a share of what is left: so many shards for each worker
+_SMALLEST = 4  # no shard is smaller than a batch divided by this, unless nothing more is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +156,9 @@ class Run:
         self._part = tools.cluster.ray.put(work.part)
         self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.steering is None}
         self._queue: ShardQueue | None = None
-        self._tasks: list[Task] = []
-        """With workers, oldest first."""
-        self._n_judging = 0
-        """Parts of shards that judges have in hand, or that wait for one."""
-        self._to_judge: deque[Judging] = deque()
-        """Those that wait."""
+        self._tasks: list[Task] = []  # with workers, oldest first
+        self._n_judging = 0  # parts of shards that judges have in hand, or that wait for one
+        self._to_judge: deque[Judging] = deque()  # those that wait
         self._results: deque[Result] = deque()
         self._held: list[Result] = []
         self._failure: BaseException | None = None

@@ -82,12 +82,9 @@ class Worker(Actor):
         return self._vectors[digest]
 
 
-Model = tuple[ModelUse, int | None]
-"""A model, and how many rows its batches have at most."""
-PATIENCE_SECONDS = 600.0
-"""How long there may be no worker at all, although some were asked for."""
-TELL_SECONDS = 30.0
-"""How often it is said that there is none."""
+Model = tuple[ModelUse, int | None]  # a model, and how many rows its batches have at most
+PATIENCE_SECONDS = 600.0  # how long there may be no worker at all, although some were asked for
+TELL_SECONDS = 30.0  # how often it is said that there is none
 IDLE_SECONDS = 60.0
 """A worker that had nothing to do for so long while others work is let go: its machine may be needed by others."""
 
@@ -121,10 +118,8 @@ class WorkerPool:
         """`lost`: told of a worker that has ended, with its tasks still in hand."""
         self._cluster, self._options, self._say = cluster, cluster.options, cluster.say
         self._lost, self._engine = lost, engine
-        self.workers: list[WorkerHandle] = []
-        """Those that are at work or being started."""
-        self.reports: list[WorkerReport] = []
-        """Of those that are gone."""
+        self.workers: list[WorkerHandle] = []  # those that are at work or being started
+        self.reports: list[WorkerReport] = []  # of those that are gone
         self._n_started = self._n_unfit = self._n_failed_in_a_row = 0
         self._problem: BaseException | None = None
         self._loaded: dict[Model, Loaded] = {}
