@@ -20,12 +20,9 @@ class Prompt:
     """A prompt, and what a system prompt says before it."""
 
     text: str
-    system: str | None = None
-    """System prompt; `None` where there is none."""
-    place: str = field(default="", compare=False, repr=False)
-    """Where it stands in its file, such as `line 4`."""
-    answer: str | None = None
-    """What stands after the text as its answer already; `None` where the model is to go on."""
+    system: str | None = None  # system prompt; `None` where there is none
+    place: str = field(default="", compare=False, repr=False)  # where it stands in its file, such as `line 4`
+    answer: str | None = None  # what stands after the text as its answer already; `None` where the model is to go on
 
     @property
     def whole(self) -> str:

@@ -57,10 +57,8 @@ class TraitDataset:
     """A trait's prompts, definition and steering questions."""
 
     folder: Path
-    positive: tuple[Prompt, ...] = field(repr=False)
-    """Prompts whose continuation shows the trait."""
-    negative: tuple[Prompt, ...] = field(repr=False)
-    """Prompts whose continuation does not."""
+    positive: tuple[Prompt, ...] = field(repr=False)  # prompts whose continuation shows the trait
+    negative: tuple[Prompt, ...] = field(repr=False)  # prompts whose continuation does not
     definition: str = field(repr=False)
     questions: tuple[str, ...] = field(repr=False)
     eval_prompt: str | None = field(repr=False, default=None)

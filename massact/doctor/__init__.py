@@ -38,10 +38,8 @@ State = Literal["found", "mended", "remains", "note"]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     finding: Finding
-    state: State
-    """`found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to."""
-    said: str
-    """What was done, would be done, or is to be done by hand."""
+    state: State  # `found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to
+    said: str  # what was done, would be done, or is to be done by hand
 
 
 @contextmanager

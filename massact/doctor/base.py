@@ -120,16 +120,12 @@ class Finding:
 
     check: str
     run_id: str | None
-    what: str
-    """What was found, and what it means for results."""
-    advice: str
-    """What a person can do where it is not mended."""
-    remedy: str | None = None
-    """What --fix does about it; `None`: nothing mends it."""
+    what: str  # what was found, and what it means for results
+    advice: str  # what a person can do where it is not mended
+    remedy: str | None = None  # what --fix does about it; `None`: nothing mends it
     mend: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     """Mends it and says what was done. Raises `CannotMendError`, or `StoreError` where the store fails."""
-    level: Level = "problem"
-    """A note is told, and is nothing that has to be mended."""
+    level: Level = "problem"  # a note is told, and is nothing that has to be mended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +133,12 @@ class DoctorContext:
     """What is looked over, and what checks look and mend with."""
 
     tracking_uri: str
-    experiment: str
-    """The experiment's name, as in the tag `massact.experiment`."""
+    experiment: str  # the experiment's name, as in the tag `massact.experiment`
     source: RunSource
     files: RunFiles
     mender: Mender
-    now: int
-    """Milliseconds since 1970."""
-    stale_after_hours: float
-    """How long a run of a process that cannot be asked is left alone."""
+    now: int  # milliseconds since 1970
+    stale_after_hours: float  # how long a run of a process that cannot be asked is left alone
     spool: Path
     seed: int | None = None
     """The extraction's seed in the experiment file; `None` where only the store knows the experiment."""
@@ -172,12 +165,9 @@ class Check:
     that inherits this one, and an entry in `massact.doctor.CHECKS`."""
 
     name: ClassVar[str]
-    kinds: ClassVar[frozenset[Kind]] = frozenset()
-    """Of which kinds it wants to see the finished runs."""
-    tags: ClassVar[tuple[str, ...]] = ()
-    """The tags that it needs of those."""
-    reads_files: ClassVar[bool] = False
-    """Whether it reads artifacts: then `see` is called from several threads."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset()  # of which kinds it wants to see the finished runs
+    tags: ClassVar[tuple[str, ...]] = ()  # the tags that it needs of those
+    reads_files: ClassVar[bool] = False  # whether it reads artifacts: then `see` is called from several threads
 
     def __init__(self, context: DoctorContext) -> None:
         self.context = context

@@ -45,8 +45,7 @@ _CALIBRATION_PARAMS = (*_NAMES, "model_revision", "dtype", "n_layers", "d_model"
 class ReadCalibration:
     row: StageRow
     identity: str
-    content: str | None
-    """Digest of its content; `None` for one of our own export."""
+    content: str | None  # digest of its content; `None` for one of our own export
     times: Times
     document: Mapping[str, Any]
     file: bytes
@@ -189,8 +188,7 @@ _RECORD_LINES = 50  # most lines that one record may take: a note may hold line 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    rows: tuple[PublishedRow, ...]
-    """In the file's order, each once."""
+    rows: tuple[PublishedRow, ...]  # in the file's order, each once
     report: FileReport
 
 

@@ -58,10 +58,8 @@ _OTHERWISE = (
 
 @dataclass(frozen=True, slots=True)
 class FileLine:
-    number: int
-    """From 1."""
-    text: bytes
-    """Empty where it was too long to be read."""
+    number: int  # from 1
+    text: bytes  # empty where it was too long to be read
     value: Header | OwnLine | ResultLine | LineError | None
     """What it holds, or why it is refused; `None` for a blank one."""
 
@@ -71,14 +69,11 @@ class Scan:
     """What the lines of a results file share: its header and its baselines, wherever they stand."""
 
     context: Context | None
-    problem: str = ""
-    """Why there is no context: then no line but those of our own export can be imported."""
+    problem: str = ""  # why there is no context: then no line but those of our own export can be imported
     baselines: Mapping[tuple[str | None, int | None], FileBaseline] = field(default_factory=dict)
     """The newest baseline of each trait judge and number of questions."""
-    counts: frozenset[int] = frozenset()
-    """How many scores the baselines have."""
-    newest_baseline: str | None = None
-    """Content digest of the one whose responses `baseline.json` holds."""
+    counts: frozenset[int] = frozenset()  # how many scores the baselines have
+    newest_baseline: str | None = None  # content digest of the one whose responses `baseline.json` holds
 
     def baseline(self, line: ResultLine, n_questions: int | None) -> FileBaseline | None:
         """What an evaluation is compared with: a baseline of its judge over as many questions. One that does not say
@@ -182,12 +177,10 @@ class _File:
     scan: Scan
     report: FileReport
     responses: ResponsesFolder
-    changed_at: int
-    """Milliseconds since 1970."""
+    changed_at: int  # milliseconds since 1970
     without_baseline: Counter[str] = field(default_factory=Counter)
     """How many evaluations there are that each kind of baseline lacks for."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    """How many results each of the remarks above is about."""
+    remarks: Counter[str] = field(default_factory=Counter)  # how many results each of the remarks above is about
 
 
 class Importer:

@@ -88,8 +88,7 @@ class Header:
 
     document: Mapping[str, Any] | None = None
     """The header as it was written, without `massact`; `None` where the file has none."""
-    extra: Mapping[str, Any] | None = None
-    """Its `massact` object, in a file of our own export."""
+    extra: Mapping[str, Any] | None = None  # its `massact` object, in a file of our own export
     trait: str | None = None
     direction: Direction | None = None
     steering_model: str | None = None
@@ -107,12 +106,9 @@ class Header:
 class Vector:
     layer: int
     component: str
-    position: str | None
-    """In its one spelling; `None` where the line does not tell."""
-    method: str
-    """As written, such as `probe_postclean_u2`."""
-    label: str
-    """The method in its one spelling where it is a label of ours, else as written."""
+    position: str | None  # in its one spelling; `None` where the line does not tell
+    method: str  # as written, such as `probe_postclean_u2`
+    label: str  # the method in its one spelling where it is a label of ours, else as written
     weight: float
     extra: Mapping[str, Any]
 
@@ -124,8 +120,7 @@ class Result:
     trait_mean: float | None
     coherence_mean: float | None
     trait_std: float | None
-    n: int | None
-    """How many responses have a trait score."""
+    n: int | None  # how many responses have a trait score
     reason: str | None = None
 
 
@@ -133,16 +128,13 @@ class Result:
 class ResultLine:
     """A baseline (no vectors) or an evaluation."""
 
-    document: Mapping[str, Any]
-    """The whole line, numbers in one spelling."""
+    document: Mapping[str, Any]  # the whole line, numbers in one spelling
     result: Result
     trait_judge: str | None
     timestamp: str | None
-    finished_at: int | None
-    """The timestamp in milliseconds since 1970; one without a zone counts as UTC."""
+    finished_at: int | None  # the timestamp in milliseconds since 1970; one without a zone counts as UTC
     vectors: tuple[Vector, ...] = ()
-    config: Mapping[str, Any] | None = None
-    """What the config of an evaluation holds beside its vectors."""
+    config: Mapping[str, Any] | None = None  # what the config of an evaluation holds beside its vectors
 
     @property
     def is_baseline(self) -> bool:

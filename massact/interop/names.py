@@ -40,11 +40,9 @@ class Source:
     kind: Literal["results", "calibration"]
     trait: str | None = None
     variant: str | None = None
-    position: str | None = None
-    """Position window of the folder, such as `response[:5]`."""
+    position: str | None = None  # position window of the folder, such as `response[:5]`
     prompt_set: str | None = None
-    leads_out: bool = False
-    """Whether it is a link to a file that lies outside the folder that was asked for."""
+    leads_out: bool = False  # whether it is a link to a file that lies outside the folder that was asked for
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -124,10 +122,8 @@ class Target:
     """What is imported into, and what the caller says about names."""
 
     experiment: str
-    config: Experiment | None = None
-    """Its file, where there is one: the names in it are used."""
-    model: str | None = None
-    """Overrides what file and experiment say."""
+    config: Experiment | None = None  # its file, where there is one: the names in it are used
+    model: str | None = None  # overrides what file and experiment say
     trait: str | None = None
 
 
@@ -140,8 +136,7 @@ class Context:
     model_variant: str
     trait: str
     direction: Direction | None
-    position: str | None
-    """Position window of the file's folder; `None` outside the layout."""
+    position: str | None  # position window of the file's folder; `None` outside the layout
     prompt_set: str
     header: Header
 

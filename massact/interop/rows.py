@@ -43,8 +43,7 @@ class OwnLine:
     row: EvaluationRow
     scores: Scores | None
     times: Times
-    responses: str | None
-    """Its responses file within `responses/`."""
+    responses: str | None  # its responses file within `responses/`
 
 
 def measured_identity(key: str, finished_at: int | None) -> str:

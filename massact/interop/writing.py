@@ -34,8 +34,7 @@ _REASON_LENGTH = 300
 @dataclass(frozen=True, slots=True)
 class Refusal:
     file: str
-    line: int
-    """From 1."""
+    line: int  # from 1
     reason: str
 
 
@@ -65,8 +64,7 @@ class FileReport:
     kind: str
     counts: Counts = field(default_factory=Counts)
     refusals: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """What is to be known and refuses no line."""
+    notes: list[str] = field(default_factory=list)  # what is to be known and refuses no line
 
     def refuse(self, line: int, reason: str) -> None:
         """Count a refused line; its reason becomes one short line of text."""

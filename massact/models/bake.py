@@ -33,8 +33,7 @@ _ROUGH = 0.05  # greatest difference of logits, as a share of the greatest logit
 class Baked:
     """How the logits of a baked model differ, as shares of the greatest logit."""
 
-    from_weights: float
-    """From those of the same model with hooks where the weights were changed."""
+    from_weights: float  # from those of the same model with hooks where the weights were changed
     from_evaluated: float
     """From those of the intervention as it is evaluated, at the outputs of decoder blocks: a direction that is taken
     out of all that writes to the stream is read nowhere, between attention and MLP neither."""

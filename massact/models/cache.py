@@ -176,12 +176,9 @@ class Memory:
     """Bytes that may be taken, and the shape that decides what rows take."""
 
     n_bytes: int
-    cache_bytes: int
-    """Of one token in all layers' keys and values."""
-    stream_bytes: int
-    """Of one token in one decoder block, its inner tensors included."""
-    row_bytes: int
-    """Of one row whatever its length: its logits, in float32 and once sorted."""
+    cache_bytes: int  # of one token in all layers' keys and values
+    stream_bytes: int  # of one token in one decoder block, its inner tensors included
+    row_bytes: int  # of one row whatever its length: its logits, in float32 and once sorted
 
     def of_row(self, n_prompt: int, max_new_tokens: int) -> int:
         """Bytes of one row at its peak."""

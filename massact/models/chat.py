@@ -36,14 +36,10 @@ class Marks:
     """How a family of models writes its thoughts."""
 
     opens: str
-    closes: str
-    """What stands between a thought and the answer."""
-    begins: str = ""
-    """What a thought has after `opens`."""
-    before: str = ""
-    """What it has before `closes`."""
-    after: str = ""
-    """What an answer has before it."""
+    closes: str  # what stands between a thought and the answer
+    begins: str = ""  # what a thought has after `opens`
+    before: str = ""  # what it has before `closes`
+    after: str = ""  # what an answer has before it
 
     def split(self, text: str, *, is_open: bool = False) -> tuple[str | None, str | None]:
         """Thought and answer of a response; `None`: it has none. A thought that does not end has no answer. `is_open`:
@@ -90,15 +86,11 @@ class Chat:
 
     thinking: str | None = None
     """`off`, `on`, a number of tokens, or `always` (no switch); `None`: the template has it not think anyway."""
-    template_arguments: str | None = None
-    """Those of the experiment file, as canonical JSON."""
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """All that is handed to the template."""
+    template_arguments: str | None = None  # those of the experiment file, as canonical JSON
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)  # all that is handed to the template
     marks: Marks | None = None
-    is_open: bool = False
-    """Whether a prompt ends within a thought."""
-    note: str | None = field(default=None, compare=False)
-    """What a user should know of it."""
+    is_open: bool = False  # whether a prompt ends within a thought
+    note: str | None = field(default=None, compare=False)  # what a user should know of it
 
     @property
     def key(self) -> dict[str, str]:

@@ -33,24 +33,19 @@ class Step:
 
     gather: torch.Tensor | None
     """Of each stream of the next block, the stream it comes from; `None`: the streams stay as they are."""
-    steered: torch.Tensor | None
-    """Streams of the next block that are steered here; `None`: none."""
-    edit: Edit | None
-    """What is done to these."""
+    steered: torch.Tensor | None  # streams of the next block that are steered here; `None`: none
+    edit: Edit | None  # what is done to these
     tokens: torch.Tensor | None
     """`[n_steered, seq]`: where it is done, or what share of it (`Edit`); `None`: at every token."""
-    prompts: torch.Tensor | None
-    """Of each stream of the next block, its prompt; `None`: one stream a prompt, in order."""
+    prompts: torch.Tensor | None  # of each stream of the next block, its prompt; `None`: one stream a prompt, in order
 
 
 @dataclass(frozen=True, slots=True)
 class Branching:
     """Which streams run through which block."""
 
-    prompts: list[tuple[int, ...]]
-    """The distinct prompts."""
-    steps: list[Step]
-    """Of each decoder block; after the last one every row has its own stream, in the rows' order."""
+    prompts: list[tuple[int, ...]]  # the distinct prompts
+    steps: list[Step]  # of each decoder block; after the last one every row has its own stream, in the rows' order
     sources: list[torch.Tensor | None]
     """Of each block and row, the stream that runs for the row there; `None`: one stream a row, in order."""
 
@@ -198,25 +193,18 @@ class Batch:
     tensors belong to rows that have not ended; a row that ends gives its place to the last of them."""
 
     cache: RowCache
-    live: torch.Tensor
-    """Of each place, the index of its row."""
-    valid: torch.Tensor
-    """`[n, capacity]`: 1 where a token may be attended, once it is written."""
-    positions: torch.Tensor
-    """`[n, 1]`: of the last token."""
-    chosen: torch.Tensor
-    """`[n]`: the last token."""
-    edits: dict[int, Edit]
-    """Per steered layer."""
+    live: torch.Tensor  # of each place, the index of its row
+    valid: torch.Tensor  # `[n, capacity]`: 1 where a token may be attended, once it is written
+    positions: torch.Tensor  # `[n, 1]`: of the last token
+    chosen: torch.Tensor  # `[n]`: the last token
+    edits: dict[int, Edit]  # per steered layer
     steered: torch.Tensor | None
     """`[n, capacity]`: which tokens are steered, or what share each gets, where they stand in the cache; `None`: every
     one, wholly."""
-    draws: torch.Tensor | None
-    """`[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy."""
+    draws: torch.Tensor | None  # `[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy
     written: torch.Tensor
     """`[n_rows, max_new_tokens]`: the responses so far, -1 where nothing is written; see also `NOT_FINITE`."""
-    width: int
-    """Tokens of the longest prompt."""
+    width: int  # tokens of the longest prompt
     reading: torch.Tensor | None = None
     """`[n, 1]`: whether the token that is read now is steered, or its share; `None`: it is."""
 

@@ -29,10 +29,8 @@ class GgufFile:
     """A GGUF file, and what it says of its model."""
 
     path: Path
-    digest: str
-    """SHA-256, in hex."""
-    folder: Path
-    """Its configuration, tokenizer and chat template, as transformers saves them."""
+    digest: str  # SHA-256, in hex
+    folder: Path  # its configuration, tokenizer and chat template, as transformers saves them
 
     @property
     def quantization(self) -> str:

@@ -149,8 +149,7 @@ class SteerableModel:
     model: Any
     tokenizer: Any
     identity: ModelIdentity
-    asked: ChatConfig = _DEFAULT.chat
-    """How the experiment file has it asked."""
+    asked: ChatConfig = _DEFAULT.chat  # how the experiment file has it asked
 
     @cached_property
     def chat(self) -> Chat:
@@ -268,10 +267,8 @@ class ModelFiles:
     """A model's files, found and read as far as that takes no weights in memory."""
 
     reference: str
-    folder: Path | None
-    """`None`: a hub repository."""
-    commit: str | None
-    """Of the hub repository, as `find_commit` gives it."""
+    folder: Path | None  # `None`: a hub repository
+    commit: str | None  # of the hub repository, as `find_commit` gives it
     adapter: FoundAdapter | None
     config: Any
     tokenizer: Any
@@ -396,10 +393,8 @@ class Description:
     identity: ModelIdentity
     chat_template_digest: str
     shape: ModelShape
-    chat: Chat
-    """How it is asked."""
-    unasked_chat: Chat
-    """How it is asked as a judge."""
+    chat: Chat  # how it is asked
+    unasked_chat: Chat  # how it is asked as a judge
     note: str | None = field(default=None, compare=False)
     """How the model is generated with, where that is not the usual way."""
 

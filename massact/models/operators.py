@@ -76,14 +76,11 @@ class Edit:
     added: torch.Tensor
     """`[n, 1, d_model]`, float32: coefficient x vector of rows whose operator is `add`, or what `replace` puts there; 0
     of others."""
-    operators: tuple[Operator, ...] = ()
-    """The other operators among the rows."""
+    operators: tuple[Operator, ...] = ()  # the other operators among the rows
     which: torch.Tensor | None = None
     """`[n, 1, 1]`: 1 + the index of each row's operator in `operators`, 0 of others; `None`: there are none."""
-    vectors: torch.Tensor | None = None
-    """`[n, 1, d_model]`, float32: the unit vectors of rows with those operators."""
-    coefficients: torch.Tensor | None = None
-    """`[n, 1, 1]`, float32."""
+    vectors: torch.Tensor | None = None  # `[n, 1, d_model]`, float32: the unit vectors of rows with those operators
+    coefficients: torch.Tensor | None = None  # `[n, 1, 1]`, float32
     basis: torch.Tensor | None = None
     """`[n, 1, k, d_model]`, float32: the directions of rows whose operator is `replace`, 0 of others and beyond a row's
     own; `None`: there are none."""

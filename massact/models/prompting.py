@@ -117,24 +117,17 @@ def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:
 class Intervention:
     """What is done to one row's residual stream."""
 
-    layer: int
-    """The first layer that is steered."""
+    layer: int  # the first layer that is steered
     vector: torch.Tensor = field(repr=False)
     """Unit vector `[d_model]`, float32; or `[n_layers, d_model]`, of this layer and those after it; of `replace`
     `[n_layers, k + 2, d_model]`: of each layer k directions, then what is added once and what the coefficient times."""
     coefficient: float
-    operator: str = DEFAULT_OPERATOR
-    """See `massact.models.operators`."""
-    tokens: str = STEERED_TOKENS
-    """At which tokens; see `massact.vectors.positions.parse_tokens`."""
-    weights: tuple[float, ...] = ()
-    """What the coefficient is multiplied by at each layer; empty: 1."""
-    decay: float = 1.0
-    """What is left of the change at each token of the response, a share of that at the one before."""
-    gate: Gate | None = None
-    """`None`: it is open to every prompt."""
-    condition: torch.Tensor | None = field(default=None, repr=False)
-    """The gate's vector, `[d_model]`."""
+    operator: str = DEFAULT_OPERATOR  # see `massact.models.operators`
+    tokens: str = STEERED_TOKENS  # at which tokens; see `massact.vectors.positions.parse_tokens`
+    weights: tuple[float, ...] = ()  # what the coefficient is multiplied by at each layer; empty: 1
+    decay: float = 1.0  # what is left of the change at each token of the response, a share of that at the one before
+    gate: Gate | None = None  # `None`: it is open to every prompt
+    condition: torch.Tensor | None = field(default=None, repr=False)  # the gate's vector, `[d_model]`
 
     @property
     def layers(self) -> range:
@@ -165,12 +158,9 @@ class Row:
     """One response to be generated."""
 
     prompt: tuple[int, ...]
-    intervention: Intervention | None = None
-    """`None` leaves the model as it is."""
-    draw: int = 0
-    """Distinguishes the random draws of rows that share a seed; the index of the question."""
-    n_drawn: int = 0
-    """Tokens of the response that now stand at the prompt's end; as many draws were taken already."""
+    intervention: Intervention | None = None  # `None` leaves the model as it is
+    draw: int = 0  # distinguishes the random draws of rows that share a seed; the index of the question
+    n_drawn: int = 0  # tokens of the response that now stand at the prompt's end; as many draws were taken already
 
     def steered(self, n_tokens: int) -> list[bool] | list[float]:
         """Of each of so many tokens, prompt and response together, whether it is steered, or what share of the change

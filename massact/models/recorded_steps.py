@@ -58,12 +58,9 @@ class _Buffers:
     edits: dict[int, Edit]
     steered: torch.Tensor | None
     draws: torch.Tensor | None
-    written: torch.Tensor
-    """One row more than there are places, for what places without a row write."""
-    step: torch.Tensor
-    """`[1]`: which token of the response is next."""
-    place: torch.Tensor
-    """`[1]`: where the cache keeps the last token."""
+    written: torch.Tensor  # one row more than there are places, for what places without a row write
+    step: torch.Tensor  # `[1]`: which token of the response is next
+    place: torch.Tensor  # `[1]`: where the cache keeps the last token
 
     def state(self) -> list[torch.Tensor]:
         """What a step changes, the cache apart."""

@@ -296,12 +296,9 @@ _LONGEST = 200  # characters of peft's reason that are shown: it lists every wei
 class FoundAdapter:
     """An adapter that is there."""
 
-    source: str
-    """Folder or hub id."""
-    commit: str | None
-    """Of a hub repository."""
-    identity: str
-    """Digest of a folder's files, or `id@commit`: part of the model's revision."""
+    source: str  # folder or hub id
+    commit: str | None  # of a hub repository
+    identity: str  # digest of a folder's files, or `id@commit`: part of the model's revision
 
 
 def find_adapter(adapter: AdapterConfig) -> FoundAdapter:

@@ -49,12 +49,9 @@ _STREAM_COUNTS = ("altup_num_inputs", "hc_mult", "hc_count")
 class Sharing:
     """Whether a model is steered in the shared way."""
 
-    obstacle: str | None
-    """Why it never is."""
-    n_positions: int | None
-    """Tokens, prompt and response together, up to which it is; `None`: any number."""
-    n_rows: int | None = None
-    """Rows that are generated side by side at most, where it is not; `None`: any number."""
+    obstacle: str | None  # why it never is
+    n_positions: int | None  # tokens, prompt and response together, up to which it is; `None`: any number
+    n_rows: int | None = None  # rows that are generated side by side at most, where it is not; `None`: any number
 
     def allows(self, n_tokens: int) -> bool:
         """Whether it is for rows of so many tokens, their responses included."""

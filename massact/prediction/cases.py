@@ -41,12 +41,9 @@ class Outcome:
     label: str
     layer: int
     vector_digest: str | None
-    best: float
-    """Geometric middle of the coherent coefficients that are as good as the best."""
-    low: float
-    """The largest coherent coefficient."""
-    high: float
-    """The smallest incoherent one beyond it."""
+    best: float  # geometric middle of the coherent coefficients that are as good as the best
+    low: float  # the largest coherent coefficient
+    high: float  # the smallest incoherent one beyond it
     best_delta: float
 
     @property
@@ -64,8 +61,7 @@ class Outcomes:
     """The outcomes that tell something, and why the others do not."""
 
     counted: tuple[Outcome, ...]
-    left_out: Mapping[str, int]
-    """How many were left out, by the reason in words."""
+    left_out: Mapping[str, int]  # how many were left out, by the reason in words
 
 
 @dataclass(frozen=True, slots=True)

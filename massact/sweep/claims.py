@@ -43,8 +43,7 @@ class _Other:
     keys: frozenset[str]
     ended: frozenset[str]
     sign: str
-    changed_at: float
-    """When that was first seen, by this process's monotonic clock."""
+    changed_at: float  # when that was first seen, by this process's monotonic clock
     is_alive: bool
     shown: str
 

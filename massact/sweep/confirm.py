@@ -37,10 +37,8 @@ _OTHER_SETTING = "evaluated in another setting than the experiment file's ({} di
 class Chosen:
     """A cell that won or is tied with the winner, as it is to be evaluated once more."""
 
-    source: Stored[EvaluationRow]
-    """The evaluation that it was chosen by."""
-    cell: Cell
-    """The same on the questions that confirm."""
+    source: Stored[EvaluationRow]  # the evaluation that it was chosen by
+    cell: Cell  # the same on the questions that confirm
     key: str
 
 

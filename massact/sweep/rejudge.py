@@ -64,10 +64,8 @@ class RejudgePlan:
     """Those that the judge has scored already, by key."""
     following: list[Rescoring] = field(default_factory=list)
     """Evaluations that were taken over from others, and will be again."""
-    n_finished: int = 0
-    """Evaluations that the judge has scored already."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Evaluations that cannot be scored, by the reason."""
+    n_finished: int = 0  # evaluations that the judge has scored already
+    left_out: Counter[str] = field(default_factory=Counter)  # evaluations that cannot be scored, by the reason
 
     @property
     def n_responses(self) -> int:

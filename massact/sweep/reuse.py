@@ -29,22 +29,17 @@ class Same:
     """Whose result a cell takes over."""
 
     label: str
-    key: str
-    """Of the cell that is evaluated."""
-    likeness: float
-    """Of the two vectors; see `massact.vectors.methods`."""
+    key: str  # of the cell that is evaluated
+    likeness: float  # of the two vectors; see `massact.vectors.methods`
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the store holds of one model and trait."""
 
-    evaluated: set[str] = field(default_factory=set)
-    """Keys of cells that were evaluated themselves."""
-    taken: set[str] = field(default_factory=set)
-    """Keys of cells whose result was taken over and still counts as theirs."""
-    labels: set[tuple[str, str, int]] = field(default_factory=set)
-    """Position, label and layer of what was evaluated."""
+    evaluated: set[str] = field(default_factory=set)  # keys of cells that were evaluated themselves
+    taken: set[str] = field(default_factory=set)  # keys of cells whose result was taken over and still counts as theirs
+    labels: set[tuple[str, str, int]] = field(default_factory=set)  # position, label and layer of what was evaluated
 
     def has(self, key: str) -> bool:
         """Whether a cell is finished."""

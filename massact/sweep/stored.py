@@ -92,8 +92,7 @@ RESPONSES_AT_ONCE = 256  # responses that the judge is given at a time, in whole
 class Again:
     """A stored result with the scores that it lacked, as far as the judge now gave them."""
 
-    run_id: str
-    """That holds the responses."""
+    run_id: str  # that holds the responses
     evaluation: Evaluation
     has_texts: bool = True
     """Whether its responses were kept; of others the scores alone are known, and it can only be compared anew."""

@@ -20,8 +20,7 @@ class PromptStatus(StrEnum):
     VALIDATION = "validation"
     FAILED = "failed vetting"
     UNSCORED = "unscored"
-    PAIR = "pair dropped"
-    """The other prompt of its pair was left out."""
+    PAIR = "pair dropped"  # the other prompt of its pair was left out
     NO_WINDOW = "no token in the window"
 
 
@@ -101,14 +100,11 @@ def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
 class Activations:
     """Activations of contrastive prompts averaged over one position window."""
 
-    train: torch.Tensor
-    """`[n_train, n_layers, d_model]`, float32, the positive side's rows first."""
-    validation: torch.Tensor
-    """`[n_validation, n_layers, d_model]`, float32, the positive side's rows first."""
+    train: torch.Tensor  # `[n_train, n_layers, d_model]`, float32, the positive side's rows first
+    validation: torch.Tensor  # `[n_validation, n_layers, d_model]`, float32, the positive side's rows first
     n_train_positive: int
     n_validation_positive: int
-    n_dropped: int
-    """Prompts left out: their window held no token, or vetting dropped them."""
+    n_dropped: int  # prompts left out: their window held no token, or vetting dropped them
     neutral: torch.Tensor | None = None
     """`[n_neutral, n_layers, d_model]`, float32, of neutral prompts; `None`: they were not read."""
 

@@ -30,10 +30,8 @@ class Contrast:
 
     prompts: tuple[Prompt, ...] = field(repr=False)
     n_positive: int
-    texts: tuple[Continued, ...] = field(repr=False)
-    """What activations are read from, in tokens."""
-    continuations: tuple[str, ...] = field(repr=False)
-    """The same as text."""
+    texts: tuple[Continued, ...] = field(repr=False)  # what activations are read from, in tokens
+    continuations: tuple[str, ...] = field(repr=False)  # the same as text
     judged: tuple[str | None, ...] | None = field(repr=False, default=None)
     """What a judge reads of each continuation: it may go on further; `None` where none is asked."""
 
@@ -126,10 +124,8 @@ class LabelVectors:
     recipe: Recipe
     vectors: torch.Tensor
     """`[n_layers, d_model]`, float32, each of unit L2 norm; zero where the sides agree in all dims that are kept."""
-    separations: tuple[Separation, ...]
-    """How well each layer's vector tells the validation split apart."""
-    unconverged_layers: tuple[int, ...] = ()
-    """Layers whose probe reached its last iteration."""
+    separations: tuple[Separation, ...]  # how well each layer's vector tells the validation split apart
+    unconverged_layers: tuple[int, ...] = ()  # layers whose probe reached its last iteration
 
 
 def declared_recipes(
@@ -166,8 +162,7 @@ class _Making:
     activations: Activations
     calibration: Calibration | None
     seed: int
-    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
-    """By method and layer."""
+    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)  # by method and layer
 
     def label_vectors(self, recipe: Recipe) -> LabelVectors:
         vectors, separations, unconverged = [], [], []
@@ -222,8 +217,7 @@ _BATCH = 64  # continuations handed to the judge at a time, so that one sees how
 class Vetting:
     """What a judge found of a contrast."""
 
-    verdicts: tuple[Verdict, ...] = field(repr=False)
-    """One per prompt, the positive side's first."""
+    verdicts: tuple[Verdict, ...] = field(repr=False)  # one per prompt, the positive side's first
     dropped: tuple[Dropped, Dropped] = field(repr=False)
     """Of each side's prompts: why vetting leaves it out, `None` where it does not."""
 

@@ -25,14 +25,10 @@ HOOKPOINT = "layers.{layer}"  # of lm-eval: a block's name within the model's `b
 class SteeringVector:
     """What one evaluation adds to the residual stream."""
 
-    added: torch.Tensor
-    """`[d_model]`, float32: coefficient x unit vector."""
-    layer: int
-    """Decoder block whose output it is added to, from 0."""
-    n_layers: int | None
-    """Of the model; `None` where the store does not say."""
-    facts: Mapping[str, Any]
-    """What it is: model, trait, label, coefficient, run; and what came of it."""
+    added: torch.Tensor  # `[d_model]`, float32: coefficient x unit vector
+    layer: int  # decoder block whose output it is added to, from 0
+    n_layers: int | None  # of the model; `None` where the store does not say
+    facts: Mapping[str, Any]  # what it is: model, trait, label, coefficient, run; and what came of it
 
 
 def safetensors_bytes(one: SteeringVector) -> bytes:

@@ -26,14 +26,10 @@ class Magnitudes:
     """How large |h| is at tokens of one kind and layer, in the residual stream's own unit."""
 
     dims: tuple[int, ...]
-    mean: tuple[float, ...]
-    """Mean |h| of each dim."""
-    largest: tuple[float, ...]
-    """Greatest |h| of each dim at any token."""
-    median: float
-    """Mean |h| of the median dim."""
-    norm: float
-    """Mean L2 norm."""
+    mean: tuple[float, ...]  # mean |h| of each dim
+    largest: tuple[float, ...]  # greatest |h| of each dim at any token
+    median: float  # mean |h| of the median dim
+    norm: float  # mean L2 norm
 
     @property
     def max_to_median(self) -> float:
@@ -45,26 +41,18 @@ class Magnitudes:
 class LayerMassive:
     """Magnitudes at one layer, in the residual stream's own unit."""
 
-    top_dims: tuple[int, ...]
-    """Dims by absolute mean activation, largest first."""
+    top_dims: tuple[int, ...]  # dims by absolute mean activation, largest first
     ratio_to_median: tuple[float, ...]
     """|mean| of each top dim over the median of all dims' |mean|; not Sun et al.'s ratio, see `Magnitudes`."""
-    ratio_to_mean: tuple[float, ...]
-    """Absolute mean activation of each top dim over the mean of all dims'."""
-    mean_alignment: float
-    """Mean cosine between a token's activation and the layer's mean activation, -1 to 1."""
-    norm: float
-    """Mean L2 norm of a token's activation."""
-    norm_without_massive: float
-    """The same with the uniform list's dims zeroed."""
+    ratio_to_mean: tuple[float, ...]  # absolute mean activation of each top dim over the mean of all dims'
+    mean_alignment: float  # mean cosine between a token's activation and the layer's mean activation, -1 to 1
+    norm: float  # mean L2 norm of a token's activation
+    norm_without_massive: float  # the same with the uniform list's dims zeroed
     response: Magnitudes | None = None
     """Of the top dims at response tokens; `None`, as of all that follow: an earlier version calibrated."""
-    prompt: Magnitudes | None = None
-    """Of the largest dims at prompt tokens but the first."""
-    first: Magnitudes | None = None
-    """Of the largest dims at the first token."""
-    sink_dims: tuple[int, ...] = ()
-    """Dims that are massive at the first token alone, largest first."""
+    prompt: Magnitudes | None = None  # of the largest dims at prompt tokens but the first
+    first: Magnitudes | None = None  # of the largest dims at the first token
+    sink_dims: tuple[int, ...] = ()  # dims that are massive at the first token alone, largest first
 
 
 @dataclass(frozen=True, slots=True)

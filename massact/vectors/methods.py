@@ -213,10 +213,8 @@ def _random(d_model: int, seed: int) -> torch.Tensor:
 class Separation:
     """How well a vector tells the two sides of the validation split apart."""
 
-    accuracy: float
-    """Share told apart by the midpoint of the training projections, 0 to 1; NaN without a split."""
-    effect_size: float
-    """Cohen's d of the projections: difference of means over the pooled standard deviation."""
+    accuracy: float  # share told apart by the midpoint of the training projections, 0 to 1; NaN without a split
+    effect_size: float  # Cohen's d of the projections: difference of means over the pooled standard deviation
 
 
 def vector_digest(vector: torch.Tensor) -> str:

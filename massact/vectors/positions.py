@@ -20,8 +20,7 @@ class Position:
     frame: Frame
     start: int | None
     stop: int | None
-    is_index: bool = False
-    """`response[-1]` names one token (kept in `start`) and no slice."""
+    is_index: bool = False  # `response[-1]` names one token (kept in `start`) and no slice
 
     def __str__(self) -> str:
         start = "" if self.start is None else str(self.start)

@@ -147,10 +147,8 @@ class Reading:
     """What is wanted of prompts: continuations, and means over windows of their first tokens."""
 
     positions: Sequence[Position]
-    n_read: int
-    """Tokens of a continuation that windows cover."""
-    n_new: int
-    """Tokens of a continuation: as many, or more; 0: the prompts alone are read."""
+    n_read: int  # tokens of a continuation that windows cover
+    n_new: int  # tokens of a continuation: as many, or more; 0: the prompts alone are read
 
 
 def continue_and_read(

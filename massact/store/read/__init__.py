@@ -331,8 +331,7 @@ class StoredContent:
 
     key: str
     finished_at: int | None
-    content: str | None
-    """Digest of the line that it was imported from; `None` where massact measured it."""
+    content: str | None  # digest of the line that it was imported from; `None` where massact measured it
     kind: Kind | None = None
 
 

@@ -20,8 +20,7 @@ class Stored(Generic[RowT]):
 
     run_id: str
     status: str
-    finished_at: int | None
-    """Milliseconds since 1970; `None` where the run has no end."""
+    finished_at: int | None  # milliseconds since 1970; `None` where the run has no end
     row: RowT
 
 
@@ -31,8 +30,7 @@ class Failure:
 
     run_id: str
     finished_at: int | None
-    error: str
-    """The error's text; empty where the run holds none."""
+    error: str  # the error's text; empty where the run holds none
     row: EvaluationRow
 
 
@@ -43,10 +41,8 @@ class PhaseRun:
     run_id: str
     phase: str
     status: str
-    started_at: int | None
-    """Milliseconds since 1970."""
-    finished_at: int | None
-    """Milliseconds since 1970; `None` while it runs, or where it was killed."""
+    started_at: int | None  # milliseconds since 1970
+    finished_at: int | None  # milliseconds since 1970; `None` while it runs, or where it was killed
 
 
 def newest_per_key(runs: Iterable[Stored[RowT]]) -> list[Stored[RowT]]:
@@ -66,8 +62,7 @@ class RawRun:
     status: str
     started_at: int | None
     finished_at: int | None
-    tags: dict[str, str]
-    """Those of the tags asked for that the run has."""
+    tags: dict[str, str]  # those of the tags asked for that the run has
     artifact_uri: str = ""
 
 
@@ -84,21 +79,16 @@ class ScoreStep:
 class RawPoints:
     """The evaluations of an experiment as a source gives them."""
 
-    tagged: list[RunText]
-    """With the text of the tag that `massact.store.schema.point_tag` names."""
-    others: list[RawRun]
-    """Evaluations without that tag, with their whole row."""
-    failed: list[RawRun]
-    """Evaluations that failed, with row, error and key."""
-    n_foreign: int
-    """Finished runs without a kind of ours in the MLflow experiments that hold these."""
+    tagged: list[RunText]  # with the text of the tag that `massact.store.schema.point_tag` names
+    others: list[RawRun]  # evaluations without that tag, with their whole row
+    failed: list[RawRun]  # evaluations that failed, with row, error and key
+    n_foreign: int  # finished runs without a kind of ours in the MLflow experiments that hold these
 
 
 class RunSource(Protocol):
     """Where raw runs come from, never deleted ones. Every method raises `StoreError` where the store cannot be read."""
 
-    notes: tuple[str, ...]
-    """What there is to say of it beside its runs."""
+    notes: tuple[str, ...]  # what there is to say of it beside its runs
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         """The runs of a kind, `None` for any of ours; empty `statuses` means any."""

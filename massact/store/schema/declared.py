@@ -42,8 +42,7 @@ class DeclaredPhase:
 class DeclaredSetting:
     """What a file alone tells of the setting that its cells are evaluated in."""
 
-    judge: str
-    """Such as `openai:gpt-4.1-mini`; empty: any, as where a question asks for a judge by name."""
+    judge: str  # such as `openai:gpt-4.1-mini`; empty: any, as where a question asks for a judge by name
     subset: int
     max_new_tokens: int
     temperature: float
@@ -54,8 +53,7 @@ class DeclaredSetting:
     confirm_share: float | None = None
     chats: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """`thinking` and `template_arguments` of the models that have any, by the file's name of the model."""
-    question_sets: Mapping[str, str] = field(default_factory=dict)
-    """Digests by trait, where the dataset can be read."""
+    question_sets: Mapping[str, str] = field(default_factory=dict)  # digests by trait, where the dataset can be read
 
     def holds(self, row: EvaluationRow) -> bool:
         """Whether a row was evaluated as the file says. What an imported row does not tell is no disagreement."""
@@ -109,8 +107,7 @@ class Declared:
     confirm_share: float | None = None
     printed_models: Mapping[str, str] = field(default_factory=dict)
     """References of weights to the file's names for them; the store does not keep these."""
-    setting: DeclaredSetting | None = None
-    """`None` where an older version kept it."""
+    setting: DeclaredSetting | None = None  # `None` where an older version kept it
     least_scored: float = DEFAULT_LEAST_SCORED
     source: str = "the run store"
 

@@ -34,8 +34,7 @@ class StoredPoint(NamedTuple):
     """A finished evaluation: its run, its place in the grid, and what came of it; means are 0 to 100."""
 
     run_id: str
-    finished_at: int
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: int  # milliseconds since 1970; -1 where the run has no end
     setting: str
     model: str
     trait: str
@@ -53,8 +52,7 @@ class StoredPoint(NamedTuple):
     n_scored: int
     n_unscored: int
     relative_strength: float | None
-    same_as: str | None = None
-    """Label whose result this one was taken over from, since their vectors are alike."""
+    same_as: str | None = None  # label whose result this one was taken over from, since their vectors are alike
     same_as_cosine: float | None = None
 
     @property
@@ -75,21 +73,14 @@ class Points:
     """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
 
     run_ids: list[str]
-    finished_at: "Indices"
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: "Indices"  # milliseconds since 1970; -1 where the run has no end
     keys: list[str]
-    heads: list[list[Any]]
-    """The distinct third lines: `HEAD`, in its order."""
-    head: "Indices"
-    """Of each point, the index of its head."""
-    numbers: dict[str, "Numbers"]
-    """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
-    told: "Points | None" = None
-    """The same as the store tells it, where `counting` took figures out."""
-    short: "Mask | None" = None
-    """Which of them have scores of too few responses; `None`: none has."""
-    doubtful: "Mask | None" = None
-    """Which of them do not count as coherent, whatever their mean; `None`: none of them."""
+    heads: list[list[Any]]  # the distinct third lines: `HEAD`, in its order
+    head: "Indices"  # of each point, the index of its head
+    numbers: dict[str, "Numbers"]  # `NUMBERS`, `COUNTS` and `layer` by name; NaN where missing
+    told: "Points | None" = None  # the same as the store tells it, where `counting` took figures out
+    short: "Mask | None" = None  # which of them have scores of too few responses; `None`: none has
+    doubtful: "Mask | None" = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":

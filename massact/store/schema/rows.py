@@ -19,32 +19,26 @@ class EvaluationRow:
     kind: Kind
     experiment: str
     key: str
-    setting: str
-    """Digest of what evaluations must share to be compared; see `massact.keys.setting_digest`."""
-    model: str
-    """The model's name in the experiment file."""
+    setting: str  # digest of what evaluations must share to be compared; see `massact.keys.setting_digest`
+    model: str  # the model's name in the experiment file
     model_variant: str
     model_id: str
     trait: str
     judge: str
-    model_revision: str | None = None
-    """This and the next eight are `None` only where an imported file does not tell."""
+    model_revision: str | None = None  # this and the next eight are `None` only where an imported file does not tell
     dtype: str | None = None
     judge_model: str | None = None
     judge_prompt: str | None = None
-    question_set: str | None = None
-    """Digest of the question set; of an imported row, the name of its file."""
+    question_set: str | None = None  # digest of the question set; of an imported row, the name of its file
     subset: int | None = None
     n_questions: int | None = None
-    prompt_set: str | None = None
-    """Of an imported row: the folder that its file lay in."""
+    prompt_set: str | None = None  # of an imported row: the folder that its file lay in
     trait_digest: str | None = None
     """Of the trait's contrastive prompts and definition; `None` also where an older version measured."""
     chat_template_digest: str | None = None
     thinking: str | None = None
     template_arguments: str | None = None
-    vector_source: str | None = None
-    """Of an imported row: what its header says of where the vectors are from."""
+    vector_source: str | None = None  # of an imported row: what its header says of where the vectors are from
     max_new_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
@@ -66,20 +60,14 @@ class EvaluationRow:
     direction: Direction | None = None
     operator: str | None = None
     """What is done with the vector; `None` where an earlier version added it, and of an imported row."""
-    operator_source: str | None = None
-    """SHA-256 of the experiment's own file that defines it."""
+    operator_source: str | None = None  # SHA-256 of the experiment's own file that defines it
     steered_tokens: str | None = None
     vector_digest: str | None = None
-    n_vectors: int = 1
-    """How many vectors steered at once; `layer` and `coefficient` are those of the first."""
-    n_directions: int = 1
-    """Of `replace`: how many directions its subspace has."""
-    depth: str | None = None
-    """How the coefficient lies over depth; `None`: the same at each layer."""
-    decay: float | None = None
-    """What is left of the change at each token of the response; `None`: all."""
-    gate: str | None = None
-    """Name of the gate that had to be open to a prompt; `None`: there was none."""
+    n_vectors: int = 1  # how many vectors steered at once; `layer` and `coefficient` are those of the first
+    n_directions: int = 1  # of `replace`: how many directions its subspace has
+    depth: str | None = None  # how the coefficient lies over depth; `None`: the same at each layer
+    decay: float | None = None  # what is left of the change at each token of the response; `None`: all
+    gate: str | None = None  # name of the gate that had to be open to a prompt; `None`: there was none
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -89,8 +77,7 @@ class EvaluationRow:
     coherence_std: float | None = None
     n_scored: int = 0
     n_unscored: int = 0
-    unscored_because: str | None = None
-    """Of an imported row: why a mean is missing that its file has a word for."""
+    unscored_because: str | None = None  # of an imported row: why a mean is missing that its file has a word for
     tokens_per_second: float | None = None
     generation_seconds: float | None = None
     judge_seconds: float | None = None
@@ -118,8 +105,7 @@ class StageRow:
 
     kind: Kind
     experiment: str
-    key: str
-    """Digest of everything that decides its outcome, as with a cell."""
+    key: str  # digest of everything that decides its outcome, as with a cell
     model: str
     model_variant: str
     model_id: str
@@ -135,11 +121,9 @@ class StageRow:
     """Of an extraction: the calibration whose massive dims its vectors were cleaned by."""
     validation_split: float | None = None
     """Of an extraction: share of each side kept for validation; `None` where an older version made it."""
-    vetting: str | None = None
-    """Of an extraction: how its continuations were vetted; `None`: they were not."""
+    vetting: str | None = None  # of an extraction: how its continuations were vetted; `None`: they were not
     labels: tuple[str, ...] = ()
-    massive_dims: tuple[int, ...] = ()
-    """Of a calibration: the uniform list."""
+    massive_dims: tuple[int, ...] = ()  # of a calibration: the uniform list
     cell: str | None = field(default=None, compare=False, repr=False)
 
 
@@ -151,12 +135,10 @@ class PublishedRow:
     experiment: str
     key: str
     source: str
-    model: str
-    """As printed, such as `google/gemma-3-4b`."""
+    model: str  # as printed, such as `google/gemma-3-4b`
     trait: str
     position: str
-    label: str
-    """In its one spelling where it is a label of ours, else as printed."""
+    label: str  # in its one spelling where it is a label of ours, else as printed
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None

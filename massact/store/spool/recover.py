@@ -32,25 +32,17 @@ class JournalReport:
     """What came of one journal."""
 
     path: Path
-    opening: Opening | None = None
-    """Whose it is; `None` where the line that tells it is damaged."""
-    in_use: bool = False
-    """A process works on it: it was left alone."""
+    opening: Opening | None = None  # whose it is; `None` where the line that tells it is damaged
+    in_use: bool = False  # a process works on it: it was left alone
     sent: int = 0
-    there: int = 0
-    """Had arrived already."""
-    refused: list[str] = field(default_factory=list)
-    """Of each run that the store refused, its name and why."""
-    left: int = 0
-    """Runs that are not in the store now, refused ones included."""
+    there: int = 0  # had arrived already
+    refused: list[str] = field(default_factory=list)  # of each run that the store refused, its name and why
+    left: int = 0  # runs that are not in the store now, refused ones included
     damaged: list[int] = field(default_factory=list)
     """Numbers of lines that were not as they had been written, from 1: what they held is lost."""
-    is_torn: bool = False
-    """The last line had no end: what was being written at a power cut or `kill -9` is lost."""
-    problem: str = ""
-    """Why something is left, or why nothing could be read."""
-    kept: Path | None = None
-    """Where a damaged journal was kept after all that could be read of it was sent."""
+    is_torn: bool = False  # the last line had no end: what was being written at a power cut or `kill -9` is lost
+    problem: str = ""  # why something is left, or why nothing could be read
+    kept: Path | None = None  # where a damaged journal was kept after all that could be read of it was sent
 
     @property
     def is_clear(self) -> bool:

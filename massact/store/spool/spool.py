@@ -42,10 +42,8 @@ class Outcome:
     """What came of sending some records; each is in one of the three."""
 
     sent: list[str] = field(default_factory=list)
-    there: list[str] = field(default_factory=list)
-    """Had arrived at an earlier attempt."""
-    refused: dict[str, Exception] = field(default_factory=dict)
-    """The store takes others, but not these."""
+    there: list[str] = field(default_factory=list)  # had arrived at an earlier attempt
+    refused: dict[str, Exception] = field(default_factory=dict)  # the store takes others, but not these
 
     @property
     def arrived(self) -> tuple[str, ...]:
@@ -116,12 +114,9 @@ class _Entry:
 
     id: str
     experiment_id: str
-    slot: Slot | None
-    """Where the journal has it; `None` where it could not be written."""
-    line: bytes
-    """Of one that the journal does not have."""
-    look: bool
-    """Whether an attempt to send it ended in an error, so that it may have arrived."""
+    slot: Slot | None  # where the journal has it; `None` where it could not be written
+    line: bytes  # of one that the journal does not have
+    look: bool  # whether an attempt to send it ended in an error, so that it may have arrived
 
 
 class Spool:

@@ -206,15 +206,11 @@ class Process:
     """A process, so that no other is taken for it. Empty and `None` where the system does not tell."""
 
     host: str
-    machine: str
-    """Digest of the machine's id: two machines may have one name."""
-    boot: str
-    """Of this boot of the machine."""
-    space: str
-    """The namespace in which the pid counts: each container may have its own."""
+    machine: str  # digest of the machine's id: two machines may have one name
+    boot: str  # of this boot of the machine
+    space: str  # the namespace in which the pid counts: each container may have its own
     pid: int
-    started: int | None
-    """Clock ticks between the boot and the process's start."""
+    started: int | None  # clock ticks between the boot and the process's start
 
 
 def process_tag() -> str:

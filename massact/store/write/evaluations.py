@@ -26,10 +26,8 @@ class Place:
     model: str
     model_variant: str
     n_questions: int
-    attention: str | None = None
-    """How the model computed attention, such as `eager`; `None` where nothing was computed."""
-    unused_settings: str = ""
-    """What the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`."""
+    attention: str | None = None  # how the model computed attention, such as `eager`; `None` where nothing was computed
+    unused_settings: str = ""  # what the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`
     confirm_share: float | None = None
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
 
@@ -188,8 +186,7 @@ class RunMaker:
 
     place: Place
     parent: OpenRun
-    baseline: Baseline | None = None
-    """`None` for a baseline, and for a failure, which is compared with nothing."""
+    baseline: Baseline | None = None  # `None` for a baseline, and for a failure, which is compared with nothing
     keep_responses: bool = True
     confirms: str | None = None
     """Key of the evaluation that it repeats on other questions, which makes it a confirmation."""

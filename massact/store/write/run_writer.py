@@ -149,8 +149,7 @@ class SqlWriter:
     """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, never a run without
     its own."""
 
-    at_once = 50
-    """More would hold the database's lock for long, fewer would wait for the disk too often."""
+    at_once = 50  # more would hold the database's lock for long, fewer would wait for the disk too often
 
     def __init__(self, uri: str, experiment_id: str, artifact_root: str) -> None:
         url = database_url(uri)
@@ -255,8 +254,7 @@ def _explain(error: Exception, name: str) -> str:
 class ClientWriter:
     """By MLflow's client, one run after the other; one that was cut off stays RUNNING, which no query counts."""
 
-    at_once = 1
-    """Each run is sent by itself, and so can be told apart when the server fails between two."""
+    at_once = 1  # each run is sent by itself, and so can be told apart when the server fails between two
 
     def __init__(self, uri: str, experiment_id: str, client: Any) -> None:
         self._uri, self._experiment_id, self._client = uri, experiment_id, client

@@ -162,13 +162,10 @@ class Sources:
     """What one window's vectors were extracted from."""
 
     contrast: Contrast = field(repr=False)
-    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
-    """Of each side's prompts."""
+    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)  # of each side's prompts
     vetting: Vetting | None = field(repr=False, default=None)
-    vetted_as: str | None = None
-    """How, in words."""
-    warnings: tuple[str, ...] = ()
-    """Doubts about the dataset."""
+    vetted_as: str | None = None  # how, in words
+    warnings: tuple[str, ...] = ()  # doubts about the dataset
 
 
 def continuation_bytes(sources: Sources) -> bytes:
@@ -221,8 +218,7 @@ class Extracted:
 
     activations: Activations
     vectors: Mapping[str, LabelVectors]
-    sources: Sources | None = None
-    """The continuations that they were extracted from."""
+    sources: Sources | None = None  # the continuations that they were extracted from
 
 
 def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> None:

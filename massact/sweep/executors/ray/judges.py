@@ -101,12 +101,9 @@ class JudgeHandle:
     """A judge's process, as the driver knows it."""
 
     actor: Any
-    node: str | None
-    """Id of the machine that it was meant for; `None`: any."""
-    open: list[Any] = field(default_factory=list)
-    """What it has in hand (`run.Judging`), the one that it works on first."""
-    culprit: Any = None
-    """What it worked on when it ended."""
+    node: str | None  # id of the machine that it was meant for; `None`: any
+    open: list[Any] = field(default_factory=list)  # what it has in hand (`run.Judging`), the one that it works on first
+    culprit: Any = None  # what it worked on when it ended
 
 
 class JudgePool:

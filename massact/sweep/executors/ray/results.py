@@ -31,10 +31,8 @@ class Draft:
     """A result on its way to a spool."""
 
     id: str
-    result: Result
-    """Its cell is without its vector."""
-    vector: Any
-    """A reference to it; `None` where the cell has none."""
+    result: Result  # its cell is without its vector
+    vector: Any  # a reference to it; `None` where the cell has none
     make: MakeRun
     experiment_id: str
 
@@ -43,10 +41,8 @@ class Draft:
 class News:
     """What became of records."""
 
-    arrived: tuple[str, ...]
-    """Ids of those that the store has."""
-    refused: tuple[str, ...]
-    """Ids of those that it does not take; they stay in the journal."""
+    arrived: tuple[str, ...]  # ids of those that the store has
+    refused: tuple[str, ...]  # ids of those that it does not take; they stay in the journal
     lines: tuple[str, ...]
 
 

@@ -25,10 +25,8 @@ class Shard:
     """Cells that one worker evaluates together, by their numbers in the plan."""
 
     cells: tuple[int, ...]
-    times_lost: int = 0
-    """How often it was lost since it consists of these cells."""
-    avoids: int | None = None
-    """Worker on which it failed last, where that one is still at work."""
+    times_lost: int = 0  # how often it was lost since it consists of these cells
+    avoids: int | None = None  # worker on which it failed last, where that one is still at work
 
 
 class ShardQueue:
@@ -121,8 +119,7 @@ class Task:
     shard: Shard
     worker: WorkerHandle
     cells: list[PlannedCell]
-    account: Any
-    """Reference to what it cost, and to the pieces that were generated."""
+    account: Any  # reference to what it cost, and to the pieces that were generated
     pieces: Any
 
 
@@ -133,10 +130,8 @@ class Judging:
     task: Task
     first: int
     last: int
-    times_lost: int = 0
-    """How often a judge was lost over it."""
-    is_suspect: bool = False
-    """Whether a judge was lost over it, or over more that it was part of."""
+    times_lost: int = 0  # how often a judge was lost over it
+    is_suspect: bool = False  # whether a judge was lost over it, or over more that it was part of
 
     @property
     def shard(self) -> Shard:

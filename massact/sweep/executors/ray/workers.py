@@ -96,12 +96,10 @@ class WorkerHandle:
     report: WorkerReport
     actor: Any
     about: About | None = None
-    model: Model | None = None
-    """Loaded, or being loaded."""
+    model: Model | None = None  # loaded, or being loaded
     loaded: Loaded | None = None
     batch_rows: int = 0
-    tasks: deque[Any] = field(default_factory=deque)
-    """What it has in hand, the one that it works on first."""
+    tasks: deque[Any] = field(default_factory=deque)  # what it has in hand, the one that it works on first
     idle_since: float = 0.0
 
     def has(self, model: Model) -> bool:
