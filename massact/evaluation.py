@@ -26,8 +26,7 @@ class PlannedCell:
     vector: "torch.Tensor | None"
     """Unit vector `[d_model]`, float32, or `[n_layers, d_model]` where several layers are steered; `None` for the
     baseline."""
-    geometry: Geometry | None = None
-    """Of the first layer."""
+    geometry: Geometry | None = None  # of the first layer
     n_dims_cleaned: int | None = None
 
 
@@ -59,11 +58,9 @@ class Summary:
 
     trait_mean: float | None
     coherence_mean: float | None
-    trait_std: float | None
-    """Sample standard deviation; `None` below two scored responses."""
+    trait_std: float | None  # sample standard deviation; `None` below two scored responses
     coherence_std: float | None
-    n_scored: int
-    """Responses with both scores."""
+    n_scored: int  # responses with both scores
     n_unscored: int
 
 
@@ -72,11 +69,9 @@ class Evaluation:
     """A cell and its result: what rows, points, params, metrics and scores are derived from."""
 
     planned: PlannedCell
-    responses: tuple[Response, ...]
-    """One per question, in the question set's order."""
+    responses: tuple[Response, ...]  # one per question, in the question set's order
     timing: Timing
-    given_up: str | None = None
-    """Why it was given up on a part of its questions."""
+    given_up: str | None = None  # why it was given up on a part of its questions
 
     @property
     def cell(self) -> Cell:
@@ -128,10 +123,8 @@ _SEED = 20_251_109
 class Screening:
     """How a cell is looked at before it is given all of its questions."""
 
-    n_first: int
-    """Questions that are asked first; see `first_asked`."""
-    floor: float
-    """Least mean coherence that counts, 0 to 100."""
+    n_first: int  # questions that are asked first; see `first_asked`
+    floor: float  # least mean coherence that counts, 0 to 100
     confidence: float = DEFAULT_CONFIDENCE
     """Chance that a cell which is at or above the floor over all questions is not given up."""
 

@@ -44,12 +44,9 @@ class Entry:
 
     file: str
     line: int
-    key: str
-    """Dotted path from the top of the file, such as `models.gemma-3-4b.layers`."""
-    raw: Any
-    """The value, or the error that says why there is none."""
-    written: str = ""
-    """A scalar as the file writes it."""
+    key: str  # dotted path from the top of the file, such as `models.gemma-3-4b.layers`
+    raw: Any  # the value, or the error that says why there is none
+    written: str = ""  # a scalar as the file writes it
 
     @property
     def value(self) -> Any:
