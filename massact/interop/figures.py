@@ -20,10 +20,9 @@ from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
 from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, decode_stage, encode_row
-from massact.store.schema.rows import format_param
-from massact.store.write.client import cell_files, row_tags, run_tags
-from massact.store.write.finished_run import Step
-from massact.store.write.run_writer import FinishedRun
+from massact.store.schema.rows import row_params
+from massact.store.write.client import row_run
+from massact.store.write.finished_run import FinishedRun, Step
 from massact.vectors.massive_dims import uniform_dims
 from massact.vectors.positions import parse_position
 
@@ -51,26 +50,14 @@ class ReadCalibration:
     file: bytes
 
     def to_run(self) -> FinishedRun:
-        name = f"calibration · {self.row.model}"
+        tags = {} if self.content is None else {Tag.CONTENT.value: self.content}
+        files, steps = {Artifact.CALIBRATION.value: self.file}, _steps(self.document["aggregate"])
+        parts = {"params": row_params(self.row, _CALIBRATION_PARAMS), "steps": steps}
+        name, (began, ended) = f"calibration · {self.row.model}", self.times
         try:
-            tags = run_tags(self.row.kind, self.row.experiment, name) | row_tags(self.row)
+            return row_run(self.row, name, started_at=began, ended_at=ended, tags=tags, files=files, **parts)
         except ValueError as error:
             raise LineError(str(error)) from error
-        if self.content is not None:
-            tags[Tag.CONTENT.value] = self.content
-        return FinishedRun(
-            name=name,
-            tags=tags,
-            params=_params(self.row, _CALIBRATION_PARAMS),
-            steps=_steps(self.document["aggregate"]),
-            started_at=self.times[0],
-            finished_at=self.times[1],
-            files={**cell_files(self.row), Artifact.CALIBRATION.value: self.file},
-        )
-
-
-def _params(row: StageRow | PublishedRow, names: Sequence[str]) -> dict[str, str]:
-    return {name: format_param(value) for name in names if (value := getattr(row, name)) is not None}
 
 
 def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
@@ -228,19 +215,11 @@ def published_run(row: PublishedRow, at: int) -> FinishedRun:
     position = row.position.removeprefix("response")
     model = row.model.rstrip("/").rpartition("/")[2]
     name = f"published · {row.label} {position} · {model} · {row.source}"[:_NAME_LIMIT]
-    tags = run_tags(Kind.PUBLISHED, row.experiment, name) | row_tags(row)
-    tags |= {Tag.CONTENT.value: row.key, Tag.LABEL.value: row.label}
+    tags = {Tag.CONTENT.value: row.key, Tag.LABEL.value: row.label}
     if row.note is not None:
         tags[MlflowTag.NOTE.value] = row.note
-    return FinishedRun(
-        name=name,
-        tags=tags,
-        params=_params(row, _PUBLISHED_PARAMS),
-        metrics={name: float(value) for name in _NUMBERS if (value := getattr(row, name)) is not None},
-        started_at=at,
-        finished_at=at,
-        files=cell_files(row),
-    )
+    metrics = {name: float(value) for name in _NUMBERS if (value := getattr(row, name)) is not None}
+    return row_run(row, name, ended_at=at, tags=tags, params=row_params(row, _PUBLISHED_PARAMS), metrics=metrics)
 
 
 def _records(lines: Sequence[bytes], start: int, width: int) -> Iterator[tuple[int, list[str] | str]]:

@@ -1,7 +1,7 @@
 """Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
@@ -179,13 +179,15 @@ def format_param(value: object) -> str:
     return str(value)
 
 
+def row_params(row: Row, names: Iterable[str]) -> dict[str, str]:
+    """Fields of a row as params of its run."""
+    return {name: format_param(value) for name in names if (value := getattr(row, name)) is not None}
+
+
 def evaluation_params(row: EvaluationRow) -> dict[str, str]:
     """Params of an evaluation's run: what people filter and compare by."""
-    values = {name: getattr(row, name) for name in _PARAMS}
-    for name in ("n_vectors", "n_directions"):
-        if values[name] == 1:
-            del values[name]
-    return {name: format_param(value) for name, value in values.items() if value is not None}
+    usual = {name for name in ("n_vectors", "n_directions") if getattr(row, name) == 1}
+    return row_params(row, (name for name in _PARAMS if name not in usual))
 
 
 def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:

@@ -24,7 +24,7 @@ from massact.store.schema import TAG_LIMIT, Artifact, Kind, MlflowTag, Tag, enco
 from massact.store.schema.names import SCHEMA_VERSION
 from massact.store.schema.rows import Row
 from massact.store.write.database import TrackingDatabase
-from massact.store.write.finished_run import Step
+from massact.store.write.finished_run import FinishedRun, Step
 
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -316,6 +316,21 @@ def cell_files(row: Row) -> dict[str, bytes]:
     if row.cell is None or len(row.cell) <= TAG_LIMIT:
         return {}
     return {Artifact.CELL.value: row.cell.encode()}
+
+
+def row_run(
+    row: Row, name: str, *, ended_at: int, started_at: int | None = None, tags: Mapping[str, str] = {},
+    files: Mapping[str, bytes] = {}, **fields: Any,
+) -> FinishedRun:  # fmt: skip
+    """The run that holds a row; without a start it took no time. Raises ValueError: the row does not fit in a tag."""
+    return FinishedRun(
+        name=name,
+        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | dict(tags),
+        started_at=ended_at if started_at is None else started_at,
+        finished_at=ended_at,
+        files={**cell_files(row), **files},
+        **fields,
+    )
 
 
 def parent_tags(run_id: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from massact.keys import cell_json, cell_key, digest_text, screening_key, settin
 from massact.store.schema.cells import cell_fields
 from massact.store.schema.names import Artifact, Kind, MlflowTag, Tag
 from massact.store.schema.rows import EvaluationRow, Scores, evaluation_params, run_name
-from massact.store.write.client import cell_files, parent_tags, provenance_tags, row_tags, run_tags
+from massact.store.write.client import parent_tags, provenance_tags, row_run
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import evaluation_run, label_tags
 from massact.store.write.stages import response_bytes, tensor_bytes
@@ -233,16 +233,8 @@ class RunMaker:
     def _failed(self, failed: FailedCell) -> FinishedRun:
         row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)
         name, error = run_name(row), {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
-        tags = row_tags(row) | label_tags(row) | error | parent_tags(self.parent.run_id)
-        return FinishedRun(
-            name=name,
-            tags=run_tags(row.kind, row.experiment, name) | tags,
-            params=evaluation_params(row),
-            started_at=self.finished_at,
-            finished_at=self.finished_at,
-            status="FAILED",
-            files=cell_files(row),
-        )
+        tags, params = label_tags(row) | error | parent_tags(self.parent.run_id), evaluation_params(row)
+        return row_run(row, name, ended_at=self.finished_at, tags=tags, params=params, status="FAILED")
 
 
 def _reason_files(evaluation: Evaluation) -> dict[str, bytes]:

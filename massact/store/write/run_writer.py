@@ -25,16 +25,7 @@ from massact.store.schema.rows import (
     run_name,
 )
 from massact.store.write.artifacts import write_files
-from massact.store.write.client import (
-    cell_files,
-    connect,
-    explained,
-    log_in_batches,
-    make_run,
-    process_tag,
-    row_tags,
-    run_tags,
-)
+from massact.store.write.client import connect, explained, log_in_batches, make_run, process_tag, row_run
 from massact.store.write.finished_run import FinishedRun, Step, check_runs
 
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
@@ -65,16 +56,9 @@ def evaluation_run(
         more[Tag.SAME_AS.value] = row.same_as_key
     if Artifact.RESPONSES in files:
         more[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | more | dict(tags),
-        params=evaluation_params(row),
-        metrics=evaluation_metrics(row),
-        steps=score_steps(scores) if scores else (),
-        started_at=started_at,
-        finished_at=finished_at,
-        files={**cell_files(row), **files},
-    )
+    parts = {"params": evaluation_params(row), "metrics": evaluation_metrics(row)}
+    steps, tags = score_steps(scores) if scores else (), more | dict(tags)
+    return row_run(row, name, started_at=started_at, ended_at=finished_at, tags=tags, files=files, steps=steps, **parts)
 
 
 def label_tags(row: EvaluationRow) -> dict[str, str]:

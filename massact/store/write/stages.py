@@ -18,8 +18,8 @@ from massact.domain import Response
 from massact.errors import DataError, lfs_advice
 from massact.json_text import parse_json, parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow
-from massact.store.schema.rows import format_param
-from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
+from massact.store.schema.rows import row_params
+from massact.store.write.client import fit_tag, parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
@@ -273,17 +273,8 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
 def _stage_run(
     row: StageRow, name: str, parent: OpenRun, *, steps: Sequence[Step], files: Mapping[str, bytes]
 ) -> FinishedRun:
-    now = int(time.time() * 1000)
-    params = {name: getattr(row, name) for name in _PARAMS}
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(parent.run_id),
-        params={name: format_param(value) for name, value in params.items() if value is not None},
-        steps=steps,
-        started_at=now,
-        finished_at=now,
-        files={**cell_files(row), **files},
-    )
+    tags, params = parent_tags(parent.run_id), row_params(row, _PARAMS)
+    return row_run(row, name, ended_at=int(time.time() * 1000), tags=tags, params=params, steps=steps, files=files)
 
 
 def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
