@@ -43,15 +43,13 @@ _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 class ExportOptions:
     responses: bool = True
     vectors: bool = True
-    superseded: bool = False
-    """Also results that a newer one of the same cell has replaced."""
+    superseded: bool = False  # also results that a newer one of the same cell has replaced
     overwrite: bool = False
 
 
 @dataclass(slots=True)
 class ExportReport:
-    files: dict[Path, str] = field(default_factory=dict)
-    """What was written, and what it holds in words."""
+    files: dict[Path, str] = field(default_factory=dict)  # what was written, and what it holds in words
     notes: list[str] = field(default_factory=list)
 
 

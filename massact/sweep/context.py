@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "Workload"]
 
 Say = Callable[[str], None]
-_LONGEST_WARNING = 300
-"""Characters of what a judge fails in; the tag of the phase's run has all."""
-FEW_CONFIRMING = 5
-"""Fewer questions than these say little about a winner."""
+_LONGEST_WARNING = 300  # characters of what a judge fails in; the tag of the phase's run has all
+FEW_CONFIRMING = 5  # fewer questions than these say little about a winner
 
 
 class Session:
@@ -142,8 +140,7 @@ class Interruption:
         self._say = say
         self._is_finishing = False
         self.count = 0
-        self.signal = int(signal.SIGINT)
-        """The last signal that came."""
+        self.signal = int(signal.SIGINT)  # the last signal that came
 
     @property
     def is_requested(self) -> bool:

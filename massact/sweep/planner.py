@@ -267,8 +267,7 @@ def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> 
 
 # What only models and datasets can tell about an experiment file, checked before anything runs.
 
-MOST_CELLS = 10_000_000
-"""Cells of a phase or of a command at most: ten times what was ever tried (docs/scale.md)."""
+MOST_CELLS = 10_000_000  # cells of a phase or of a command at most: ten times what was ever tried (docs/scale.md)
 
 
 def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:

@@ -15,7 +15,7 @@ from massact.report.phase_notes import PhaseName
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
     GridRequest,
@@ -24,7 +24,6 @@ from massact.sweep.planner import (
     check_dims,
     check_experiment,
     check_length,
-    load_answers,
     phase_gaps,
 )
 from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text

@@ -16,8 +16,7 @@ from massact.store.databases import LOCK_TIMEOUT_SECONDS
 from massact.store.schema import Tag
 from massact.store.write.client import connect, explained, set_up_client
 
-Files = Mapping[str, bytes]
-"""Content by path within the run."""
+Files = Mapping[str, bytes]  # content by path within the run
 
 
 def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:

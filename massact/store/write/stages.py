@@ -17,8 +17,8 @@ from safetensors.torch import save
 from massact.errors import DataError, lfs_advice
 from massact.json_text import parse_json, parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow
-from massact.store.schema.rows import format_param
-from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
+from massact.store.schema.rows import row_params
+from massact.store.write.client import fit_tag, parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
@@ -132,13 +132,10 @@ class Sources:
     """What one window's vectors were extracted from."""
 
     contrast: "Contrast" = field(repr=False)
-    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
-    """Of each side's prompts."""
+    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)  # of each side's prompts
     vetting: "Vetting | None" = field(repr=False, default=None)
-    vetted_as: str | None = None
-    """How, in words."""
-    warnings: tuple[str, ...] = ()
-    """Doubts about the dataset."""
+    vetted_as: str | None = None  # how, in words
+    warnings: tuple[str, ...] = ()  # doubts about the dataset
 
 
 def continuation_bytes(sources: Sources) -> bytes:
@@ -191,8 +188,7 @@ class Extracted:
 
     activations: Activations
     vectors: "Mapping[str, LabelVectors]"
-    sources: Sources | None = None
-    """The continuations that they were extracted from."""
+    sources: Sources | None = None  # the continuations that they were extracted from
 
 
 def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> None:
@@ -248,17 +244,8 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
 def _stage_run(
     row: StageRow, name: str, parent: OpenRun, *, steps: Sequence[Step], files: Mapping[str, bytes]
 ) -> FinishedRun:
-    now = int(time.time() * 1000)
-    params = {name: getattr(row, name) for name in _PARAMS}
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(parent.run_id),
-        params={name: format_param(value) for name, value in params.items() if value is not None},
-        steps=steps,
-        started_at=now,
-        finished_at=now,
-        files={**cell_files(row), **files},
-    )
+    tags, params = parent_tags(parent.run_id), row_params(row, _PARAMS)
+    return row_run(row, name, ended_at=int(time.time() * 1000), tags=tags, params=params, steps=steps, files=files)
 
 
 def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
