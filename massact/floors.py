@@ -102,6 +102,11 @@ class Floor(float):
         value = self.value_of(one)
         return value if value is None or self.is_coherence else max(0.0, self.measure(value))
 
+    def is_met(self, one: Measured) -> bool | None:
+        """Whether a result counts; `None` where it lacks what the floor is of."""
+        measure = self.measure_of(one)
+        return None if measure is None else measure >= self
+
     def value_at(self, measure: float) -> float:
         """The value of what it is of that has a measure."""
         if self.is_coherence:

@@ -86,7 +86,9 @@ _OWN: Mapping[str, Metric] = {
     "kl": kl,
     NEUTRAL: kl_neutral,
     "perplexity": perplexity,
-    **{f"distinct_{n}": lambda reading, n=n: distinct(reading.tokens, n) for n in (1, 2, 3)},
+    "distinct_1": lambda reading: distinct(reading.tokens, 1),
+    "distinct_2": lambda reading: distinct(reading.tokens, 2),
+    "distinct_3": lambda reading: distinct(reading.tokens, 3),
     "longest_loop": longest_loop,
     "length": lambda reading: len(reading.tokens),
 }

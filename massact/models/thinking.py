@@ -31,17 +31,10 @@ def generate_thinking(
 def generate_and_read(
     model: SteerableModel, generator: Generator, rows: Sequence[Row], settings: Generation, n_read: int
 ) -> tuple[list[tuple[int, ...]], list[Likelihoods]]:
-    """Response tokens of every row, as `Generator.generate`; what ends a thought is among them.
-
-    The tokens after it are those that a row says by itself where the same tokens are forced upon it.
-
-    Args:
-        n_read: how many of the first tokens are read, as `Generator.generate_and_read` does.
-
-    Raises:
-        NotFiniteError: the logits of some rows were not finite; it has what the others said.
-        ModelError: the memory does not suffice for one row.
-    """
+    """Response tokens of every row, as `Generator.generate`; what ends a thought is among them. The tokens after it are
+    those that a row says by itself where the same tokens are forced upon it. Raises NotFiniteError: the logits of some
+    rows were not finite; it has what the others said; ModelError: the memory does not suffice for one row.
+    `n_read`: how many of the first tokens are read, as `Generator.generate_and_read` does."""
     budget, longest = model.chat.budget, settings.max_new_tokens
     if budget is None or budget >= longest:
         if not n_read:

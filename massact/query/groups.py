@@ -154,14 +154,12 @@ def is_just_added(label: str) -> bool:
 
 def is_at_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is coherent, or within what else the floor is of; one without that is not."""
-    measure = as_floor(floor).measure_of(point)
-    return measure is not None and measure >= floor
+    return as_floor(floor).is_met(point) is True
 
 
 def is_below_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is incoherent; one without a coherence is not that either."""
-    measure = as_floor(floor).measure_of(point)
-    return measure is not None and measure < floor
+    return as_floor(floor).is_met(point) is False
 
 
 def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
@@ -349,10 +347,8 @@ def _ended(finished_at: int | None) -> int:
 # each place is answered in the setting that it was run in last, and a note says so. Without a file each group
 # is answered in the one that it was run in last.
 
-Spot = tuple[str, str, str]
-"""Model, trait and position."""
-Against = tuple[str, float | None]
-"""A setting, and the trait mean of the baseline in it."""
+Spot = tuple[str, str, str]  # model, trait and position
+Against = tuple[str, float | None]  # a setting, and the trait mean of the baseline in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,6 @@ class _Place:
 
     def _with_confirmation(self, row: ConfirmationRow, one: Stored[EvaluationRow]) -> ConfirmationRow:
         delta, coherence = one.row.delta, one.row.coherence_mean
-        measure = None if coherence is None else as_floor(self._floor).measure_of(one.row)
         limits = self._confirmed.interval(one)
         low, high = (None, None) if isinstance(limits, str) else limits
         shrinkage = None if delta is None or row.selected_delta is None else row.selected_delta - delta
@@ -315,7 +314,7 @@ class _Place:
             confirmed_note=limits if isinstance(limits, str) else None,
             shrinkage=shrinkage,
             confirmed_coherence=coherence,
-            holds_floor=None if measure is None else measure >= self._floor,
+            holds_floor=None if coherence is None else as_floor(self._floor).is_met(one.row),
             n_confirming=one.row.n_scored,
             confirmed_baseline_trait_mean=one.row.baseline_trait_mean,
             confirmed_key=one.row.key,

@@ -163,9 +163,9 @@ def _row(listed: _Listed, floor: float) -> RunRow:
 
 
 def _status(point: StoredPoint, floor: float) -> RunStatus:
-    if (measure := as_floor(floor).measure_of(point)) is None:
+    if (is_met := as_floor(floor).is_met(point)) is None:
         return "unscored"
-    if measure < floor:
+    if not is_met:
         return "below_floor"
     return "unscored" if point.delta is None else "ok"
 

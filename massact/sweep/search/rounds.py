@@ -10,6 +10,7 @@ from typing import Any
 from massact.domain import OWN_UNITS, Coefficients, Recipe
 from massact.errors import DataError, MissingPrerequisiteError
 from massact.evaluation import Screening
+from massact.floors import as_floor
 from massact.keys import screening_key
 from massact.labels import format_label, format_steering, parse_label
 from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts, parse_prior
@@ -43,7 +44,7 @@ class Ending:
     """That delta in the wanted direction, in points."""
     delta: float | None
     """The same as it is stored."""
-    coherence: float | None
+    coherence: float | None  # or what else the floor is of
     spent: int
     reason: str
 
@@ -69,6 +70,7 @@ class LadderSearch:
         """`screening`: how hopeless cells are given up; `None`: every cell is asked all questions."""
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
+        self._floor = as_floor(settings.floor)
         self._probes = probes
         self._tried: set[tuple[LadderKey, float]] = set()
 
@@ -160,7 +162,7 @@ class LadderSearch:
             points = points.counting(least)
             points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
             screenings = [one.row for one in store.screenings(name)]
-        stopped = [row for row in screenings if is_below_floor(row, self._floor)]
+        stopped = [row for row in screenings if self._floor.is_met(row) is False]
         seen = self._seen(points, [one.row for one in failures], stopped, ladders)
         coefficients: dict[LadderKey, list[float]] = defaultdict(list)
         for ladder, observation in seen.values():
@@ -208,7 +210,7 @@ class LadderSearch:
             coefficient=None if size is None else key.sign * size,
             gain=gain,
             delta=gain if gain is None or self._evaluator.planner.direction == "positive" else -gain,
-            coherence=best.coherence if best else None,
+            coherence=None if best is None or best.coherence is None else self._floor.value_at(best.coherence),
             spent=ladder.spent,
             reason=reason,
         )

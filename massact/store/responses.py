@@ -1,0 +1,49 @@
+"""Responses with their scores as a file of a run, in the format that MLflow's UI shows as a table."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from massact.domain import Response
+from massact.errors import DataError
+from massact.json_text import parse_json
+
+_COLUMNS: tuple[str, ...] = ("question", "response", "trait_score", "coherence_score", "unscored_because")
+_THOUGHT = ("thinking", "is_answered")
+
+
+def response_bytes(responses: Sequence[Response]) -> bytes:
+    """Responses as such a file, with their metrics as further columns."""
+    columns = _COLUMNS
+    data: list[list[object]] = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
+    if any(r.thinking is not None or not r.is_answered for r in responses):
+        columns = (*columns, *_THOUGHT)
+        data = [[*row, r.thinking, r.is_answered] for row, r in zip(data, responses, strict=True)]
+    metrics = list(dict.fromkeys(name for r in responses for name in r.metrics))
+    columns = (*columns, *metrics)
+    data = [[*row, *map(r.metrics.get, metrics)] for row, r in zip(data, responses, strict=True)]
+    return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
+
+
+_SCORE, _TEXT = int | float | None, str | None
+_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
+
+
+def _response(columns: Sequence[str], values: Sequence[Any]) -> Response:
+    known = [name for name in columns if name in (*_COLUMNS, *_THOUGHT)]
+    n = len(known) or len(values)
+    metrics = dict(zip(columns[n:], values[n:], strict=True)) if known else {}
+    if not all(map(isinstance, (*values[:n], *metrics.values()), (*_TYPES[:n], *[_SCORE] * len(metrics)))):
+        raise TypeError("a text, a score or a thought of the wrong type")
+    return replace(Response(*values[:n]), metrics=metrics)
+
+
+def read_responses(path: Path) -> tuple[Response, ...]:
+    """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
+    try:
+        table = parse_json(path.read_bytes())
+        return tuple(_response(table.get("columns", ()), row) for row in table["data"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a table of responses ({error!r})") from error
