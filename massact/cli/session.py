@@ -170,6 +170,9 @@ workload_options = stacked(
     ),
 )
 """Options of every command that evaluates cells of labels; none of them but `--alike` changes a result."""
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="Show the tables too, and tell every step of the work."
+)
 dry_run_option = click.option(
     "--dry-run",
     is_flag=True,
@@ -189,6 +192,7 @@ def open_session(
     *,
     judge: str | None = None,
     val_split: float | None = None,
+    verbose: bool = False,
     **workload: Any,
 ) -> "Session":
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's. Commands import
@@ -213,6 +217,7 @@ def open_session(
         progress=show_bar,
         say=lambda line: click.echo(line, err=True),
         show=lambda text: click.echo(text + "\n"),
+        verbose=verbose,
     )
 
 

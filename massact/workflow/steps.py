@@ -16,10 +16,11 @@ from massact.errors import NothingToConfirmError
 from massact.labels import check_layers, format_label, parse_label, parse_layers
 from massact.names import file_name
 from massact.report.evidence import Evidence
-from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
+from massact.report.phase_notes import PhaseName, phase_brief, phase_figures, phase_markdown, phase_verdicts
+from massact.store.databases import ui_address
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.finished_run import Step
-from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
+from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, OpenRun, view_link
 from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session, keep_outcome, open_phase
 from massact.sweep.driver import Evaluator, Tally
@@ -41,7 +42,7 @@ from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
-_MOST_ROWS = 60
+_MOST_ROWS = 30
 """Of the table that an evaluation ends with."""
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
@@ -99,7 +100,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
             sink = calibration.sink or ("none" if known else "not measured")
             lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
             session.say(f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}")
-        _note(session, run, "\n".join(lines))
+        _note(session, run, "\n".join(lines), brief="")
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
@@ -107,7 +108,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
     with open_phase(session, "extract", parent) as run:
-        lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
+        lines, n_new = ["| model | trait | windows extracted now |", "|---|---|---|"], 0
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
             check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
@@ -115,7 +116,8 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
-        _note(session, run, "\n".join(lines))
+                n_new += count
+        _note(session, run, "\n".join(lines), brief="" if parent else f"{n_new} windows extracted now")
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
@@ -184,7 +186,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
-        log_outcome(session, run, name, cosines)
+        log_outcome(session, run, name, cosines, is_last=parent is None)
     session.say(f"{name}: {tally}")
     return tally
 
@@ -200,7 +202,8 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        _note(session, run, search_text(searched.endings, searched.tally, plan.mode, n_gaps))
+        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps)
+        _note(session, run, "", brief=text)
     return searched.tally
 
 
@@ -208,7 +211,7 @@ def run_patterns(session: Session, parent: OpenRun | None = None) -> None:
     """Phase 4: coefficient patterns and recommendations, from the store alone."""
     _require(session, "phase4")
     with open_phase(session, "phase4", parent) as run:
-        log_outcome(session, run, "phase4", {})
+        log_outcome(session, run, "phase4", {}, is_last=parent is None)
 
 
 def run_phases(session: Session, parent: OpenRun) -> Tally:
@@ -230,9 +233,9 @@ def _require(session: Session, step: str) -> None:
         require(session.experiment, store, step)
 
 
-def _note(session: Session, run: OpenRun, text: str) -> None:
-    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text)
-    session.show(text)
+def _note(session: Session, run: OpenRun, text: str, *, brief: str) -> None:
+    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text or brief)
+    session.tell(text, brief)
 
 
 def run_main(session: Session, output: Path) -> Tally:
@@ -247,22 +250,26 @@ def run_main(session: Session, output: Path) -> Tally:
                 session.say(f"confirm: {error}")
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
-    session.show(f"{report.summary}\n\n{tally}{again}")
+    session.tell(report.checklist, f"{report.summary}\n\n{tally}{again}")
     return tally
 
 
 _MAX_SCALE = 1_000_000
 
 
-def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]) -> None:
-    """Answer the phase's question from the store, show it, and keep it on the phase's run."""
+def log_outcome(
+    session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float], *, is_last: bool
+) -> None:
+    """Answer the phase's question from the store, and keep it on the phase's run; show it, if no report follows."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     whole = Evidence.of(session.experiment, answers, cosines)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
     session.stores.tracker.log(run, steps=curve_steps(mine))
     figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
-    keep_outcome(session, run, phase, phase_verdicts(phase, whole), phase_markdown(phase, whole), figures)
+    text = phase_markdown(phase, whole)
+    keep_outcome(session, run, phase, phase_verdicts(phase, whole), text, figures)
+    session.tell(text, phase_brief(phase, whole) if is_last else "")
 
 
 def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
@@ -294,9 +301,8 @@ def _scale(coefficients: Sequence[float]) -> int:
 def next_lines(stores: Stores) -> list[str]:
     """Lines that name the UI's command and links to the views of this experiment."""
     uri = stores.tracking_uri
-    is_server = uri.startswith(("http://", "https://"))
-    address = uri.rstrip("/") if is_server else UI_ADDRESS
-    lines = [] if is_server else [f"UI:          {_start(uri)}"]
+    address = ui_address(uri)
+    lines = [] if uri.startswith(("http://", "https://")) else [f"UI:          {_start(uri)}"]
     experiment_id = stores.tracker.shown_experiment_id
     return [
         *lines,
