@@ -87,16 +87,12 @@ def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
     return {"executor": executor}
 
 
-QUIET_SECONDS = 2.0
-"""Work shorter than this shows no bar."""
-LOG_SECONDS = 15.0
-"""How often a bar writes a line where stderr is no terminal."""
+QUIET_SECONDS = 2.0  # work shorter than this shows no bar
+LOG_SECONDS = 15.0  # how often a bar writes a line where stderr is no terminal
 WORKLOAD = ("save_responses", "batch_rows", "alike", "force", "spool", "store_timeout", *EXECUTOR)
 """Names of `workload_options`, as `open_session` takes them."""
-OFF = "off"
-"""What switches `--alike` off."""
-_PARTING_SECONDS = 1.0
-"""How long an interrupted judge may still take."""
+OFF = "off"  # what switches `--alike` off
+_PARTING_SECONDS = 1.0  # how long an interrupted judge may still take
 
 
 class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click

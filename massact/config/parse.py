@@ -38,11 +38,9 @@ from massact.vectors.positions import parse_position
 # The sections `models` and `grids` of an experiment file.
 
 _LARGEST = 1e12
-_STRONGEST = 10.0
-"""Relative strength at most: text breaks near 1, whatever the model."""
+_STRONGEST = 10.0  # relative strength at most: text breaks near 1, whatever the model
 _MOST_COEFFICIENTS = 1000
-_MOST_ARGUMENTS = 1000
-"""Characters of a chat template's arguments: they stand in the row of every run."""
+_MOST_ARGUMENTS = 1000  # characters of a chat template's arguments: they stand in the row of every run
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
@@ -160,8 +158,7 @@ def _range(entry: Entry) -> tuple[float, float]:
 
 # The sections `calibration` and `extraction` of an experiment file.
 
-LARGEST_SPLIT = 0.5
-"""Share of a side that validation may take at most."""
+LARGEST_SPLIT = 0.5  # share of a side that validation may take at most
 
 
 def parse_extraction(entry: Entry) -> ExtractionConfig:
@@ -419,8 +416,7 @@ def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
     return position
 
 
-_RESPONSES = Generation(max_new_tokens=64)
-"""How responses are generated where the file does not say."""
+_RESPONSES = Generation(max_new_tokens=64)  # how responses are generated where the file does not say
 _TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
 _GENERATION: Readers = {
     "max_new_tokens": lambda entry: entry.integer(at_least=1),

@@ -39,8 +39,7 @@ T = TypeVar("T")
 
 _UNHARMED = "the result itself is unharmed"
 _N_COLUMNS = 5
-_KEPT = 64
-"""Stacks of vectors that are kept in memory: the evaluations of one label come together or far apart."""
+_KEPT = 64  # stacks of vectors that are kept in memory: the evaluations of one label come together or far apart
 _ACTIVATIONS = ("train.safetensors", "validation.safetensors", "metadata.json")
 
 

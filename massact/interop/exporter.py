@@ -25,6 +25,7 @@ from massact.json_text import parse_json, parse_object
 from massact.keys import digest
 from massact.store.read import open_store, stored_runs
 from massact.store.read.base import RawRun
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, MlflowTag, Scores, StageRow, Tag, decode_evaluation, decode_stage
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.rows import decode_scores
@@ -42,15 +43,13 @@ _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 class ExportOptions:
     responses: bool = True
     vectors: bool = True
-    superseded: bool = False
-    """Also results that a newer one of the same cell has replaced."""
+    superseded: bool = False  # also results that a newer one of the same cell has replaced
     overwrite: bool = False
 
 
 @dataclass(slots=True)
 class ExportReport:
-    files: dict[Path, str] = field(default_factory=dict)
-    """What was written, and what it holds in words."""
+    files: dict[Path, str] = field(default_factory=dict)  # what was written, and what it holds in words
     notes: list[str] = field(default_factory=list)
 
 
@@ -262,8 +261,6 @@ class Exporter:
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:
-        from massact.store.write.stages import read_responses  # loads torch
-
         if not self._options.responses or MlflowTag.TABLES not in run.tags:
             return ()
         try:

@@ -24,8 +24,7 @@ from massact.vectors.positions import parse_position, parse_position_slug
 
 RESULTS, RESPONSES, BASELINE_RESPONSES = "results.jsonl", "responses", "baseline.json"
 _CALIBRATION = re.compile(r"calibration(?:-[0-9a-f]{8})?\.json")
-NO_VARIANT = "unknown"
-"""The variant of a results file that lies outside the layout: its header does not name one."""
+NO_VARIANT = "unknown"  # the variant of a results file that lies outside the layout: its header does not name one
 CONTEXT_FIELDS = (
     "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
 )  # fmt: skip
@@ -41,11 +40,9 @@ class Source:
     kind: Literal["results", "calibration"]
     trait: str | None = None
     variant: str | None = None
-    position: str | None = None
-    """Position window of the folder, such as `response[:5]`."""
+    position: str | None = None  # position window of the folder, such as `response[:5]`
     prompt_set: str | None = None
-    leads_out: bool = False
-    """Whether it is a link to a file that lies outside the folder that was asked for."""
+    leads_out: bool = False  # whether it is a link to a file that lies outside the folder that was asked for
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -125,10 +122,8 @@ class Target:
     """What is imported into, and what the caller says about names."""
 
     experiment: str
-    config: Experiment | None = None
-    """Its file, where there is one: the names in it are used."""
-    model: str | None = None
-    """Overrides what file and experiment say."""
+    config: Experiment | None = None  # its file, where there is one: the names in it are used
+    model: str | None = None  # overrides what file and experiment say
     trait: str | None = None
 
 
@@ -141,8 +136,7 @@ class Context:
     model_variant: str
     trait: str
     direction: Direction | None
-    position: str | None
-    """Position window of the file's folder; `None` outside the layout."""
+    position: str | None  # position window of the file's folder; `None` outside the layout
     prompt_set: str
     header: Header
 

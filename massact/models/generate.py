@@ -25,12 +25,10 @@ from massact.models.support import Sharing, sharing_of
 __all__ = ["Generator", "Intervention", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
-Responses = list[tuple[int, ...] | None]
-"""Tokens of each row; `None` where its logits were not finite."""
+Responses = list[tuple[int, ...] | None]  # tokens of each row; `None` where its logits were not finite
 _MANY_ROWS, _FEW_ROWS = 1024, 256
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
-_SMALL_MODEL = 20_000_000
-"""Parameters below which a CPU spends more time between its calculations than in them."""
+_SMALL_MODEL = 20_000_000  # parameters below which a CPU spends more time between its calculations than in them
 
 
 class NotFiniteError(ModelError):
@@ -93,19 +91,12 @@ class Generator:
         self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
     ) -> list[tuple[int, ...]]:
         """Response tokens of every row, in order, without the token that ended them.
-
         They do not depend on how rows are batched, as far as the dtype's arithmetic does not
         (docs/design/generation.md).
-
-        Args:
-            rows: what to generate.
-            settings: greedy where the temperature is 0, else sampled with the seed and each row's draw.
-            progress: called with the number of rows that were finished.
-
-        Raises:
-            NotFiniteError: the logits of some rows were not finite; it has what the others said.
-            ModelError: the memory does not suffice for one row.
-        """
+        `rows`: what to generate. `settings`: greedy where the temperature is 0, else sampled with the seed and each
+        row's draw. `progress`: called with the number of rows that were finished.
+        Raises NotFiniteError: the logits of some rows were not finite; it has what the others said; ModelError: the
+        memory does not suffice for one row."""
         kept, places = distinct_rows(self._gates.opened(rows), settings)
         like = Counter(places)
         said_by_row: Responses = [() for _ in kept]

@@ -22,10 +22,8 @@ class EqualGrids(NamedTuple):
 
 def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: float) -> EqualGrids:
     """The labels that have a best, over the cells that all have: of one layer and coefficient, or relative strength.
-
     Where that leaves one of them without a best, as after a search, which has coefficients of its own, over the layers
-    that all have. Where that does too they are not compared.
-    """
+    that all have. Where that does too they are not compared."""
     parts = {label: stratum.slices[label] for label in labels if stratum.best(label, floor)}
     if len(parts) < 2:
         return EqualGrids(stratum)

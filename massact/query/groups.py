@@ -346,10 +346,8 @@ def _ended(finished_at: int | None) -> int:
 # each place is answered in the setting that it was run in last, and a note says so. Without a file each group
 # is answered in the one that it was run in last.
 
-Spot = tuple[str, str, str]
-"""Model, trait and position."""
-Against = tuple[str, float | None]
-"""A setting, and the trait mean of the baseline in it."""
+Spot = tuple[str, str, str]  # model, trait and position
+Against = tuple[str, float | None]  # a setting, and the trait mean of the baseline in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,9 @@ from massact.service.settings import (
 from massact.store.databases import EXPERIMENT_TAGS, EXPERIMENTS, open_database, served_file
 from massact.store.write.tracker import EVALUATIONS, PHASES, VIEW_TAG, view_link
 
-START_SECONDS = 300.0
-"""How long a server may take until it answers: on a slow machine it imports for a minute."""
-REQUEST_SECONDS = 5
-"""How long requests that are being answered may go on once the server is told to stop."""
-STOP_SECONDS = 9.0
-"""After which what still runs is killed; `docker stop` itself waits for 10."""
+START_SECONDS = 300.0  # how long a server may take until it answers: on a slow machine it imports for a minute
+REQUEST_SECONDS = 5  # how long requests that are being answered may go on once the server is told to stop
+STOP_SECONDS = 9.0  # after which what still runs is killed; `docker stop` itself waits for 10
 _POLL_SECONDS = 0.1
 _LINES_KEPT = 15
 
@@ -149,8 +146,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-CACHE_SECONDS = 60
-"""How long a checked password is believed. Without it each request costs MLflow 0.18 s of hashing."""
+CACHE_SECONDS = 60  # how long a checked password is believed. Without it each request costs MLflow 0.18 s of hashing
 AUTH_ENVIRONMENT = {
     "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
     "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
@@ -218,12 +214,9 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
 def maintain(
     database: str, environment: Mapping[str, str], say: Say, *, tune: bool = False, upgrade: bool = False
 ) -> None:
-    """Instead of serving, set the database up where it is new, and tune or migrate it.
-
-    Args:
-        tune: make it quicker to read; a service on it may go on.
-        upgrade: migrate it to the schema of the MLflow that is installed; of a SQLite file a copy is kept.
-    """
+    """Instead of serving, set the database up where it is new, and tune or migrate it. `tune`: make it quicker to read;
+    a service on it may go on. `upgrade`: migrate it to the schema of the MLflow that is installed; of a SQLite file a
+    copy is kept."""
     check_database(database)
     for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):
         say(note)
@@ -370,8 +363,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-_PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl(2); it outlives exec. Elsewhere the command runs unbound."""
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2); it outlives exec. Elsewhere the command runs unbound
 
 
 def main() -> None:

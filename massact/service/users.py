@@ -17,8 +17,7 @@ from massact.errors import StoreError, UsageError
 from massact.store.credentials import find_login, log_in
 
 WRITER_ROLE = "massact-writer"
-MIN_PASSWORD = 12
-"""Characters; MLflow's own limit."""
+MIN_PASSWORD = 12  # characters; MLflow's own limit
 _WORKSPACE = "default"
 _TIMEOUT_SECONDS = 30.0
 _WRITING = ("USE", "EDIT", "MANAGE")

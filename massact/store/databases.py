@@ -237,11 +237,9 @@ def is_absent(tracking_uri: str) -> bool:
 
 
 def check_schema(engine: sa.Engine, name: str) -> tuple[str, ...]:
-    """Make sure that a database has the tables and columns that are read, of the types that are expected.
-
-    Returns a line where its schema is none that massact was tested with. Raises UnusableStoreError: it is not MLflow's,
-    or of an MLflow that keeps runs otherwise.
-    """
+    """Make sure that a database has the tables and columns that are read, of the types that are expected. Returns a
+    line where its schema is none that massact was tested with. Raises UnusableStoreError: it is not MLflow's, or of an
+    MLflow that keeps runs otherwise."""
     missing, misfits, versions = _examined(engine, name)
     if missing:
         raise UnusableStoreError(

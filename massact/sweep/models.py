@@ -173,8 +173,7 @@ class Judges:
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
-        self._mute: dict[str, str] = {}
-        """How many canaries a judge left unscored where most were, else nothing."""
+        self._mute: dict[str, str] = {}  # how many canaries a judge left unscored where most were, else nothing
         self._told: set[str] = set()
 
     def of(

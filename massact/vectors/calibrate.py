@@ -16,13 +16,9 @@ def calibrate(
     model: SteerableModel, prompts: Sequence[str], *, max_new_tokens: int, n_top: int, progress: Progress = silent
 ) -> Calibration:
     """Find massive dims over the response tokens of neutral prompts, and beside them those of the first token.
-
-    Two passes: the first finds the dims, the second measures the norm without them. Sums are kept in
-    float64, since bf16's step at 32,000 is 256 and a massive dim would drown the rest.
-
-    Raises:
-        DataError: no prompt got a response, or the activations are not finite.
-    """
+    Two passes: the first finds the dims, the second measures the norm without them. Sums are kept in float64, since
+    bf16's step at 32,000 is 256 and a massive dim would drown the rest.
+    Raises DataError: no prompt got a response, or the activations are not finite."""
     encoded = sorted((encode_chat(model, prompt) for prompt in prompts), key=len)
     texts = continue_prompts(model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress)
     if not any(text.response for text in texts):

@@ -18,11 +18,8 @@ Sides = tuple[torch.Tensor, torch.Tensor]
 
 
 def depth_weights(recipe: Recipe, units: Sequence[float]) -> tuple[float, ...]:
-    """What the coefficient is multiplied by at each layer, 1 where it is greatest; empty: 1 everywhere.
-
-    Args:
-        units: relative strength of coefficient 1 at each layer; `relative` has all as strong as the first.
-    """
+    """What the coefficient is multiplied by at each layer, 1 where it is greatest; empty: 1 everywhere. `units`:
+    relative strength of coefficient 1 at each layer; `relative` has all as strong as the first."""
     n = len(units)
     if recipe.depth in (None, EVERY_LAYER):
         return ()
@@ -39,14 +36,10 @@ def subspace(
     vector: torch.Tensor, sides: Sides, cleaning: Cleaning, dims: Sequence[int], n_directions: int
 ) -> torch.Tensor:
     """What `replace` takes at a layer, `[n_directions + 2, d_model]`, float32.
-
     First an orthonormal basis V: the vector, and the principal components of what is left without it of the contrastive
     activations, about the middle of the two sides' means, cleaned as the vector is. Then V^T V m, and V^T V (n - m), of
     the negative side's mean m and the positive side's n.
-
-    Raises:
-        DataError: the activations do not span so many directions.
-    """
+    Raises DataError: the activations do not span so many directions."""
     positive, negative = (side.double() for side in sides)
     m, n = negative.mean(0), positive.mean(0)
     cleaned = [clean(side, cleaning, dims) for side in (positive, negative)]

@@ -22,12 +22,12 @@ from massact.report.summary import brief
 from massact.store.databases import ui_address
 from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration, read_responses
+from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, phase_params
-from massact.sweep.planner import load_answers
+from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine

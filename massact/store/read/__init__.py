@@ -170,11 +170,9 @@ class RunStore:
         ]
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
-        """Key to run id of every finished evaluation, baseline, calibration and extraction.
-
-        The points are decoded, not the key's tag read: a key whose evaluation no query can read is
-        not finished, or its place would stay empty for ever.
-        """
+        """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
+        the key's tag read: a key whose evaluation no query can read is not finished, or its place would stay empty for
+        ever."""
         points = self.points(experiment)
         keys = dict(zip(points.keys, points.run_ids, strict=True))
         keys.update({run.row.key: run.run_id for run in self.baselines(experiment)})
@@ -228,8 +226,7 @@ def _start(run: RawRun) -> tuple[int, str]:
     return (run.started_at if run.started_at is not None else -1, run.run_id)
 
 
-_MOST_QUESTIONS = 1_000_000
-"""No set of questions is larger, whatever a row or a step says; so many take 16 MB a run."""
+_MOST_QUESTIONS = 1_000_000  # no set of questions is larger, whatever a row or a step says; so many take 16 MB a run
 
 
 def _stepped_scores(steps: Sequence[ScoreStep], row: EvaluationRow) -> Scores:
@@ -334,8 +331,7 @@ class StoredContent:
 
     key: str
     finished_at: int | None
-    content: str | None
-    """Digest of the line that it was imported from; `None` where massact measured it."""
+    content: str | None  # digest of the line that it was imported from; `None` where massact measured it
     kind: Kind | None = None
 
 

@@ -18,8 +18,7 @@ from massact.errors import StoreError, UnusableStoreError
 from massact.store.credentials import log_in
 from massact.store.retry import status_passes
 
-TIMEOUT_SECONDS = (10.0, 300.0)
-"""To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
+TIMEOUT_SECONDS = (10.0, 300.0)  # to connect, and for a whole answer: a page of 5,000 runs takes a busy server a while
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _LONGEST_SECONDS = 86400
 _PASSING = (

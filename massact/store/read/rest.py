@@ -40,15 +40,13 @@ _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of
 S = TypeVar("S")
 T = TypeVar("T")
 RAW = "massact/v1/raw"
-_OURS = "X-Massact-Version"
-"""Of the head of every answer of the API, refusals too."""
+_OURS = "X-Massact-Version"  # of the head of every answer of the API, refusals too
 _BUSY = 503
 _TRIES = 10
 _LONGEST_PAUSE = 10.0  # seconds
 RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
-_Run = Mapping[str, Any]
-"""A run as the server gives it."""
+_Run = Mapping[str, Any]  # a run as the server gives it
 
 
 class RestSource(RunSource):
@@ -59,8 +57,7 @@ class RestSource(RunSource):
     def __init__(self, uri: str) -> None:
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}
-        self._has_api = True
-        """Until an answer shows that it has not."""
+        self._has_api = True  # until an answer shows that it has not
         self._experiment_ids()
 
     def answer(self, asked: Mapping[str, Any]) -> bytes | None:

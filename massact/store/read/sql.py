@@ -33,12 +33,9 @@ _OF_OURS = (Tag.KIND, Tag.EXPERIMENT)
 
 
 class SqlSource(RunSource):
-    """A `RunSource` over a tracking database.
-
-    Args:
-        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told.
-        statement_seconds: how long PostgreSQL works on one statement at most; `None`: as long as it takes.
-    """
+    """A `RunSource` over a tracking database. `readable`: the MLflow experiments that exist for whoever asks; `None`:
+    all. Of others nothing is told. `statement_seconds`: how long PostgreSQL works on one statement at most; `None`: as
+    long as it takes."""
 
     def __init__(
         self, uri: str, *, readable: frozenset[int] | None = None, statement_seconds: float | None = None

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
     Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-RunText = tuple[str, int | None, str]
-"""A run's id, its end in milliseconds since 1970, and the tag's text."""
+RunText = tuple[str, int | None, str]  # a run's id, its end in milliseconds since 1970, and the tag's text
 Place = tuple[str, str, str, str, str]
 """Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
 
@@ -35,8 +34,7 @@ class StoredPoint(NamedTuple):
     """A finished evaluation: its run, its place in the grid, and what came of it; means are 0 to 100."""
 
     run_id: str
-    finished_at: int
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: int  # milliseconds since 1970; -1 where the run has no end
     setting: str
     model: str
     trait: str
@@ -54,8 +52,7 @@ class StoredPoint(NamedTuple):
     n_scored: int
     n_unscored: int
     relative_strength: float | None
-    same_as: str | None = None
-    """Label whose result this one was taken over from, since their vectors are alike."""
+    same_as: str | None = None  # label whose result this one was taken over from, since their vectors are alike
     same_as_cosine: float | None = None
 
     @property
@@ -66,8 +63,7 @@ class StoredPoint(NamedTuple):
 
 NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
-MARKS = ("same_as", "same_as_cosine")
-"""What the third line ends with where a result was taken over from another label."""
+MARKS = ("same_as", "same_as_cosine")  # what the third line ends with where a result was taken over from another label
 HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
 """What the third line holds, after the experiment's name; without the marks where there are none."""
 
@@ -77,21 +73,14 @@ class Points:
     """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
 
     run_ids: list[str]
-    finished_at: "Indices"
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: "Indices"  # milliseconds since 1970; -1 where the run has no end
     keys: list[str]
-    heads: list[list[Any]]
-    """The distinct third lines: `HEAD`, in its order."""
-    head: "Indices"
-    """Of each point, the index of its head."""
-    numbers: dict[str, "Numbers"]
-    """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
-    told: "Points | None" = None
-    """The same as the store tells it, where `counting` took figures out."""
-    short: "Mask | None" = None
-    """Which of them have scores of too few responses; `None`: none has."""
-    doubtful: "Mask | None" = None
-    """Which of them do not count as coherent, whatever their mean; `None`: none of them."""
+    heads: list[list[Any]]  # the distinct third lines: `HEAD`, in its order
+    head: "Indices"  # of each point, the index of its head
+    numbers: dict[str, "Numbers"]  # `NUMBERS`, `COUNTS` and `layer` by name; NaN where missing
+    told: "Points | None" = None  # the same as the store tells it, where `counting` took figures out
+    short: "Mask | None" = None  # which of them have scores of too few responses; `None`: none has
+    doubtful: "Mask | None" = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
@@ -233,8 +222,7 @@ def is_point(row: EvaluationRow) -> bool:
 # digest of the experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
 
 POINT_VERSION = 1
-POINT_LIMIT = 2000
-"""Of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)."""
+POINT_LIMIT = 2000  # of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)
 _RECORD = struct.Struct("<B6d2i")
 """Version, `NUMBERS` (NaN where missing), `COUNTS`: 57 bytes, so that base64 needs no padding."""
 _WIDTH = _RECORD.size // 3 * 4

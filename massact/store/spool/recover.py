@@ -32,25 +32,17 @@ class JournalReport:
     """What came of one journal."""
 
     path: Path
-    opening: Opening | None = None
-    """Whose it is; `None` where the line that tells it is damaged."""
-    in_use: bool = False
-    """A process works on it: it was left alone."""
+    opening: Opening | None = None  # whose it is; `None` where the line that tells it is damaged
+    in_use: bool = False  # a process works on it: it was left alone
     sent: int = 0
-    there: int = 0
-    """Had arrived already."""
-    refused: list[str] = field(default_factory=list)
-    """Of each run that the store refused, its name and why."""
-    left: int = 0
-    """Runs that are not in the store now, refused ones included."""
+    there: int = 0  # had arrived already
+    refused: list[str] = field(default_factory=list)  # of each run that the store refused, its name and why
+    left: int = 0  # runs that are not in the store now, refused ones included
     damaged: list[int] = field(default_factory=list)
     """Numbers of lines that were not as they had been written, from 1: what they held is lost."""
-    is_torn: bool = False
-    """The last line had no end: what was being written at a power cut or `kill -9` is lost."""
-    problem: str = ""
-    """Why something is left, or why nothing could be read."""
-    kept: Path | None = None
-    """Where a damaged journal was kept after all that could be read of it was sent."""
+    is_torn: bool = False  # the last line had no end: what was being written at a power cut or `kill -9` is lost
+    problem: str = ""  # why something is left, or why nothing could be read
+    kept: Path | None = None  # where a damaged journal was kept after all that could be read of it was sent
 
     @property
     def is_clear(self) -> bool:
@@ -67,14 +59,9 @@ def send_leftovers(
     folder: Path, tracking_uri: str | None, *, say: Callable[[str], None], only_here: bool = False
 ) -> list[JournalReport]:
     """Send what ended processes left in a spool, each run to the store that it was meant for, and only once.
-
     A folder that is not there holds nothing. Returns a report on each journal that holds something, or is in use.
-
-    Args:
-        tracking_uri: used for the runs that were meant for the same place, since a journal holds no password.
-        say: told what came of each journal.
-        only_here: leave alone what is meant for other stores than `tracking_uri`.
-    """
+    `tracking_uri`: used for the runs that were meant for the same place, since a journal holds no password. `say`: told
+    what came of each journal. `only_here`: leave alone what is meant for other stores than `tracking_uri`."""
     recovery, reports = _Recovery(tracking_uri, only_here=only_here), []
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)

@@ -152,14 +152,9 @@ class Tracker:
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """Connect, and create the MLflow experiment where it does not exist.
-
-        Args:
-            description: of the experiment, for the UI.
-            floor: the coherence floor that the UI's views show.
-            patience: with a store that is down once a phase was begun; `None`: none.
-            declared: what the experiment file declares, which phases keep in the store; `None`: no file does.
-            say: told in one line what could not be kept.
-        """
+        `description`: of the experiment, for the UI. `floor`: the coherence floor that the UI's views show. `patience`:
+        with a store that is down once a phase was begun; `None`: none. `declared`: what the experiment file declares,
+        which phases keep in the store; `None`: no file does. `say`: told in one line what could not be kept."""
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor

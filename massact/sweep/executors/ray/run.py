@@ -10,25 +10,14 @@ from typing import Any
 from massact.errors import ExecutorError, MassactError
 from massact.evaluation import FailedCell, PlannedCell, Take
 from massact.sweep.executors.base import Result, Work
-from massact.sweep.executors.ray.cluster import (
-    CancelledError,
-    Cluster,
-    Events,
-    FailedError,
-    GoneError,
-    LostError,
-    reason,
-)
+from massact.sweep.executors.ray.cluster import CancelledError, Cluster, FailedError, GoneError, LostError, reason
 from massact.sweep.executors.ray.judges import ATTEMPTS, JudgeHandle, JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.workers import BrokenDeviceError, WorkerHandle, WorkerPool
 
-ALONE_AT_MOST = 3
-"""How often a cell may be lost while it is the only one of its shard, before it is given up."""
-_TAIL = 2
-"""A shard takes a share of what is left: so many shards for each worker."""
-_SMALLEST = 4
-"""No shard is smaller than a batch divided by this, unless nothing more is left."""
+ALONE_AT_MOST = 3  # how often a cell may be lost while it is the only one of its shard, before it is given up
+_TAIL = 2  # a shard takes a share of what is left: so many shards for each worker
+_SMALLEST = 4  # no shard is smaller than a batch divided by this, unless nothing more is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +25,16 @@ class Shard:
     """Cells that one worker evaluates together, by their numbers in the plan."""
 
     cells: tuple[int, ...]
-    times_lost: int = 0
-    """How often it was lost since it consists of these cells."""
-    avoids: int | None = None
-    """Worker on which it failed last, where that one is still at work."""
+    times_lost: int = 0  # how often it was lost since it consists of these cells
+    avoids: int | None = None  # worker on which it failed last, where that one is still at work
 
 
 class ShardQueue:
     """The shards of one plan.
-
-    Cells that the plan has side by side stay together: they steer alike, share a layer and often a vector. Shards
-    are as large as a batch while much is left. Towards the end they become smaller, down to a quarter, so that
-    no worker has long to do when the others have ended. With `is_fixed` each shard is exactly the batch that one
-    process would have generated: where the arithmetic is coarse, the same batches give the same tokens.
-    """
+    Cells that the plan has side by side stay together: they steer alike, share a layer and often a vector. Shards are
+    as large as a batch while much is left. Towards the end they become smaller, down to a quarter, so that no worker
+    has long to do when the others have ended. With `is_fixed` each shard is exactly the batch that one process would
+    have generated: where the arithmetic is coarse, the same batches give the same tokens."""
 
     def __init__(self, n_cells: int, per_batch: int, *, is_fixed: bool, first: int = 0) -> None:
         """`per_batch`: cells that a worker generates side by side at most. `first`: how many cells, from the first on,
@@ -122,7 +107,6 @@ class Tools:
     """What an executor works with."""
 
     cluster: Cluster
-    events: Events
     worker_pool: WorkerPool
     judge_pool: JudgePool
     result_keeper: ResultKeeper
@@ -135,8 +119,7 @@ class Task:
     shard: Shard
     worker: WorkerHandle
     cells: list[PlannedCell]
-    account: Any
-    """Reference to what it cost, and to the pieces that were generated."""
+    account: Any  # reference to what it cost, and to the pieces that were generated
     pieces: Any
 
 
@@ -147,10 +130,8 @@ class Judging:
     task: Task
     first: int
     last: int
-    times_lost: int = 0
-    """How often a judge was lost over it."""
-    is_suspect: bool = False
-    """Whether a judge was lost over it, or over more that it was part of."""
+    times_lost: int = 0  # how often a judge was lost over it
+    is_suspect: bool = False  # whether a judge was lost over it, or over more that it was part of
 
     @property
     def shard(self) -> Shard:
@@ -170,12 +151,9 @@ class Run:
         self._part = tools.cluster.ray.put(work.part)
         self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.steering is None}
         self._queue: ShardQueue | None = None
-        self._tasks: list[Task] = []
-        """With workers, oldest first."""
-        self._n_judging = 0
-        """Parts of shards that judges have in hand, or that wait for one."""
-        self._to_judge: deque[Judging] = deque()
-        """Those that wait."""
+        self._tasks: list[Task] = []  # with workers, oldest first
+        self._n_judging = 0  # parts of shards that judges have in hand, or that wait for one
+        self._to_judge: deque[Judging] = deque()  # those that wait
         self._results: deque[Result] = deque()
         self._held: list[Result] = []
         self._failure: BaseException | None = None
@@ -300,7 +278,7 @@ class Run:
         account, pieces = worker.actor.generate.options(num_returns=2).remote(self._part, cells, vectors)
         task = Task(shard, worker, cells, account, pieces)
         worker.tasks.append(task)
-        self._tools.events.when(account, lambda ref: self._generated(task, ref))
+        self._tools.cluster.when(account, lambda ref: self._generated(task, ref))
         return task
 
     def _generated(self, task: Task, ref: Any) -> None:
@@ -373,7 +351,7 @@ class Run:
                 return
             handle.open.append(self._to_judge.popleft())
             ref = handle.actor.judge.remote(self._judge, part.task.pieces, part.first, part.last)
-            self._tools.events.when(ref, partial(self._scored, part, handle))
+            self._tools.cluster.when(ref, partial(self._scored, part, handle))
 
     def _scored(self, part: Judging, handle: JudgeHandle, ref: Any) -> None:
         self._n_judging -= 1
