@@ -1,4 +1,4 @@
-"""`massact chat` and `massact serve-model`: a steered model to talk with, here and over the API of OpenAI."""
+"""`massact chat`, `serve-model` and `explore`: steered models to talk with, and a page to find them on."""
 
 import os
 import secrets
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from massact.cli.options import FILTER_OPTIONS, experiment_option, run_or_best, stacked, tracking_uri_option
+from massact.cli.options import (
+    FILTER_OPTIONS,
+    asked_experiment,
+    asked_experiment_option,
+    experiment_option,
+    run_or_best,
+    stacked,
+    tracking_uri_option,
+)
 from massact.cli.session import open_session
 from massact.errors import MassactError, UsageError
 
@@ -134,3 +142,33 @@ def serve_model(
     from massact.workflow.model_server import ModelServer, serve
 
     serve(ModelServer(stored, key or secrets.token_urlsafe(24), batch_rows=batch_rows), host, port, click.echo)
+
+
+@click.command()
+@asked_experiment_option
+@tracking_uri_option
+@click.option("--port", type=click.IntRange(0, 65535), default=5001, help="Port to listen on; 0: one that is free.")
+@click.option("--open/--no-open", "is_opened", default=False, help="Open it in the browser.")
+def explore(experiment: str | None, tracking_uri: str, port: int, is_opened: bool) -> None:
+    """Show every evaluation of a store on a page of this machine: figures to click on, responses behind them.
+
+    massact serve shows the same at /massact/ of its address.
+
+    \b
+    Example:
+      massact explore --experiment massive-activations-toy --open
+    """
+    from massact.query.load import declared_by_file
+    from massact.workflow.explore import explore as serve_page
+    from massact.workflow.explore import link
+
+    chosen = asked_experiment(experiment, tracking_uri)
+    declared = declared_by_file(chosen)
+
+    def show(address: str) -> str:
+        page = link(address, declared.experiment if declared else chosen)
+        if is_opened:
+            click.launch(page)
+        return f"explorer: {page}\nstop:     Ctrl-C"
+
+    serve_page(tracking_uri, port, click.echo, show)
