@@ -5,11 +5,11 @@ const $ = (id) => document.getElementById(id);
 const CHOICES = ["experiment", "model", "trait", "position", "setting", "metric", "x", "label", "layer"];
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"];
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "x"], SIGNS = "●■▲◆✚✖";
-const MOST_DRAWN = 3000, GRID = 64, FIRST_RESPONSES = 10;
+const MOST_DRAWN = 2000, GRID = 64, FIRST_RESPONSES = 10;
 const NAMES = { delta: "delta", trait: "trait score", coherence: "coherence", coefficient: "coefficient", relative_strength: "relative strength" };
 
 const state = { metric: "delta", x: "coefficient", floor: null, hidden: new Set(), run: "", pin: "" };
-let data = null, place = null, ties = new Map(), where = new Map(), opened = null, pinned = null, frame = 0;
+let data = null, place = null, ties = new Map(), where = new Map(), opened = null, pinned = null, frame = 0, settling = 0, pointed = "";
 
 // asking
 
@@ -168,7 +168,6 @@ function layout(more) {
 }
 
 const look = (label) => { const n = labels().indexOf(label); return { color: COLOURS[n % 6], symbol: SYMBOLS[Math.floor(n / 6) % 6] }; };
-const dashed = (ink, more) => ({ type: "line", line: { color: ink.ink, width: 1, dash: "dash" }, ...more });
 const hover = (label, columns, i) => `${escaped(label)}<br>layer ${columns.layer[i]}, coefficient ${short(columns.coefficient[i])}<br>delta ${signed(columns.delta[i])}, coherence ${figure(columns.coherence[i])}`;
 const escaped = (text) => text.replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
 
@@ -194,28 +193,17 @@ function others() {
   return [[...kept.values()], points.length];
 }
 
-function marks(points, x, y, marker) {
-  return {
-    type: "scatter", mode: "markers", marker, customdata: points.map(([label, i]) => place.labels[label].run_id[i]),
-    x: points.map(([label, i]) => value(place.labels[label], i, x)), y: points.map(([label, i]) => value(place.labels[label], i, y)),
-    text: points.map(([label, i]) => hover(label, place.labels[label], i)), hovertemplate: "%{text}<extra></extra>",
-  };
-}
-
-const selected = () => (where.has(state.run) ? [where.get(state.run)] : []);
-const ring = (ink, size = 15) => ({ symbol: "circle-open", size, color: ink.ink, line: { width: 2 } });
+const marks = (points) => ({
+  type: "scatter", mode: "markers", marker: { size: 3.5, color: theme().quiet, opacity: 0.45 }, customdata: points.map(([label, i]) => place.labels[label].run_id[i]),
+  x: points.map(([label, i]) => place.labels[label].coherence[i]), y: points.map(([label, i]) => value(place.labels[label], i, state.metric)),
+  text: points.map(([label, i]) => hover(label, place.labels[label], i)), hovertemplate: "%{text}<extra></extra>",
+});
 
 function drawTradeOff() {
-  const ink = theme(), [points, all] = others();
+  const [points, all] = others();
   const curves = shown().map((label) => series(label, along(place.labels[label], curveLayer(place.labels[label])), "coherence", state.metric));
-  const bests = ranked().filter(([label]) => !state.hidden.has(label));
-  const traces = [
-    marks(points, "coherence", state.metric, { size: 3.5, color: ink.quiet, opacity: 0.45 }), ...curves,
-    marks(bests, "coherence", state.metric, { size: 11, color: bests.map(([label]) => look(label).color), symbol: bests.map(([label]) => look(label).symbol), line: { color: ink.ink, width: 1.5 } }),
-    marks(selected(), "coherence", state.metric, ring(ink)),
-  ];
   $("thinned").textContent = points.length < all ? `${points.length} of ${all} evaluations are drawn beside the curves: those that would lie on others are left out` : "";
-  Plotly.react("tradeoff", traces, layout({ xaxis: { title: { text: "coherence" } }, yaxis: { title: { text: NAMES[state.metric] } }, shapes: [dashed(ink, { x0: state.floor, x1: state.floor, y0: 0, y1: 1, yref: "paper" })] }), CONFIG);
+  Plotly.react("tradeoff", [marks(points), ...curves], layout({ xaxis: { title: { text: "coherence" } }, yaxis: { title: { text: NAMES[state.metric] } } }), CONFIG);
 }
 
 const CONFIG = { responsive: true, displayModeBar: false };
@@ -225,76 +213,91 @@ function drawMap() {
   const layers = distinct(columns.layer).sort((a, b) => a - b), steps = distinct(columns[state.x]).filter((one) => one !== null).sort((a, b) => a - b);
   const row = new Map(layers.map((one, i) => [one, i])), column = new Map(steps.map((one, i) => [one, i]));
   const empty = () => layers.map(() => steps.map(() => null));
-  const whole = empty(), coherent = empty(), runs = empty(), texts = empty();
+  const whole = empty(), runs = empty(), texts = empty();
   columns.run_id.forEach((run, i) => {
-    const [r, c] = [row.get(columns.layer[i]), column.get(columns[state.x][i])], z = value(columns, i, state.metric);
+    const [r, c] = [row.get(columns.layer[i]), column.get(columns[state.x][i])];
     if (c === undefined) return;
-    whole[r][c] = z; runs[r][c] = run;
-    texts[r][c] = hover(state.label, columns, i) + (columns.coherence[i] >= state.floor ? "" : "<br>below the floor");
-    if (columns.coherence[i] !== null && columns.coherence[i] >= state.floor) coherent[r][c] = z;
+    [whole[r][c], runs[r][c], texts[r][c]] = [value(columns, i, state.metric), run, hover(state.label, columns, i)];
   });
   let [low, high] = [0, 0];
   for (const one of columns.run_id.keys()) { const z = value(columns, one, state.metric) ?? 0; low = Math.min(low, z); high = Math.max(high, z); }
   const size = Math.max(-low, high, 1);
   const colours = low < -size / 10 ? { colorscale: [[0, "#D55E00"], [0.5, ink.low], [1, ink.high]], zmin: -size, zmax: size } : { colorscale: [[0, ink.low], [1, ink.high]], zmin: 0, zmax: size };
   const heat = { type: "heatmap", x: steps.map(short), y: layers.map(String), customdata: runs, text: texts, hovertemplate: "%{text}<extra></extra>", xgap: 1, ygap: 1, ...colours };
-  const found = best(columns);
-  const at = (points, marker) => ({ type: "scatter", mode: "markers", x: points.map((i) => short(columns[state.x][i])), y: points.map((i) => String(columns.layer[i])), customdata: points.map((i) => columns.run_id[i]), hoverinfo: "skip", marker });
-  const traces = [
-    { ...heat, z: whole, opacity: 0.28, showscale: false }, { ...heat, z: coherent, hoverinfo: "skip", hovertemplate: null, colorbar: { thickness: 10, outlinewidth: 0, title: { text: NAMES[state.metric] } } },
-    at(found >= 0 ? [found] : [], { symbol: "star", size: 12, color: ink.ink, line: { color: ink.paper, width: 1 } }),
-    at(selected().filter(([label]) => label === state.label).map(([, i]) => i), ring(ink, 18)),
-  ];
+  const traces = [{ ...heat, z: whole, colorbar: { thickness: 10, outlinewidth: 0, title: { text: NAMES[state.metric] } } }];
   Plotly.react("map", traces, layout({ xaxis: { type: "category", title: { text: NAMES[state.x] }, categoryarray: steps.map(short) }, yaxis: { type: "category", title: { text: "layer" } } }), CONFIG);
 }
 
 function drawCurve() {
-  const ink = theme(), layer = Number(state.layer);
+  const layer = Number(state.layer);
   const drawn = shown().map((label) => [label, along(place.labels[label], layer)]).filter(([, indices]) => indices.length);
   const wide = (label) => ({ line: { color: look(label).color, width: label === state.label ? 3 : 1.3 } });
-  const here = selected().filter(([label, i]) => place.labels[label].layer[i] === layer);
   const traces = [
     ...drawn.map(([label, indices]) => series(label, indices, state.x, state.metric, wide(label))),
     ...drawn.map(([label, indices]) => series(label, indices, state.x, "coherence", { yaxis: "y2", ...wide(label) })),
-    marks(here, state.x, state.metric, ring(ink)), { ...marks(here, state.x, "coherence", ring(ink)), yaxis: "y2" },
   ];
   Plotly.react("curve", traces, layout({
     xaxis: { title: { text: NAMES[state.x] }, anchor: "y2" }, yaxis: { title: { text: NAMES[state.metric] }, domain: [0.46, 1] }, yaxis2: { title: { text: "coherence" }, domain: [0, 0.38] },
-    shapes: [dashed(ink, { x0: 0, x1: 1, xref: "paper", y0: state.floor, y1: state.floor, yref: "y2" })],
   }), CONFIG);
 }
 
-/** Show in the other charts what the pointer is on in one. */
-function link(from, run) {
-  const found = where.get(run);
-  for (const chart of ["tradeoff", "map", "curve"].filter((one) => one !== from)) {
-    const points = found ? chartPoints(chart, run) : [];
-    Plotly.Fx.hover(chart, points, chart === "curve" ? ["xy", "xy2"] : ["xy"]);
-  }
+// over the charts: the floor, what it leaves out, the bests, what is opened and what the pointer is on. A step of the
+// slider moves these alone; the charts themselves stay.
+
+function over(chart, shapes) {
+  let svg = $(chart).querySelector("svg.over");
+  if (!svg) { svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"); svg.setAttribute("class", "over"); $(chart).append(svg); }
+  svg.replaceChildren(...shapes.filter(Boolean).map(([kind, given]) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", kind);
+    for (const [name, one] of Object.entries(given)) made.setAttribute(name, one);
+    return made;
+  }));
 }
 
-function chartPoints(chart, run) {
-  const traces = $(chart).data;
-  for (const [curveNumber, trace] of traces.entries()) {
-    if (trace.hoverinfo === "skip" || trace.yaxis === "y2") continue;
-    if (trace.type === "heatmap") {
-      for (const [r, runs] of trace.customdata.entries()) if (runs.includes(run)) return [{ curveNumber, pointNumber: [r, runs.indexOf(run)] }];
-    } else if (trace.customdata.includes(run)) return [{ curveNumber, pointNumber: trace.customdata.indexOf(run) }];
-  }
-  return [];
+/** Where a chart draws a value, in pixels; a category by its place, also where it looks like a number. */
+const pixel = (axis, one) => axis._offset + (axis.type === "category" ? axis.l2p(axis._categories.indexOf(one)) : axis.d2p(one));
+
+function ring(chart, [label, i], look, y = "yaxis") {
+  const full = $(chart)._fullLayout, columns = place.labels[label];
+  const names = { tradeoff: ["coherence", state.metric], map: [state.x, "layer"], curve: [state.x, y === "yaxis" ? state.metric : "coherence"] }[chart];
+  const [a, b] = names.map((name) => value(columns, i, name));
+  if (a === null || b === null) return null;
+  const at = chart === "map" ? [short(a), String(b)] : [a, b];
+  return ["circle", { cx: pixel(full.xaxis, at[0]), cy: pixel(full[y], at[1]), "data-run": columns.run_id[i], ...look }];
 }
 
-let isLinking = false;
+function dashes(chart, axis, floor) {
+  const full = $(chart)._fullLayout, other = axis === "xaxis" ? full.yaxis : full.xaxis, at = pixel(full[axis], floor);
+  if (at < full[axis]._offset || at > full[axis]._offset + full[axis]._length) return null;
+  const [from, to] = [other._offset, other._offset + other._length];
+  return ["line", { class: "dashes", ...(axis === "xaxis" ? { x1: at, x2: at, y1: from, y2: to } : { x1: from, x2: to, y1: at, y2: at }) }];
+}
+
+function belowFloor() {
+  const full = $("map")._fullLayout, columns = place.labels[state.label], [w, h] = [full.xaxis, full.yaxis].map((axis) => Math.abs(axis.l2p(1) - axis.l2p(0)));
+  const paths = [...columns.run_id.keys()].filter((i) => !(columns.coherence[i] >= state.floor) && columns[state.x][i] !== null)
+    .map((i) => `M${pixel(full.xaxis, short(columns[state.x][i])) - w / 2} ${pixel(full.yaxis, String(columns.layer[i])) - h / 2}h${w}v${h}h${-w}z`);
+  return ["path", { class: "below", d: paths.join("") }];
+}
+
+function mark() {
+  const order = ranked().filter(([label]) => !state.hidden.has(label));
+  const wanted = [[state.run, { class: "opened", r: 9 }], [pointed, { class: "pointed", r: 7 }]].filter(([run]) => where.has(run)).map(([run, look]) => [where.get(run), look]);
+  const isShown = ([label]) => !state.hidden.has(label), here = ([label, i]) => place.labels[label].layer[i] === Number(state.layer);
+  const rings = (chart, admits, y) => wanted.filter(([one]) => admits(one)).map(([one, look]) => ring(chart, one, look, y));
+  over("tradeoff", [dashes("tradeoff", "xaxis", state.floor), ...order.map((one, n) => ring("tradeoff", one, { class: n ? "best" : "best first", r: n ? 6 : 7.5, fill: look(one[0]).color })), ...rings("tradeoff", isShown)]);
+  const found = best(place.labels[state.label]);
+  over("map", [belowFloor(), found >= 0 ? ring("map", [state.label, found], { class: "star", r: 5 }) : null, ...rings("map", ([label]) => label === state.label)]);
+  over("curve", [dashes("curve", "yaxis2", state.floor), ...rings("curve", (one) => isShown(one) && here(one)), ...rings("curve", (one) => isShown(one) && here(one), "yaxis2")]);
+}
+
 function listen() {
   for (const chart of ["tradeoff", "map", "curve"]) {
     const runOf = (event) => event.points.map((point) => point.customdata).find((run) => typeof run === "string");
-    const linked = (run) => {
-      if (isLinking) return;
-      isLinking = true;
-      try { link(chart, run); } finally { setTimeout(() => { isLinking = false; }, 30); }
-    };
-    $(chart).on("plotly_hover", (event) => linked(runOf(event)));
-    $(chart).on("plotly_unhover", () => linked(""));
+    const point = (run) => { if (pointed !== run) { pointed = run; mark(); } };
+    $(chart).on("plotly_hover", (event) => point(runOf(event) ?? ""));
+    $(chart).on("plotly_unhover", () => point(""));
+    $(chart).on("plotly_afterplot", () => { if ($("curve")._fullLayout && $("map")._fullLayout) mark(); });
     $(chart).on("plotly_click", (event) => { const run = runOf(event); if (run) open(run).catch(failed); });
   }
 }
@@ -331,7 +334,9 @@ function tell() {
   $("verdict").textContent = text;
   const left = labels().filter((label) => !order.some(([one]) => one === label)).map((label) => [label, -1]);
   const active = document.activeElement?.closest?.("#bests button, #bests input")?.getAttribute("aria-label");
-  const body = $("bests").tBodies[0];
+  const body = $("bests").tBodies[0], now = JSON.stringify([order, left, standing, [...state.hidden], tieKey()]);
+  if (tell.last === now) return;
+  tell.last = now;
   body.replaceChildren(...[...order, ...left].map(([label, i], n) => {
     const row = document.createElement("tr"), columns = place.labels[label];
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !state.hidden.has(label) });
@@ -363,8 +368,18 @@ function draw() {
   drawTradeOff();
   drawMap();
   drawCurve();
+  mark();
   performance.mark("massact.drawn");
   writeAddress();
+}
+
+/** A step of the floor: what is said and marked changes at once, the curves once it rests. */
+function move() {
+  $("floor-shown").textContent = state.floor;
+  tell();
+  mark();
+  clearTimeout(settling);
+  settling = setTimeout(draw, 200);
 }
 
 // one evaluation
@@ -547,7 +562,7 @@ for (const name of ["model", "trait", "position", "setting"]) changed(name, agai
 for (const name of ["metric", "x", "layer"]) changed(name, draw);
 changed("label", () => { state.layer = ""; draw(); });
 changed("experiment", () => { Object.assign(state, { model: "", trait: "", position: "", setting: "", label: "", layer: "", floor: null }); load().catch(failed); });
-$("floor").addEventListener("input", () => { state.floor = Number($("floor").value); cancelAnimationFrame(frame); frame = requestAnimationFrame(draw); });
+$("floor").addEventListener("input", () => { state.floor = Number($("floor").value); cancelAnimationFrame(frame); frame = requestAnimationFrame(move); });
 $("choices").addEventListener("submit", (event) => event.preventDefault());
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); tryIt(); });
 for (const [name, byLayer, way] of [["weaker", false, -1], ["stronger", false, 1], ["lower", true, -1], ["higher", true, 1]]) $(name).addEventListener("click", () => step(byLayer, way));
