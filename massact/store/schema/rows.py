@@ -202,7 +202,7 @@ def run_name(row: EvaluationRow) -> str:
     if row.layer is None:
         return f"{again}baseline · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}"
 
 
 def encode_row(row: Row) -> str:
