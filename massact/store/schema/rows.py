@@ -249,7 +249,11 @@ class Scores:
 
 def encode_scores(scores: Scores) -> str | None:
     """Per-question scores as JSON for the tag `massact.scores`; `None` where they do not fit in a tag."""
-    rounded = {name: [_rounded(v) for v in getattr(scores, name)] for name in ("trait", "coherence")}
+    # judges give at most four decimals; more would only make the tag longer
+    rounded = {
+        name: [None if score is None else round(score, 4) for score in getattr(scores, name)]
+        for name in ("trait", "coherence")
+    }
     text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
     return text if len(text) <= TAG_LIMIT else None
 
@@ -303,8 +307,3 @@ def _score_list(values: object) -> tuple[float | None, ...]:
     if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
         raise TypeError(f"not a list of scores: {str(values)[:80]}")
     return tuple(values)
-
-
-def _rounded(score: float | None) -> float | None:
-    # judges give at most four decimals; more would only make the tag longer
-    return None if score is None else round(score, 4)
