@@ -43,7 +43,7 @@ def _work(
     session: "Session", run: "Callable[[Session], Tally | None]", show: "Callable[[Session], None] | None" = None
 ) -> None:
     """Do a command's work and say where to look next, or only show what there is to do; exit code 1 if cells failed."""
-    from massact.workflow.steps import next_lines
+    from massact.workflow.outcome import next_lines
 
     with working(session):
         if show is not None:
@@ -142,7 +142,7 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
       massact phase4 --experiment experiments/toy.yaml
     """
     session = open_session(experiment_file, tracking_uri)
-    from massact.workflow.steps import run_patterns
+    from massact.workflow.outcome import run_patterns
 
     _work(session, run_patterns)
 

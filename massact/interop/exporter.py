@@ -25,6 +25,7 @@ from massact.json_text import parse_json, parse_object
 from massact.keys import digest
 from massact.store.read import open_store, stored_runs, stored_stages
 from massact.store.read.base import RawRun
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, MlflowTag, Scores, StageRow, Tag, decode_evaluation
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.rows import decode_scores
@@ -256,8 +257,6 @@ class Exporter:
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:
-        from massact.store.write.stages import read_responses  # loads torch
-
         if not self._options.responses or MlflowTag.TABLES not in run.tags:
             return ()
         try:

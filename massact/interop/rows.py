@@ -18,6 +18,7 @@ from massact.interop.names import Context
 from massact.json_text import parse_object
 from massact.keys import canonical_json, cell_json, digest, digest_text
 from massact.labels import parse_label
+from massact.store.responses import response_bytes
 from massact.store.schema import (
     TAG_LIMIT,
     Artifact,
@@ -304,8 +305,6 @@ def result_run(
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
     if responses:
-        from massact.store.write.stages import response_bytes  # loads torch
-
         files = {**files, Artifact.RESPONSES.value: response_bytes(responses)}
     if row.origin is None and (cell := stored_cell(row)) is not None:
         row = replace(row, cell=cell_json(cell))

@@ -21,9 +21,9 @@ from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.context import Session, keep_outcome, open_phase
+from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
-from massact.sweep.planner import check_experiment, load_answers, make_setting
+from massact.sweep.planner import check_experiment, make_setting
 from massact.sweep.reuse import is_compared
 from massact.sweep.stored import Subject, stored_plan, stored_subject
 

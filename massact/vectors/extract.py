@@ -1,7 +1,7 @@
 """Extraction: contrastive prompts are continued by the base model, vetted by a judge, read, and made into vectors."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -203,11 +203,6 @@ class _Making:
 def clean_after(vector: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torch.Tensor:
     """A unit vector `[d_model]` cleaned, and the norm restored; itself where it has nothing to clean."""
     return normalise(clean(vector, cleaning, dims)) if dims or cleaning.mode else vector
-
-
-def validation_metrics(made: Mapping[str, LabelVectors]) -> Iterable[tuple[str, int, Separation]]:
-    """(label, layer, separation) of every vector."""
-    return ((label, layer, one) for label, v in made.items() for layer, one in enumerate(v.separations))
 
 
 _BATCH = 64  # continuations handed to the judge at a time, so that one sees how far it is

@@ -20,12 +20,12 @@ from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, S
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration, read_responses
+from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import UI_ADDRESS, OpenRun
-from massact.sweep.context import Session, phase_params
-from massact.sweep.planner import load_answers
+from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine

@@ -12,9 +12,9 @@ from massact.domain import Response
 from massact.errors import StoreError, UsageError
 from massact.names import shown, visible
 from massact.store.read import RunStore, open_source
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_responses
 
 _NARROWEST = 24
 """Characters of a column at least."""

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from massact.cli.serve import serve
-from massact.workflow.steps import _start
+from massact.workflow.outcome import _start
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,9 @@ def connect(tracking_uri: str, *, say: Callable[[str], None] = lambda _line: Non
     return client
 
 
+@cache
 def set_up_client() -> None:
-    """Import MLflow with few retries and without its chatter; again it changes nothing."""
+    """Import MLflow with few retries and without its chatter."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401  sets up the loggers that are turned down next

@@ -8,13 +8,14 @@ from typing import Any
 
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_json, cell_key, digest_text, screening_key, setting_digest
+from massact.store.responses import response_bytes
 from massact.store.schema.cells import cell_fields
 from massact.store.schema.names import Artifact, Kind, MlflowTag, Tag
 from massact.store.schema.rows import EvaluationRow, Scores, evaluation_params, run_name
 from massact.store.write.client import parent_tags, provenance_tags, row_run
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import evaluation_run, label_tags
-from massact.store.write.stages import response_bytes, tensor_bytes
+from massact.store.write.stages import tensor_bytes
 from massact.store.write.tracker import OpenRun
 
 
