@@ -103,7 +103,7 @@ def _built(kind: Any, readers: Mapping[str, Callable[[Any], Any]], value: Any) -
             if name in readers:
                 told[name] = readers[name](one)
     except (ValueError, TypeError) as error:
-        raise TypeError(f"{name} is {error}") from error
+        raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{name} is {error}") from error
     return kind(**told)
 
 

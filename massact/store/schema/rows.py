@@ -222,6 +222,8 @@ MOST = 2**31 - 1  # of a count: what fits in the 32 bits that a point and a data
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
     """The row that `encode_row` wrote, without what a later version added, and the cell; ValueError, TypeError else."""
     values = parse_object(text)
+    if "kind" not in values:
+        raise ValueError(f"not a row of ours: {text[:80]!r}")
     for name, value in values.items():
         if name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
             raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
