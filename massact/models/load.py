@@ -403,14 +403,8 @@ class Description:
 
 def describe(model: SteerableModel) -> Description:
     """The description of a model that is loaded."""
-    return Description(
-        model.identity,
-        model.chat_template_digest,
-        model.shape,
-        model.chat,
-        model.unasked_chat,
-        sharing_of(model.model).note,
-    )
+    template, note = model.chat_template_digest, sharing_of(model.model).note
+    return Description(model.identity, template, model.shape, model.chat, model.unasked_chat, note)
 
 
 def read_description(

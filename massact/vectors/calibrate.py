@@ -74,13 +74,8 @@ class _Sums:
             return None
         mean = self.magnitudes[layer] / self.n
         chosen = list(mean.topk(n_top).indices.tolist() if dims is None else dims)
-        return Magnitudes(
-            dims=tuple(chosen),
-            mean=tuple(mean[chosen].tolist()),
-            largest=tuple(self.largest[layer, chosen].tolist()),
-            median=float(mean.median()),
-            norm=float(self.norms[layer] / self.n),
-        )
+        means, largest = (tuple(values[chosen].tolist()) for values in (mean, self.largest[layer]))
+        return Magnitudes(tuple(chosen), means, largest, float(mean.median()), float(self.norms[layer] / self.n))
 
 
 def _read(

@@ -161,15 +161,9 @@ class Points:
 
     def where(self, mask: Mask) -> "Points":
         """Those that a mask admits."""
-        flags = mask.tolist()
-        return Points(
-            list(compress(self.run_ids, flags)),
-            self.finished_at[mask],
-            list(compress(self.keys, flags)),
-            self.heads,
-            self.head[mask],
-            {name: column[mask] for name, column in self.numbers.items()},
-        )
+        run_ids, keys = (list(compress(texts, mask.tolist())) for texts in (self.run_ids, self.keys))
+        numbers = {name: column[mask] for name, column in self.numbers.items()}
+        return Points(run_ids, self.finished_at[mask], keys, self.heads, self.head[mask], numbers)
 
 
 def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
@@ -282,14 +276,8 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     head = np.array([heads.setdefault(third, len(heads)) for third in thirds], dtype=np.intp)
     parsed = _parse_heads(experiment, list(heads))
     layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
-    return Points(
-        list(run_ids),
-        np.array([-1 if end is None else end for end in ends], dtype=np.int64),
-        list(keys),
-        parsed,
-        head,
-        _numbers(records) | {"layer": layers[head]},
-    )
+    ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
+    return Points(list(run_ids), ended, list(keys), parsed, head, _numbers(records) | {"layer": layers[head]})
 
 
 def _numbers(records: bytes) -> dict[str, Numbers]:
