@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from massact.domain import Response
 from massact.errors import DataError
-from massact.json_text import parse_json
+from massact.json_text import parse_json, read_as
 
+_FIELDS = [field.name for field in fields(Response)]
 _COLUMNS: tuple[str, ...] = ("question", "response", "trait_score", "coherence_score", "unscored_because")
 
 
@@ -22,20 +23,10 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
-_SCORE, _TEXT = int | float | None, str | None
-_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
-
-
-def _response(*values: Any) -> Response:
-    if not all(map(isinstance, values, _TYPES)):
-        raise TypeError("a text, a score or a thought of the wrong type")
-    return Response(*values)
-
-
 def read_responses(path: Path) -> tuple[Response, ...]:
     """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
     try:
         rows = parse_json(path.read_bytes())["data"]
-        return tuple(_response(*row) for row in rows)
+        return tuple(read_as(Response, dict(zip(_FIELDS, row, strict=False))) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a table of responses ({error!r})") from error
