@@ -10,14 +10,13 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from massact._lazy import Numbers, np
 from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Response, Timing
 from massact.floors import as_floor
 from massact.metrics import NOT_MEASURED, Measured, means
 
 if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +157,6 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
     Args:
         coherences: of the k questions asked, 0 to 100.
     """
-    import numpy as np
-
     weights = _weights(len(coherences), n_questions)
     means = weights @ np.array([*sorted(coherences), 100.0])
     n_beyond = math.floor((1 - confidence) * len(means) + 1e-9)
@@ -167,10 +164,8 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
 
 
 @cache
-def _weights(n_asked: int, n_questions: int) -> "NDArray[np.float64]":
+def _weights(n_asked: int, n_questions: int) -> Numbers:
     """Of each score asked and of 100, as they may lie among all scores, `[n_ways, n_asked + 1]`."""
-    import numpy as np
-
     if math.comb(n_questions, n_asked) <= _MOST_WAYS:
         places = np.array(list(combinations(range(n_questions), n_asked)))
     else:

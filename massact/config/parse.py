@@ -131,25 +131,23 @@ def parse_coefficients(text: str) -> Coefficients:
     """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
-    values: dict[float, None] = {}
-    for part in listed.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(
-                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200 or relative:0.4,0.6"
-            )
-        if is_relative and abs(value) > _STRONGEST:
-            raise UsageError(
-                f"--coefficients {text!r}: {value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}"
-            )
-        try:
-            values[check_coefficient(value)] = None
-        except UsageError as error:
-            raise UsageError(f"--coefficients {text!r}: {error}") from error
+    try:
+        values = dict.fromkeys(_listed(part.strip(), is_relative=is_relative) for part in listed.split(","))
+    except UsageError as error:
+        raise UsageError(f"--coefficients {text!r}: {error}") from error
     return Coefficients(tuple(values), is_relative)
+
+
+def _listed(part: str, *, is_relative: bool) -> float:
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{part!r} is not a number; write 800,1000,1200 or relative:0.4,0.6")
+    if is_relative and abs(value) > _STRONGEST:
+        raise UsageError(f"{value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}")
+    return check_coefficient(value)
 
 
 def _range(entry: Entry) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, is_out_of_memory, measure_memory
-from massact.models.decode import CannotShareError, begin, finish, responses
+from massact.models.decode import CannotShareError, Enough, begin, end_tokens, finish, responses
 from massact.models.gates import GateReader
 from massact.models.load import SteerableModel
 from massact.models.plain import generate_plainly
@@ -27,6 +27,8 @@ from massact.models.support import Sharing, sharing_of
 __all__ = ["Generator", "Intervention", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
+Look = Callable[[int, tuple[int, ...], bool], bool]
+"""Shown what a row, by its index, says so far, and whether it has ended, while others go on: whether it is enough."""
 Responses = list[tuple[int, ...] | None]  # tokens of each row; `None` where its logits were not finite
 _MANY_ROWS, _FEW_ROWS = 1024, 256
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
@@ -94,23 +96,31 @@ class Generator:
         return len({len(prompt) for prompt in prompts}) if self._sharing.obstacle else 1
 
     def generate(
-        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
+        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None, look: Look | None = None
     ) -> list[tuple[int, ...]]:
         """Response tokens of every row, in order, without the token that ended them.
         They do not depend on how rows are batched, as far as the dtype's arithmetic does not
         (docs/design/generation.md).
         `rows`: what to generate. `settings`: greedy where the temperature is 0, else sampled with the seed and each
-        row's draw. `progress`: called with the number of rows that were finished.
+        row's draw. `progress`: called with the number of rows that were finished. `look`: called as tokens come; a row
+        that says enough may still get some more.
         Raises NotFiniteError: the logits of some rows were not finite; it has what the others said; ModelError: the
         memory does not suffice for one row."""
-        return self.generate_and_read(rows, settings, 0, progress=progress)[0]
+        return self.generate_and_read(rows, settings, 0, progress=progress, look=look)[0]
 
     def generate_and_read(
-        self, rows: Sequence[Row], settings: Generation, n_tokens: int, *, progress: Progress | None = None
+        self,
+        rows: Sequence[Row],
+        settings: Generation,
+        n_tokens: int,
+        *,
+        progress: Progress | None = None,
+        look: Look | None = None,
     ) -> tuple[list[tuple[int, ...]], list[Likelihoods]]:
         """The same, and what the first `n_tokens` of each response are to the steered and the unsteered model."""
         kept, places = distinct_rows(self.opened(rows), settings)
         like, n_tokens = Counter(places), min(n_tokens, settings.max_new_tokens)
+        rows_of = {place: [i for i, one in enumerate(places) if one == place] for place in like}
         said_by_row: Responses = [() for _ in kept]
         read_by_row = [Likelihoods() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding
@@ -119,7 +129,8 @@ class Generator:
         while start < len(order):
             next_rows = [kept[i] for i in order[start : start + self._rows_at_most]]
             batch = order[start : start + self._fitting(self._together(next_rows, settings), settings, n_tokens)]
-            done = self._batch([kept[i] for i in batch], settings, n_tokens)
+            enough = None if look is None else self._enough(look, [rows_of[i] for i in batch])
+            done = self._batch([kept[i] for i in batch], settings, n_tokens, enough)
             if done is None:  # out of memory, or not to be shared: once more with fewer rows
                 continue
             for place, i in enumerate(batch):
@@ -157,11 +168,22 @@ class Generator:
         memory = replace(memory, row_bytes=memory.row_bytes + logits)
         return max(1, memory.fitting(rows, settings.max_new_tokens))
 
+    def _enough(self, look: Look, rows_of: Sequence[Sequence[int]]) -> Enough:
+        """The same of a batch, of each of whose rows it is given for which rows it stands."""
+
+        def enough(written: torch.Tensor) -> torch.Tensor:
+            ended = torch.isin(written, end_tokens(self._model)[1:]).any(1).tolist()
+            said = zip(rows_of, responses(self._model, written), ended, strict=True)
+            told = ([look(i, tokens or (), end) for i in like] for like, tokens, end in said)
+            return torch.tensor(list(map(all, told)))
+
+        return enough
+
     def _batch(
-        self, rows: Sequence[Row], settings: Generation, n_tokens: int
+        self, rows: Sequence[Row], settings: Generation, n_tokens: int, enough: Enough | None
     ) -> tuple[Responses, list[Likelihoods]] | None:
         try:
-            said, kept = self._run(rows, settings, n_tokens)
+            said, kept = self._run(rows, settings, n_tokens, enough)
             return said, self.reader.read(rows, said, n_tokens, kept) if n_tokens else []
         except CannotShareError as error:
             # a kind that does otherwise in another release or variant
@@ -181,18 +203,20 @@ class Generator:
         return None
 
     @torch.inference_mode()
-    def _run(self, rows: Sequence[Row], settings: Generation, n_tokens: int) -> tuple[Responses, torch.Tensor | None]:
+    def _run(
+        self, rows: Sequence[Row], settings: Generation, n_tokens: int, enough: Enough | None
+    ) -> tuple[Responses, torch.Tensor | None]:
         """What rows say, and the logits of their first tokens; `None`: they were not kept."""
         if not self._shares(rows, settings):
-            return responses(self._model, generate_plainly(self._model, rows, settings)), None
+            return responses(self._model, generate_plainly(self._model, rows, settings, enough)), None
         capacity = max(len(row.prompt) for row in rows) + settings.max_new_tokens
         n_kept = n_tokens if self._recorder is None else 0
         batch = begin(self._model, rows, settings, self._room(len(rows), capacity), n_kept=n_kept)
         if settings.max_new_tokens > 1:
             if self._recorder is None:
-                finish(self._model, batch, settings)
+                finish(self._model, batch, settings, enough)
             else:
-                self._recorder.finish(batch, settings)
+                self._recorder.finish(batch, settings, enough)
         return responses(self._model, batch.written), batch.kept
 
     def _room(self, n_rows: int, capacity: int) -> RowCache:

@@ -262,7 +262,8 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
         + mixed
         + tuple(
             f"{model}, {trait}: evaluated against {len(found)} baselines "
-            f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
+            f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
+            f"{setting[:8]}, "
             "answered separately and never mixed"
             for (model, trait, setting), found in sorted(baselines.items())
             if len(found) > 1
@@ -295,10 +296,6 @@ def _samples(
             if len(part.points):
                 baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
     return samples, baselines
-
-
-def _baseline(trait_mean: float | None) -> str:
-    return "none" if trait_mean is None else f"{trait_mean:g}"
 
 
 def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:

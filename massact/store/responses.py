@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from massact.domain import Response
 from massact.errors import DataError
-from massact.json_text import parse_json
+from massact.json_text import parse_json, read_as
 
+_FIELDS = [field.name for field in fields(Response)]
 _COLUMNS: tuple[str, ...] = ("question", "response", "trait_score", "coherence_score", "unscored_because")
 _THOUGHT = ("thinking", "is_answered")
 
@@ -27,23 +27,18 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
-_SCORE, _TEXT = int | float | None, str | None
-_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
-
-
-def _response(columns: Sequence[str], values: Sequence[Any]) -> Response:
-    known = [name for name in columns if name in (*_COLUMNS, *_THOUGHT)]
-    n = len(known) or len(values)
-    metrics = dict(zip(columns[n:], values[n:], strict=True)) if known else {}
-    if not all(map(isinstance, (*values[:n], *metrics.values()), (*_TYPES[:n], *[_SCORE] * len(metrics)))):
-        raise TypeError("a text, a score or a thought of the wrong type")
-    return replace(Response(*values[:n]), metrics=metrics)
-
-
 def read_responses(path: Path) -> tuple[Response, ...]:
     """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
     try:
         table = parse_json(path.read_bytes())
-        return tuple(_response(table.get("columns", ()), row) for row in table["data"])
+        columns = table.get("columns", ())
+        n = sum(name in (*_COLUMNS, *_THOUGHT) for name in columns) or len(_FIELDS)
+        return tuple(
+            read_as(
+                Response,
+                {**dict(zip(_FIELDS, row[:n], strict=False)), "metrics": dict(zip(columns[n:], row[n:], strict=True))},
+            )
+            for row in table["data"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a table of responses ({error!r})") from error

@@ -358,6 +358,15 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
             yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), Kind(run.tags[Tag.KIND]))
 
 
+def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[tuple[RawRun, StageRow]]:
+    """The finished calibrations or extractions whose row can be read, superseded ones too, the newest last."""
+    stages = []
+    for run in stored_runs(tracking_uri, experiment, kind, tags=ROW_TAGS):
+        with suppress(ValueError, TypeError):
+            stages.append((run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
+    return sorted(stages, key=lambda stage: (stage[0].finished_at or -1, stage[0].run_id))
+
+
 def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:
     """The finished runs of some kinds that are not deleted, superseded ones too, in no order."""
     source = open_source(tracking_uri)

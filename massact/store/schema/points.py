@@ -13,18 +13,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from massact._lazy import Indices, Mask, Numbers, np
 from massact.json_text import parse_json
 from massact.store.schema.names import POINT_TAG, Kind
 from massact.store.schema.rows import EvaluationRow
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
-    Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
-    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 RunText = tuple[str, int | None, str]  # a run's id, its end in milliseconds since 1970, and the tag's text
 Place = tuple[str, str, str, str, str]
 """Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
@@ -76,20 +71,18 @@ class Points:
     """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
 
     run_ids: list[str]
-    finished_at: "Indices"  # milliseconds since 1970; -1 where the run has no end
+    finished_at: Indices  # milliseconds since 1970; -1 where the run has no end
     keys: list[str]
     heads: list[list[Any]]  # the distinct third lines: `HEAD`, in its order
-    head: "Indices"  # of each point, the index of its head
-    numbers: dict[str, "Numbers"]  # `NUMBERS`, `COUNTS`, `layer` and metrics by name; NaN where missing
+    head: Indices  # of each point, the index of its head
+    numbers: dict[str, Numbers]  # `NUMBERS`, `COUNTS`, `layer` and metrics by name; NaN where missing
     told: "Points | None" = None  # the same as the store tells it, where `counting` took figures out
-    short: "Mask | None" = None  # which of them have scores of too few responses; `None`: none has
-    doubtful: "Mask | None" = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
+    short: Mask | None = None  # which of them have scores of too few responses; `None`: none has
+    doubtful: Mask | None = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
         """The same by column."""
-        import numpy as np
-
         points = list(points)
         metrics = dict.fromkeys(name for point in points for name in point.metrics or ())
         heads: dict[tuple[Any, ...], int] = {}
@@ -132,16 +125,12 @@ class Points:
         """The metrics that any of them has."""
         return [name for name in self.numbers if name not in _OTHER_COLUMNS]
 
-    def column(self, name: str) -> "Numbers":
+    def column(self, name: str) -> Numbers:
         """One of the numbers; NaN where missing, as everywhere of a metric that none has."""
-        import numpy as np
-
         return self.numbers[name] if name in self.numbers else np.full(len(self), np.nan)
 
-    def by_place(self) -> dict[Place, "Indices"]:
+    def by_place(self) -> dict[Place, Indices]:
         """The indices of the points of each place."""
-        import numpy as np
-
         places: dict[Place, int] = {}
         of_head = [places.setdefault(tuple(head[:5]), len(places)) for head in self.heads]
         if not of_head:
@@ -154,8 +143,6 @@ class Points:
 
     def newest(self) -> "Points":
         """Of each key the newest run alone (by end, then run id)."""
-        import numpy as np
-
         last = dict(zip(self.keys, range(len(self)), strict=True))
         if len(last) == len(self):
             return self
@@ -176,8 +163,6 @@ class Points:
     def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
         """The same as questions count it: what is scored too little has no figure, and without a baseline no delta. A
         setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1."""
-        import numpy as np
-
         numbers = self.numbers
         short = ~has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
         alone = np.array([head[0] in without_baseline for head in self.heads], dtype=bool)[self.head]
@@ -191,21 +176,13 @@ class Points:
 
     def doubting(self, run_ids: Container[str]) -> "Points":
         """The same where some runs do not count as coherent."""
-        import numpy as np
-
         return replace(self, doubtful=np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool))
 
-    def where(self, mask: "Mask") -> "Points":
+    def where(self, mask: Mask) -> "Points":
         """Those that a mask admits."""
-        flags = mask.tolist()
-        return Points(
-            list(compress(self.run_ids, flags)),
-            self.finished_at[mask],
-            list(compress(self.keys, flags)),
-            self.heads,
-            self.head[mask],
-            {name: column[mask] for name, column in self.numbers.items()},
-        )
+        run_ids, keys = (list(compress(texts, mask.tolist())) for texts in (self.run_ids, self.keys))
+        numbers = {name: column[mask] for name, column in self.numbers.items()}
+        return Points(run_ids, self.finished_at[mask], keys, self.heads, self.head[mask], numbers)
 
 
 def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
@@ -306,8 +283,6 @@ def decode_points(experiment: str, runs: Sequence[RunText]) -> tuple[Points, lis
 
 
 def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
-    import numpy as np
-
     if not runs:
         return Points.of(())
     # by columns, a call for all: a hundred thousand calls cost more than what they decode
@@ -323,14 +298,9 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     head = np.array([heads.setdefault(third, len(heads)) for third in thirds], dtype=np.intp)
     parsed = _parse_heads(experiment, list(heads))
     layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
-    return Points(
-        list(run_ids),
-        np.array([-1 if end is None else end for end in ends], dtype=np.int64),
-        list(keys),
-        parsed,
-        head,
-        _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines]),
-    )
+    ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
+    numbers = _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines])
+    return Points(list(run_ids), ended, list(keys), parsed, head, numbers)
 
 
 def _metric_line(metrics: Mapping[str, float]) -> str:
@@ -341,10 +311,8 @@ def _metric_line(metrics: Mapping[str, float]) -> str:
     return f"{','.join(metrics)} {base64.b64encode(values + bytes(-len(values) % 3)).decode()}"
 
 
-def _metrics(lines: Sequence[Sequence[str]]) -> dict[str, "Numbers"]:
+def _metrics(lines: Sequence[Sequence[str]]) -> dict[str, Numbers]:
     """The columns of all metrics that any of the fourth lines has."""
-    import numpy as np
-
     by_names: dict[str, tuple[list[int], list[str]]] = {}
     for index, line in enumerate(lines):
         if line:
@@ -368,9 +336,7 @@ def _metrics(lines: Sequence[Sequence[str]]) -> dict[str, "Numbers"]:
     return columns
 
 
-def _numbers(records: bytes) -> dict[str, "Numbers"]:
-    import numpy as np
-
+def _numbers(records: bytes) -> dict[str, Numbers]:
     types = [("version", "u1"), *((n, "<f8") for n in NUMBERS), *((n, "<i4") for n in COUNTS)]
     table = np.frombuffer(records, dtype=types)
     if (table["version"] != POINT_VERSION).any():

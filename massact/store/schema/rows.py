@@ -208,7 +208,7 @@ def run_name(row: EvaluationRow) -> str:
     if row.layer is None:
         return f"{again}baseline · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}"
 
 
 def encode_row(row: Row) -> str:
@@ -228,6 +228,8 @@ MOST = 2**31 - 1  # of a count: what fits in the 32 bits that a point and a data
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
     """The row that `encode_row` wrote, without what a later version added, and the cell; ValueError, TypeError else."""
     values = parse_object(text)
+    if "kind" not in values:
+        raise ValueError(f"not a row of ours: {text[:80]!r}")
     for name, value in values.items():
         if name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
             raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
@@ -257,7 +259,11 @@ class Scores:
 
 def encode_scores(scores: Scores) -> str | None:
     """Per-question scores as JSON for the tag `massact.scores`; `None` where they do not fit in a tag."""
-    rounded = {name: [_rounded(v) for v in getattr(scores, name)] for name in ("trait", "coherence")}
+    # judges give at most four decimals; more would only make the tag longer
+    rounded = {
+        name: [None if score is None else round(score, 4) for score in getattr(scores, name)]
+        for name in ("trait", "coherence")
+    }
     text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
     return text if len(text) <= TAG_LIMIT else None
 
@@ -327,8 +333,3 @@ def _score_list(values: object) -> tuple[float | None, ...]:
     if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
         raise TypeError(f"not a list of scores: {str(values)[:80]}")
     return tuple(values)
-
-
-def _rounded(score: float | None) -> float | None:
-    # judges give at most four decimals; more would only make the tag longer
-    return None if score is None else round(score, 4)

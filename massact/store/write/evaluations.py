@@ -174,15 +174,8 @@ def taken_over_run(
         f"The same as {source.row.label}: their vectors have cosine {likeness:.4f}, so this cell was not evaluated "
         f"itself. Figures and scores are those of run {source.run_id}, which has the responses."
     )
-    return evaluation_run(
-        row,
-        source.scores,
-        name=run_name(row),
-        started_at=now,
-        finished_at=now,
-        tags=parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note},
-        files=vector_files(row, planned),
-    )
+    tags, files = parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note}, vector_files(row, planned)
+    return evaluation_run(row, source.scores, started_at=now, finished_at=now, tags=tags, files=files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,15 +219,10 @@ class RunMaker:
             Tag.UNUSED_SETTINGS.value: self.place.unused_settings,
             MlflowTag.NOTE.value: note,
         }
-        return evaluation_run(
-            row,
-            evaluation_scores(evaluation),
-            name=name + run_name(row),
-            started_at=self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000),
-            finished_at=self.finished_at,
-            tags=parent_tags(self.parent.run_id) | {name: text for name, text in tags.items() if text},
-            files=files,
-        )
+        began = self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000)
+        about: Any = {"name": name + run_name(row), "started_at": began, "finished_at": self.finished_at}
+        told = parent_tags(self.parent.run_id) | {key: text for key, text in tags.items() if text}
+        return evaluation_run(row, evaluation_scores(evaluation), **about, tags=told, files=files)
 
     def _failed(self, failed: FailedCell) -> FinishedRun:
         row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)
