@@ -175,20 +175,23 @@ def _weights(n_asked: int, n_questions: int) -> Numbers:
 
 
 def stop_reason(responses: Sequence[Response], n_questions: int, screening: Screening) -> str | None:
-    """Why a cell is hopeless; `None` where it could still be coherent, or a response was not scored."""
+    """Why a cell is hopeless; `None` where it could still be coherent, or a response was not scored. A metric that must
+    be so at least gives none up: it may be any size on the questions that were not asked."""
     floor = as_floor(screening.floor)
-    told = [one.coherence if floor.is_coherence else one.metrics.get(floor.metric) for one in responses]
+    if not (floor.is_coherence or floor.is_most):
+        return None
+    told = [floor.of_response(one) for one in responses]
     values = [value for value in told if value is not None]
-    if len(values) < max(2, len(responses)) or (None in [one.coherence for one in responses]):
+    if len(values) < max(2, len(responses)) or any(one.coherence is None for one in responses):
         return None
     bound = coherence_bound([floor.measure(value) for value in values], n_questions, screening.confidence)
     if bound >= floor:
         return None
     mean, most = statistics.fmean(values), f"at most {bound:.1f}"
     if not floor.is_coherence:
-        most = f"at least {floor.limit * (100 - bound) / (100 - floor):.3g}"
+        most = f"at least {floor.shown(floor.value_at(bound))}"
     return (
-        f"{floor.metric} {mean:.{1 if floor.is_coherence else 3}f} over {len(values)} of {n_questions} questions: "
+        f"{floor.metric} {floor.shown(mean)} over {len(values)} of {n_questions} questions: "
         f"over all of them it is {most} (confidence {screening.confidence:g}), "
         f"{'below' if floor.is_coherence else 'beyond'} the floor of {floor:g}"
     )

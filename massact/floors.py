@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, cast
 
-from massact.domain import DEFAULT_COHERENCE_FLOOR
+from massact.domain import DEFAULT_COHERENCE_FLOOR, Response
 from massact.errors import UsageError
 
 COHERENCE = "coherence"
@@ -22,6 +22,11 @@ class Measured(Protocol):
     def coherence_mean(self) -> float | None: ...
     @property
     def metrics(self) -> Mapping[str, float] | None: ...
+
+
+def value_of(one: Measured, metric: str) -> float | None:
+    """A metric of a result, or its coherence; `None` where it lacks that."""
+    return one.coherence_mean if metric == COHERENCE else (one.metrics or {}).get(metric)
 
 
 class Floor(float):
@@ -86,6 +91,11 @@ class Floor(float):
             "" if self.is_coherence else f" or {'less' * self.is_most or 'more'}"
         )
 
+    @property
+    def bound(self) -> str:
+        """In words, after "at": `coherence 68 or more`, `kl 0.3 or less`."""
+        return self.reach + " or more" * self.is_coherence
+
     def measure(self, value: Value) -> Value:
         """Values of what it is of, on its scale: a number or an array of any."""
         if self.is_coherence:
@@ -95,12 +105,20 @@ class Floor(float):
 
     def value_of(self, one: Measured) -> float | None:
         """What it is of, as a result has it in its own unit; `None` where it lacks that."""
-        return one.coherence_mean if self.is_coherence else (one.metrics or {}).get(self.metric)
+        return value_of(one, self.metric)
 
     def measure_of(self, one: Measured) -> float | None:
         """The same on its scale, at least 0."""
         value = self.value_of(one)
         return value if value is None or self.is_coherence else max(0.0, self.measure(value))
+
+    def of_response(self, response: Response) -> float | None:
+        """What it is of, of one response."""
+        return response.coherence if self.is_coherence else response.metrics.get(self.metric)
+
+    def shown(self, value: float | None) -> str:
+        """A value of what it is of."""
+        return "" if value is None else f"{value:.1f}" if self.is_coherence else f"{value:.3g}"
 
     def is_met(self, one: Measured) -> bool | None:
         """Whether a result counts; `None` where it lacks what the floor is of."""

@@ -227,11 +227,12 @@ class Responses(Check):
             return
         try:
             table = parse_json(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
-            rows = table.get("data") if isinstance(table, dict) else None
+            rows, columns = (table.get("data"), table.get("columns")) if isinstance(table, dict) else (None, None)
             # as `massact.store.write.stages.response_bytes` makes it
-            if isinstance(rows, list) and all(isinstance(row, list) and len(row) == _N_COLUMNS for row in rows):
+            n = len(columns) if isinstance(columns, list) else _N_COLUMNS
+            if n >= _N_COLUMNS and isinstance(rows, list) and all(isinstance(r, list) and len(r) == n for r in rows):
                 return
-            wrong = f"is damaged (not a table of {_N_COLUMNS} columns)"
+            wrong = f"is damaged (not a table of {n} columns)"
         except ArtifactError as error:
             if error.state == "unreachable":
                 return

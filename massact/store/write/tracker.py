@@ -88,19 +88,21 @@ def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
 EVALUATIONS, PHASES = "evaluations", "phases"
 VIEW_TAG = "mlflow.sharedViewState."
 
-_COLUMNS = (
-    "metrics.`coefficient`", "metrics.`coherence_mean`", "metrics.`delta`", "metrics.`layer`",
-    "params.`label`", "params.`model`", "params.`position`",
-)  # fmt: skip
+_METRICS, _PARAMS = ("coefficient", "coherence_mean", "delta", "layer"), ("label", "model", "position")
 """Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
 _BY_START = "attributes.start_time"
 """The order in which the table nests runs under their parents; in any other it lists them flat."""
 
 
-def view_tags(floor: float) -> dict[str, str]:
-    """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
-    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
-    views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
+def view_tags(floor: float, metrics: Sequence[str] = (), params: Sequence[str] = ()) -> dict[str, str]:
+    """Experiment tags that define the views: evaluations by delta above the floor, and phases. `metrics`, `params`: the
+    columns that an experiment has besides those of all."""
+    asked = as_floor(floor)
+    limit = f"metrics.{'coherence_mean' if asked.is_coherence else asked.metric} {'<=' if asked.is_most else '>='}"
+    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and {limit} {asked.limit:g}"
+    columns = [f"metrics.`{name}`" for name in (*_METRICS, *metrics)]
+    columns += [f"params.`{name}`" for name in (*_PARAMS, *params)]
+    views = {EVALUATIONS: _state(columns, above, "metrics.`delta`"), PHASES: _state(columns, "", _BY_START)}
     return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
 
@@ -123,8 +125,8 @@ def _place(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def _state(search: str, order: str) -> str:
-    view = {"selectedColumns": _COLUMNS, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
+def _state(columns: Sequence[str], search: str, order: str) -> str:
+    view = {"selectedColumns": columns, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
     return json.dumps({**view, "viewMaximized": True})
 
 
@@ -147,6 +149,7 @@ class Tracker:
         *,
         description: str = "",
         floor: float,
+        columns: tuple[Sequence[str], Sequence[str]] = ((), ()),
         patience: Patience | None = None,
         declared: Declared | None = None,
         say: Callable[[str], None] = lambda _line: None,
@@ -157,7 +160,7 @@ class Tracker:
         which phases keep in the store; `None`: no file does. `say`: told in one line what could not be kept."""
         self.tracking_uri = tracking_uri
         self.experiment = experiment
-        self._floor = floor
+        self._floor, self._columns = floor, columns
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri, say=say)
@@ -185,7 +188,7 @@ class Tracker:
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares, for questions that are asked without the file."""
 
-        tags = view_tags(self._floor)
+        tags = view_tags(self._floor, *self._columns)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:

@@ -245,11 +245,6 @@ def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
 def part_of(batch: Generated, some: slice) -> Generated:
     """Some cells of a batch, with their share of the time."""
     cells = batch.cells[some]
-    return replace(
-        batch,
-        cells=cells,
-        exchanges=batch.exchanges[some],
-        seconds=batch.seconds * len(cells) / len(batch.cells),
-        n_tokens=batch.n_tokens[some],
-        metrics=batch.metrics[some],
-    )
+    seconds = batch.seconds * len(cells) / len(batch.cells)
+    of = {name: getattr(batch, name)[some] for name in ("exchanges", "n_tokens", "metrics")}
+    return replace(batch, cells=cells, seconds=seconds, **of)
