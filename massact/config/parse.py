@@ -287,10 +287,7 @@ def _n_dims(entry: Entry) -> int | AllDims:
 
 
 def parse_window(entry: Entry) -> str:
-    position = entry.checked(lambda _: parse_position(entry.spelled()))
-    if position.is_empty:
-        raise entry.error(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
-    return str(position)
+    return str(entry.checked(lambda _: parse_position(entry.spelled())))
 
 
 def parse_calibration(entry: Entry) -> CalibrationConfig:

@@ -62,16 +62,17 @@ class Stores:
     @cached_property
     def tracker(self) -> Tracker:
         """The writer; the first use creates the store where there is none."""
-        return Tracker(
+        tracker = Tracker(
             self.tracking_uri,
             self._experiment.name,
             description=self._experiment.description,
             floor=self._experiment.coherence_floor,
-            columns=view_columns(self._experiment),
             patience=self.patience,
             declared=declared_by_data(self._experiment),
             say=self._say,
         )
+        tracker.columns = view_columns(self._experiment)
+        return tracker
 
     @property
     def spool(self) -> Spool:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from massact.addresses import check_path, first_line, is_database, moved_folder, shown_uri
 from massact.errors import MassactError, StoreError, UnusableStoreError
+from massact.floors import as_floor
 from massact.store.databases import of_database
 from massact.store.retry import Patience, StoreLostError, held_back, is_outage
 from massact.store.schema import Declared, Kind, MlflowTag, Tag, encode_declared
@@ -149,7 +150,6 @@ class Tracker:
         *,
         description: str = "",
         floor: float,
-        columns: tuple[Sequence[str], Sequence[str]] = ((), ()),
         patience: Patience | None = None,
         declared: Declared | None = None,
         say: Callable[[str], None] = lambda _line: None,
@@ -160,7 +160,8 @@ class Tracker:
         which phases keep in the store; `None`: no file does. `say`: told in one line what could not be kept."""
         self.tracking_uri = tracking_uri
         self.experiment = experiment
-        self._floor, self._columns = floor, columns
+        self._floor = floor
+        self.columns: tuple[Sequence[str], Sequence[str]] = ((), ())  # metrics and params of the UI's views besides
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri, say=say)
@@ -188,7 +189,7 @@ class Tracker:
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares, for questions that are asked without the file."""
 
-        tags = view_tags(self._floor, *self._columns)
+        tags = view_tags(self._floor, *self.columns)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:
