@@ -134,17 +134,17 @@ def test_labels_are_compared_at_equal_kl() -> None:
         return [at(c, kl, slope * kl, label) for c, kl in kls.items()]
 
     rows = many("probe", {100: 0.05, 200: 0.1, 300: 0.15}, 100) + many("mean_diff", {100: 0.1, 200: 0.2, 300: 0.3}, 80)
-    questions = np.linspace(-0.02, 0.02, 8)
+    questions = np.arange(8)
     scores = QuestionScores(
         {
             one.run_id: Scores(
                 tuple(10 + one.row.delta + 3 * np.sin(np.arange(8) + one.row.coefficient)),
                 (90.0,) * 8,
-                {"kl": tuple(one.row.metrics["kl"] + questions)},
+                {"kl": tuple(one.row.metrics["kl"] + 0.01 * np.sin(questions * len(one.row.label)))},
             )
             for one in rows
         },
-        {"b0": Scores((10.0,) * 8, (95.0,) * 8)},
+        {"baseline": Scores((10.0,) * 8, (95.0,) * 8)},
         KL,
     )
     answers = answers_of(rows, scores=scores)
