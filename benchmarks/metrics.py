@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
@@ -38,8 +39,6 @@ extraction: {{positions: ["response[:5]"], methods: [mean_diff, probe], uniform_
 generation: {{max_new_tokens: {tokens}}}
 judge: {judge}
 subset: {subset}
-metrics: [{metrics}]
-metric_tokens: {read}
 """
 LABELS = ("mean_diff", "probe")
 WAYS = {
@@ -50,32 +49,30 @@ WAYS = {
 }
 
 
-def prepared(folder: Path, args: argparse.Namespace, way: str) -> Session:
+def prepared(folder: Path, args: argparse.Namespace) -> Session:
     """An experiment that is calibrated and extracted."""
-    names, read = WAYS[way]
     is_toy = args.model.startswith("toy:")
-    traits = Path(__file__).parents[1] / "experiments" / "traits"
+    traits = Path(__file__).resolve().parents[1] / "experiments" / "traits"
     judge = "likelihood" if is_toy else "{trait: classifier, coherence: perplexity}"
-    folder.mkdir()
     file = folder / "metrics.yaml"
     file.write_text(
         EXPERIMENT.format(
-            trait="toy:refusal" if is_toy else traits / "refusal", judge=judge, metrics=", ".join(names), read=read,
-            model=args.model if is_toy else Path(args.model).resolve(), layer=args.layer, tokens=args.tokens,
-            subset=args.subset,
+            trait="toy:refusal" if is_toy else traits / "refusal", judge=judge, model=args.model, layer=args.layer,
+            tokens=args.tokens, subset=args.subset,
         ),
         encoding="utf-8",
     )  # fmt: skip
-    workload = Workload(spool=folder / "spool")
-    session = Session(load_experiment(file), f"sqlite:///{folder}/mlflow.db", workload=workload)
+    session = Session(load_experiment(file), f"sqlite:///{folder}/mlflow.db", workload=Workload(spool=folder / "spool"))
     with session.stores.tracker.phase("prepare", params={}) as run:
         run_calibrate(session, run)
         run_extract(session, run)
     return session
 
 
-def sweep(session: Session, least: float, step: float, n_cells: int) -> float:
-    """Processor seconds of a sweep."""
+def sweep(session: Session, way: str, least: float, step: float, n_cells: int) -> float:
+    """Processor seconds of a sweep that measures in a way."""
+    names, read = WAYS[way]
+    session.experiment = replace(session.experiment, metrics=names, metric_tokens=read)
     values = tuple(least + step * i for i in range(n_cells // 2))
     layer = int(session.experiment.models[0].grid.layers)
     requests = [GridRequest("response[:5]", parse_label(label), (layer,), Coefficients(values)) for label in LABELS]
@@ -96,23 +93,26 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--subset", type=int, default=10)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     args = parser.parse_args()
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    if not args.model.startswith("toy:"):
+        args.model = str(Path(args.model).resolve())
+    taken: dict[str, list[float]] = {way: [] for way in args.ways}
     with tempfile.TemporaryDirectory(prefix="massact-metrics-") as folder:
         os.chdir(folder)
-        sessions = {way: prepared(Path(folder) / f"way{i}", args, way) for i, way in enumerate(WAYS)}
-        for session in sessions.values():
-            sweep(session, args.least * 0.9, 0.01, 2)  # the first of each makes ready
+        session = prepared(Path(folder), args)
+        sweep(session, args.ways[-1], args.least * 0.9, 0.01, 2)  # the first makes ready
+        step = args.least * 2 / args.cells
         for turn in range(args.repeat):
-            for way, session in sessions.items():
-                step = args.least * 2 / args.cells
-                taken[way].append(sweep(session, args.least + turn * step / 10, step, args.cells))
-        for session in sessions.values():
-            session.stores.close()
+            for i, way in enumerate(args.ways):
+                taken[way].append(
+                    sweep(session, way, args.least + (turn + i / 10) * step / args.repeat, step, args.cells)
+                )
+        session.stores.close()
         os.chdir("/")
     print("| metrics | processor seconds, by turn | median | of none |")
     print("|---|---|---:|---:|")
-    none = statistics.median(taken["none"])
+    none = statistics.median(taken[args.ways[0]])
     for way, seconds in taken.items():
         middle = statistics.median(seconds)
         print(f"| {way} | {', '.join(f'{one:.1f}' for one in seconds)} | {middle:.1f} | {middle / none:.0%} |")
