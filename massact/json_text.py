@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
 from itertools import cycle
@@ -103,7 +103,10 @@ def _built(kind: Any, readers: Mapping[str, Callable[[Any], Any]], value: Any) -
             if name in readers:
                 told[name] = readers[name](one)
     except (ValueError, TypeError) as error:
-        raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{name} is {error}") from error
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{name} is {error}") from error
+    required = (one.name for one in fields(kind) if one.init and one.default is MISSING is one.default_factory)
+    if absent := [one for one in required if one not in told]:
+        raise ValueError(f"it has no {', '.join(absent)}")
     return kind(**told)
 
 

@@ -160,6 +160,9 @@ workload_options = stacked(
     ),
 )
 """Options of every command that evaluates cells of labels; none of them but `--alike` changes a result."""
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="Show the tables too, and tell every step of the work."
+)
 dry_run_option = click.option(
     "--dry-run",
     is_flag=True,
@@ -179,6 +182,7 @@ def open_session(
     *,
     judge: str | None = None,
     val_split: float | None = None,
+    verbose: bool = False,
     **workload: Any,
 ) -> "Session":
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's. Commands import
@@ -203,6 +207,7 @@ def open_session(
         progress=show_bar,
         say=lambda line: click.echo(line, err=True),
         show=lambda text: click.echo(text + "\n"),
+        verbose=verbose,
     )
 
 

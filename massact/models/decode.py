@@ -262,8 +262,12 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
     return batch
 
 
-def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
-    """Generate the rest, one call of the model a token; rows that have ended leave the batch."""
+Enough = Callable[[torch.Tensor], torch.Tensor]
+"""Of what rows say so far, `[n_rows, max_new_tokens]` as `Batch.written`: which of them say enough, `[n_rows]`."""
+
+
+def finish(model: SteerableModel, batch: Batch, settings: Generation, enough: Enough | None = None) -> None:
+    """Generate the rest, one call of the model a token; rows that have ended, or say enough, leave the batch."""
     ends = end_tokens(model)
     every = 1 if model.device.type == "cpu" else _STEPS_PER_LOOK
     done = is_end(batch.chosen, ends)
@@ -271,6 +275,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
         return
     with steer(model.blocks, {layer: partial(batch.edit, layer) for layer in batch.edits}):
         for step in range(1, settings.max_new_tokens):
+            if step % every == 0 and enough is not None:
+                done = done | enough(batch.written).to(done.device)[batch.live]
             if step % every == 0 and bool(done.any()):
                 batch.leave(done)
                 done = done.new_zeros(len(batch.live))

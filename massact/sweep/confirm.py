@@ -184,7 +184,7 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     tally = Tally(wanted=plan.n_cells - plan.n_todo, finished_before=plan.n_cells - plan.n_todo)
     # the run that `mlflow run` made for this command is to say what it is, also where there is nothing to do
     if not plan.n_todo and parent is None and not os.environ.get(PROJECT_RUN):
-        session.show(_outcome(session)[1])
+        _tell(session, *_outcome(session))
         session.say(f"{PHASE}: {tally}; everything was confirmed already")
         return tally
     params = {"confirm_share": f"{session.experiment.confirm_share:g}"}
@@ -193,7 +193,8 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
             if cells := _read_cells(session, plan.todo(subject), tally):
                 tally.add(Driver(session, run, _source(session, subject, cells)).run())
         session.stores.settle()
-        keep_outcome(session, run, PHASE, *_outcome(session))
+        keep_outcome(session, run, PHASE, *(outcome := _outcome(session)))
+        _tell(session, *outcome)
     session.say(f"{PHASE}: {tally}")
     return tally
 
@@ -202,6 +203,11 @@ def _outcome(session: Session) -> tuple[dict[str, str], str]:
     """What was confirmed so far: in a few words each for tags, and in tables."""
     answers = load_answers(session, with_scores=True, with_confirmations=True)
     return confirm_verdicts(session.experiment, answers), confirm_markdown(session.experiment, answers)
+
+
+def _tell(session: Session, verdicts: Mapping[str, str], text: str) -> None:
+    said = (f"{name.replace('_', ' ')}: {verdict}" for name, verdict in verdicts.items())
+    session.tell(text, "\n".join(["confirmed on other questions", *said]))
 
 
 def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[str, tuple[Chosen, PlannedCell]]:

@@ -48,10 +48,12 @@ class Session:
         progress: Progress = silent,
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
+        verbose: bool = False,
     ) -> None:
-        """`say` takes a line about the work, `show` a result's text: for stderr and stdout."""
+        """`say` takes a line about the work, `show` a result's text: for stderr and stdout. `verbose`: tables and every
+        step are told, not only what they come to."""
         self.experiment, self.workload = experiment, workload or Workload()
-        self.progress, self.say, self.show = progress, say, show
+        self.progress, self.say, self.show, self.verbose = progress, say, show, verbose
         self.interruption = Interruption(say)
         self.stores = Stores(experiment, tracking_uri, self.workload, say)
         self.datasets = Datasets(experiment, say)
@@ -81,6 +83,17 @@ class Session:
     def reports(self) -> Sequence[WorkerReport]:
         """What each of the executor's workers did."""
         return self.models.executor.reports if "models" in vars(self) else ()
+
+    def detail(self, line: str) -> None:
+        """Say a step of the work, where every step is told."""
+        if self.verbose:
+            self.say(line)
+
+    def tell(self, text: str, brief: str) -> None:
+        """Show a result's tables where they are wanted, and what they come to; nothing where that is empty."""
+        for part in (text if self.verbose else "", brief):
+            if part:
+                self.show(part)
 
 
 class Datasets:
@@ -255,7 +268,7 @@ def open_phase(
 def keep_outcome(
     session: Session, run: OpenRun, name: str, verdicts: Mapping[str, str], text: str, files: Mapping[str, bytes] = {}
 ) -> None:
-    """Show what a phase came to, and keep it on its run: as its note, as NAME.md, and its verdicts as tags."""
+    """Keep what a phase came to on its run: as its note, as NAME.md, and its verdicts as tags."""
     tracker = session.stores.tracker
     tracker.set_tag(run, MlflowTag.NOTE, text)
     for verdict, said in verdicts.items():
@@ -264,7 +277,6 @@ def keep_outcome(
         for path, content in {f"{name}.md": f"{text}\n".encode(), **files}.items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
-    session.show(text)
 
 
 def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:
@@ -278,7 +290,7 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         if prices is not None:
             parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
         before = "1 response was" if used.cached == 1 else f"{used.cached} responses were"
-        session.say(f"{', '.join(parts)}; {before} judged before")
+        session.detail(f"{', '.join(parts)}; {before} judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,

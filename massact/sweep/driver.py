@@ -130,7 +130,7 @@ class Driver:
             # what the weights say counts; the files of some models tell it otherwise
             plan, tally = self._first_plan()
         for line in alike_lines(plan.same, plan.cells):
-            self._session.say(f"{self._model.name}, {self._source.subject.trait.name}, {line}")
+            self._session.detail(f"{self._model.name}, {self._source.subject.trait.name}, {line}")
         self._go_through(plan, tally, screening)
         while left := [key for key in plan.cells if key not in self._came]:
             plan = self._judge_again(self._without_others(left), tally)
@@ -432,7 +432,7 @@ class Evaluator:
         """Evaluate what the store does not hold of the requested cells; see `Driver`."""
         self._requests = list(requests)
         tally = self._driver.run(screening)
-        self._session.say(f"{self.subject.model.name}, {self.subject.trait.name}: {tally}")
+        self._session.detail(f"{self.subject.model.name}, {self.subject.trait.name}: {tally}")
         return tally
 
     def _stored_baseline(self) -> Stored[EvaluationRow] | None:

@@ -10,7 +10,7 @@ from typing import Literal
 from massact.errors import UsageError
 
 Frame = Literal["prompt", "response", "all"]
-_POSITION = re.compile(r"(prompt|response|all)\[\s*(-?\d{1,9})?\s*(:)?\s*(-?\d{1,9})?\s*\]", re.ASCII)
+_POSITION = re.compile(r"(prompt|response|all|)\[\s*(-?\d{1,9})?\s*(:)?\s*(-?\d{1,9})?\s*\]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Position:
 
 
 def parse_position(text: str) -> Position:
-    """The window that a text such as `response[:5]`, `prompt[-1]` or `all[:]` names. Raises UsageError: not a
-    window."""
+    """The window that a text such as `response[:5]`, `prompt[-1]` or `all[:]` names; `[:5]` is of the response, as
+    tables print it. Raises UsageError: not a window."""
     match = _POSITION.fullmatch(text.strip())
     is_index = match is not None and match[3] is None
     if match is None or (is_index and (match[2] is None or match[4] is not None)):
@@ -82,7 +82,7 @@ def parse_position(text: str) -> Position:
             "such as response[:5], response[:], response[-1], prompt[-1] or all[:]"
         )
     start, stop = (int(match[i]) if match[i] is not None else None for i in (2, 4))
-    frame: Frame = match[1]  # type: ignore[assignment]  # the pattern admits the three frames only
+    frame: Frame = match[1] or "response"  # type: ignore[assignment]  # the pattern admits the three frames only
     return Position(frame, start, stop, is_index)
 
 
@@ -91,7 +91,7 @@ def parse_position_slug(slug: str) -> Position:
     frame, _, rest = slug.partition("_")
     window = ":" if rest == "all" else rest.replace("_", ":")
     try:
-        return parse_position(f"{frame}[{window}]")
+        return parse_position(f"{frame or '?'}[{window}]")
     except UsageError as error:
         raise UsageError(f"{slug!r} is not the slug of a position, such as response__5: {error}") from error
 

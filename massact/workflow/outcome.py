@@ -9,10 +9,11 @@ from pathlib import Path
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.names import file_name
 from massact.report.evidence import Evidence
-from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
+from massact.report.phase_notes import PhaseName, phase_brief, phase_figures, phase_markdown, phase_verdicts
+from massact.store.databases import ui_address
 from massact.store.schema import StoredPoint
 from massact.store.write.finished_run import Step
-from massact.store.write.tracker import EVALUATIONS, PHASES, UI_ADDRESS, OpenRun, view_link
+from massact.store.write.tracker import EVALUATIONS, PHASES, OpenRun, view_link
 from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.stores import Stores
 from massact.vectors.positions import parse_position
@@ -29,21 +30,25 @@ def run_patterns(session: Session, parent: OpenRun | None = None) -> None:
     """Phase 4: coefficient patterns and recommendations, from the store alone."""
     require_steps(session, "phase4")
     with open_phase(session, "phase4", parent) as run:
-        log_outcome(session, run, "phase4", {})
+        log_outcome(session, run, "phase4", {}, is_last=parent is None)
 
 
 _MAX_SCALE = 1_000_000
 
 
-def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]) -> None:
-    """Answer the phase's question from the store, show it, and keep it on the phase's run."""
+def log_outcome(
+    session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float], *, is_last: bool
+) -> None:
+    """Answer the phase's question from the store, and keep it on the phase's run; show it, if no report follows."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     whole = Evidence.of(session.experiment, answers, cosines)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
     session.stores.tracker.log(run, steps=curve_steps(mine))
     figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
-    keep_outcome(session, run, phase, phase_verdicts(phase, whole), phase_markdown(phase, whole), figures)
+    text = phase_markdown(phase, whole)
+    keep_outcome(session, run, phase, phase_verdicts(phase, whole), text, figures)
+    session.tell(text, phase_brief(phase, whole) if is_last else "")
 
 
 def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
@@ -75,9 +80,8 @@ def _scale(coefficients: Sequence[float]) -> int:
 def next_lines(stores: Stores) -> list[str]:
     """Lines that name the UI's command and links to the views of this experiment."""
     uri = stores.tracking_uri
-    is_server = uri.startswith(("http://", "https://"))
-    address = uri.rstrip("/") if is_server else UI_ADDRESS
-    lines = [] if is_server else [f"UI:          {_start(uri)}"]
+    address = ui_address(uri)
+    lines = [] if uri.startswith(("http://", "https://")) else [f"UI:          {_start(uri)}"]
     experiment_id = stores.tracker.shown_experiment_id
     return [
         *lines,

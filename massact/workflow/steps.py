@@ -15,7 +15,7 @@ from massact.report.phase_notes import PhaseName
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
     GridRequest,
@@ -24,7 +24,6 @@ from massact.sweep.planner import (
     check_dims,
     check_experiment,
     check_length,
-    load_answers,
     phase_gaps,
 )
 from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
@@ -34,7 +33,7 @@ from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.outcome import log_outcome, require_steps, run_patterns
 from massact.workflow.report import run_report
 
-_MOST_ROWS = 60
+_MOST_ROWS = 30
 """Of the table that an evaluation ends with."""
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
@@ -92,7 +91,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
             sink = calibration.sink or ("none" if known else "not measured")
             lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
             session.say(f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}")
-        _note(session, run, "\n".join(lines))
+        _note(session, run, "\n".join(lines), brief="")
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
@@ -100,7 +99,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     require_steps(session, "extract")
     with open_phase(session, "extract", parent) as run:
-        lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
+        lines, n_new = ["| model | trait | windows extracted now |", "|---|---|---|"], 0
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
             check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
@@ -108,7 +107,8 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
-        _note(session, run, "\n".join(lines))
+                n_new += count
+        _note(session, run, "\n".join(lines), brief="" if parent else f"{n_new} windows extracted now")
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
@@ -177,7 +177,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
-        log_outcome(session, run, name, cosines)
+        log_outcome(session, run, name, cosines, is_last=parent is None)
     session.say(f"{name}: {tally}")
     return tally
 
@@ -193,7 +193,8 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        _note(session, run, search_text(searched.endings, searched.tally, plan.mode, n_gaps))
+        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps)
+        _note(session, run, "", brief=text)
     return searched.tally
 
 
@@ -211,9 +212,9 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     return tally
 
 
-def _note(session: Session, run: OpenRun, text: str) -> None:
-    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text)
-    session.show(text)
+def _note(session: Session, run: OpenRun, text: str, *, brief: str) -> None:
+    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text or brief)
+    session.tell(text, brief)
 
 
 def run_main(session: Session, output: Path) -> Tally:
@@ -228,5 +229,5 @@ def run_main(session: Session, output: Path) -> Tally:
                 session.say(f"confirm: {error}")
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
-    session.show(f"{report.summary}\n\n{tally}{again}")
+    session.tell(report.checklist, f"{report.summary}\n\n{tally}{again}")
     return tally

@@ -151,7 +151,7 @@ class PublishedRow:
 
 
 Row = EvaluationRow | StageRow | PublishedRow
-RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
+RowT = TypeVar("RowT", bound=EvaluationRow | StageRow | PublishedRow)
 _BESIDE = "cell"
 _NAMES = {
     cls: tuple(each.name for each in fields(cls) if each.name != _BESIDE)

@@ -59,7 +59,8 @@ class Actor:
         import ray
 
         environment.set()
-        if not ray.get_runtime_context().get_assigned_resources().get("GPU"):
+        assigned = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+        if not assigned.get("GPU"):
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     def about(self) -> About:
