@@ -23,10 +23,18 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
-def read_responses(path: Path) -> tuple[Response, ...]:
-    """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
+def parse_responses(content: bytes) -> tuple[Response, ...]:
+    """The responses of a table that `response_bytes` made. Raises ValueError: it is none."""
     try:
-        rows = parse_json(path.read_bytes())["data"]
+        rows = parse_json(content)["data"]
         return tuple(read_as(Response, dict(zip(_FIELDS, row, strict=False))) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a table of responses: {error!r}") from error
+
+
+def read_responses(path: Path) -> tuple[Response, ...]:
+    """The responses of such a file. Raises DataError: it is missing or damaged."""
+    try:
+        return parse_responses(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a table of responses ({error!r})") from error
