@@ -30,6 +30,7 @@ from massact.store.write.client import (
     run_tags,
     without_password,
 )
+from massact.store.write.database import write_tags
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.run_writer import open_writer
 
@@ -309,6 +310,15 @@ class Tracker:
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
         self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
+
+    def set_notes(self, notes: Mapping[str, str]) -> None:
+        """Set the notes of many runs, by run id: of a database in one transaction."""
+        texts = {run_id: fit_tag(text) for run_id, text in notes.items()}
+        if is_database(self.tracking_uri):
+            self._ask(lambda: write_tags(self.tracking_uri, MlflowTag.NOTE.value, texts))
+            return
+        for run_id, text in texts.items():
+            self._ask(partial(self._client.set_tag, run_id, MlflowTag.NOTE.value, text))
 
     def set_tags(self, run: OpenRun, tags: Mapping[str, str]) -> None:
         """Set tags in one request, which is made once: whoever asks for it knows whether it may wait."""
