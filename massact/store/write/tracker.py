@@ -94,6 +94,8 @@ _COLUMNS = (
     "params.`label`", "params.`model`", "params.`position`",
 )  # fmt: skip
 """Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
+_PHASE_COLUMNS = ("metrics.`coherence_mean`", "metrics.`delta`", f"tags.`{Tag.VERDICT}.criterion`")
+"""What a phase came to, and its evaluations: as many as fit beside the assistant's panel."""
 _BY_START = "attributes.start_time"
 """The order in which the table nests runs under their parents; in any other it lists them flat."""
 
@@ -101,7 +103,7 @@ _BY_START = "attributes.start_time"
 def view_tags(floor: float) -> dict[str, str]:
     """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
     above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
-    views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
+    views = {EVALUATIONS: _state(above, "metrics.`delta`", _COLUMNS), PHASES: _state("", _BY_START, _PHASE_COLUMNS)}
     return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
 
@@ -124,8 +126,8 @@ def _place(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def _state(search: str, order: str) -> str:
-    view = {"selectedColumns": _COLUMNS, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
+def _state(search: str, order: str, columns: Sequence[str]) -> str:
+    view = {"selectedColumns": columns, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
     return json.dumps({**view, "viewMaximized": True})
 
 
