@@ -27,10 +27,10 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
-def read_responses(path: Path) -> tuple[Response, ...]:
-    """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
+def parse_responses(content: bytes) -> tuple[Response, ...]:
+    """The responses of a table that `response_bytes` made. Raises ValueError: it is none."""
     try:
-        table = parse_json(path.read_bytes())
+        table = parse_json(content)
         columns = table.get("columns", ())
         n = sum(name in (*_COLUMNS, *_THOUGHT) for name in columns) or len(_FIELDS)
         return tuple(
@@ -40,5 +40,13 @@ def read_responses(path: Path) -> tuple[Response, ...]:
             )
             for row in table["data"]
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a table of responses: {error!r}") from error
+
+
+def read_responses(path: Path) -> tuple[Response, ...]:
+    """The responses of such a file. Raises DataError: it is missing or damaged."""
+    try:
+        return parse_responses(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a table of responses ({error!r})") from error

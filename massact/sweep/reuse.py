@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from massact._lazy import Mask
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
 from massact.floors import as_floor
@@ -16,9 +17,6 @@ from massact.sweep.context import Session
 from massact.sweep.planner import GridRequest, Planner
 from massact.sweep.stored import Subject
 from massact.vectors.methods import alike_groups, likeness
-
-if TYPE_CHECKING:
-    from massact.store.schema.points import Mask
 
 _SAME_MEAN = 1e-5  # points by which two means differ at most that were rounded alike
 
@@ -84,7 +82,7 @@ def known_results(
     return known
 
 
-def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> "Mask":
+def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> Mask:
     numbers = points.numbers
     finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
     if baseline is not None:
