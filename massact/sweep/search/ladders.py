@@ -45,8 +45,9 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
     beyond = next(((c, coherence) for c, coherence, _ in scored if c > last and coherence < floor), None)
     if beyond is None or gain is None or gain >= MOVES:
         return Done(why)
+    falls = "falls below" if asked.is_coherence else "passes"
     return Done(
-        f"{asked.metric} {'falls below' if asked.is_coherence else 'passes'} the floor before the trait moves: up to {last:g} it changes by {gain:.1f} at most, "
+        f"{asked.metric} {falls} the floor before the trait moves: up to {last:g} it changes by {gain:.1f} at most, "
         f"at {beyond[0]:g} {asked.metric} is {asked.shown(asked.value_at(beyond[1]))}"
     )
 
