@@ -13,7 +13,7 @@ from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
 from massact.store.schema import EvaluationRow, Kind, Tag, decode_evaluation, decode_stage
-from massact.store.schema.rows import Row, decode_published
+from massact.store.schema.rows import Row, decode_agreement, decode_capability, decode_published
 from massact.store.write.artifacts import Mender
 from massact.store.write.client import set_up_client
 
@@ -201,15 +201,19 @@ class Check:
         return iter(())
 
 
+_DECODERS: dict[Kind, Callable[[str, str | None], Row]] = {
+    **dict.fromkeys((Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING), decode_evaluation),
+    **dict.fromkeys((Kind.CALIBRATION, Kind.EXTRACTION), decode_stage),
+    Kind.PUBLISHED: decode_published,
+    Kind.AGREEMENT: decode_agreement,
+    Kind.CAPABILITY: decode_capability,
+}
+
+
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
     try:
-        if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING):
-            row: Row = decode_evaluation(text, cell)
-        elif kind == Kind.PUBLISHED:
-            row = decode_published(text, cell)
-        else:
-            row = decode_stage(text, cell)
+        row = _DECODERS[kind](text, cell)
     except (ValueError, TypeError):
         return None
     return row if row.kind == kind else None
