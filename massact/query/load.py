@@ -10,6 +10,7 @@ from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
 from massact.names import as_held, visible
 from massact.query.answers import EVEN, Answers, Filters
+from massact.query.costs import costs_of
 from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
@@ -51,6 +52,8 @@ class Needs:
     confirmations: bool = False
     """What was evaluated once more, and the scores that winners were chosen by."""
     published: bool = False
+    costs: bool = False
+    """What evaluations cost on tasks."""
     matrix: bool = False
     """What an experiment file declares."""
 
@@ -79,6 +82,8 @@ def load(
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
+    if needs.costs:
+        answers = replace(answers, costs=costs_of(store, name))
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
     is_empty = not (answers.evaluations or answers.failures or answers.published)

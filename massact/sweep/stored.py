@@ -10,7 +10,12 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
+from massact.labels import format_label
 from massact.models.chat import find_marks
+from massact.models.load import SteerableModel
+from massact.models.prompting import Intervention
+from massact.names import shown
+from massact.plugins import own_digest
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
@@ -19,6 +24,7 @@ from massact.store.write.stages import read_responses, read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest
+from massact.vectors.steering import intervention_of
 
 NOT_NAMED = "the experiment file does not name its model or trait any more"
 IMPORTED = "imported, so that what exactly was measured is not known"
@@ -76,6 +82,47 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
     if energy is not None and cosine is not None:
         geometry = Geometry(energy, cosine, strength)
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIntervention:
+    """What a stored evaluation does, and the model that it did it to."""
+
+    subject: Subject
+    cell: Cell
+    model: SteerableModel
+    intervention: Intervention
+
+    @property
+    def named(self) -> str:
+        """Label, layer and coefficient."""
+        steering = self.cell.steering
+        assert steering is not None
+        return f"{format_label(steering.recipe)} · L{steering.layer} · c={steering.coefficient:g}"
+
+
+def stored_intervention(session: Session, run_id: str) -> StoredIntervention:
+    """What the evaluation of a run does to the experiment file's model.
+
+    Raises:
+        UsageError: the run is no evaluation of the file's with a vector, or the file's model is another now.
+        DataError, StoreError: its vector cannot be read.
+    """
+    with session.stores.read() as store:
+        row = store.rows([run_id]).get(run_id)
+    told = stored_subject(session, row) if row is not None else "it is no finished evaluation; massact runs lists them"
+    if isinstance(told, str) or told[1].steering is None or row is None:
+        raise UsageError(f"run {shown(run_id)} steers nothing: {told if isinstance(told, str) else 'it is a baseline'}")
+    subject, cell = told
+    planned = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row))
+    model = session.models.get(subject.model, subject.model.instruct)
+    if model.identity != cell.setting.model:
+        raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
+    assert cell.steering is not None
+    if cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
+        raise UsageError(f"run {shown(run_id)}: the file of its operator was changed since")
+    assert planned.vector is not None
+    return StoredIntervention(subject, cell, model, intervention_of(cell.steering, planned.vector, len(model.blocks)))
 
 
 def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
