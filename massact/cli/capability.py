@@ -38,6 +38,7 @@ def capability(
     tasks: str,
     output_format: Format,
     output: Path | None,
+    columns: tuple[str, ...],
     *,
     best: bool,
     **options: Any,
@@ -64,5 +65,5 @@ def capability(
         lines = run_capability(session, chosen, HarnessOptions(names, **how))
     floor, name = session.experiment.coherence_floor, session.experiment.name
     answer = Answer(question="capability", floor=floor, rows=tuple(lines), experiment=name)
-    write(render(answer, output_format), output)
+    write(render(answer, output_format, columns=columns), output)
     click.echo(f"run {chosen}; figures in points, hundredths of the task's metric", err=True)

@@ -22,12 +22,12 @@ from massact.query.rows import Column
 from massact.query.stats.agreement import Agreement, Estimate, agreement
 from massact.query.tables import number_column, text_column
 from massact.store.read import RunStore, open_source
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, MlflowTag
 from massact.store.schema.rows import AgreementRow, format_param
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.client import parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun
-from massact.store.write.stages import read_responses
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, open_phase
 

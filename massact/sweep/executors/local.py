@@ -42,8 +42,7 @@ class CellGenerator:
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
         self._prompts = [encode_chat(model, question) for question in part.questions]
         n_rows = generator.batch_rows * generator.n_batches(self._prompts)
-        self.n_cells = max(1, n_rows // len(part.questions))
-        """Cells that are generated at a time."""
+        self.n_cells = max(1, n_rows // len(part.questions))  # cells that are generated at a time
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
@@ -151,16 +150,11 @@ def evaluate_cells(
     take: Take = first_cells,
 ) -> Results:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
-
     A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
     `Executor.evaluate`.
-
-    Args:
-        cells: cells that share the model's setting (questions, generation, judge).
-        questions: the steering questions, in order, or a part of them.
-        batch_rows: responses generated and judged side by side at most; `None` leaves it to the generator.
-        take: asked for each batch; where it gives none, the batches that were begun are finished.
-    """
+    `cells`: cells that share the model's setting (questions, generation, judge). `questions`: the steering questions,
+    in order, or a part of them. `batch_rows`: responses generated and judged side by side at most; `None` leaves it to
+    the generator. `take`: asked for each batch; where it gives none, the batches that were begun are finished."""
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
     batches = _batches(cells, generator.n_cells, take)
