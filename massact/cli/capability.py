@@ -60,6 +60,8 @@ def capability(
 
     how = {name: options.pop(name) for name in ("num_fewshot", "limit", "batch_size", "is_chat")}
     names = tuple(dict.fromkeys(filter(None, map(str.strip, tasks.split(",")))))
+    if not names:
+        raise UsageError("--tasks names no task: write names with commas between them, or YAML files")
     with working(session):
         chosen = run_or_best(run_id, experiment_file, tracking_uri, options)
         lines = run_capability(session, chosen, HarnessOptions(names, **how))

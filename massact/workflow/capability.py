@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +33,7 @@ from massact.sweep.stored import stored_intervention
 if TYPE_CHECKING:
     from massact.models.harness import SteeredLM
 
+_YAML = (".yaml", ".yml")
 _POINTS = 100.0
 """In 1 of a metric that runs from 0 to 1."""
 
@@ -115,24 +117,27 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
 
 def _loaded(names: Sequence[str]) -> dict[str, Any]:
     """The harness's tasks and groups by name."""
-    from lm_eval.api.group import Group
     from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
 
-    with _quiet():
-        manager = TaskManager(include_defaults=not all(name.endswith((".yaml", ".yml")) for name in names))
-        found: dict[str, Any] = {}
-        for name in names:
-            try:
-                loaded = manager.load(name)
-            except Exception as error:  # of whatever kind the data set's library has
-                raise UsageError(
-                    f"the task {name!r} cannot be loaded ({first_line(error)}): give a name that `lm_eval ls tasks` "
-                    "lists, whose data set can be had, or a YAML file whose data files lie where it says, as seen "
-                    "from the working directory"
-                ) from error
-            found |= {one.name: one for one in loaded["groups"].values() if isinstance(one, Group)}
-            inner = {task.task_name for group in loaded["groups"].values() for task in group.get_all_tasks()}
-            found |= {key: task for key, task in loaded["tasks"].items() if key not in inner}
+    found: dict[str, Any] = {}
+    for name in names:
+        file = Path(name)
+        try:
+            with _quiet():
+                # of a file the harness takes a task, and a group where it knows the folder
+                group = load_yaml(file, resolve_func=False).get("group") if file.suffix in _YAML else None
+                folder = file.parent if group else None
+                manager = TaskManager(include_path=folder, include_defaults=file.suffix not in _YAML)
+                loaded = manager.load(group or name)
+        except Exception as error:  # of whatever kind the data set's library has
+            raise UsageError(
+                f"the task {name!r} cannot be loaded ({first_line(error)}): give a name that `lm_eval ls tasks` lists, "
+                "whose data set can be had, or a YAML file whose data files lie where it says, as seen from the "
+                "working directory"
+            ) from error
+        inner = {task.task_name for one in loaded["groups"].values() for task in one.get_all_tasks()}
+        found |= loaded["groups"] | {key: task for key, task in loaded["tasks"].items() if key not in inner}
     return found
 
 

@@ -45,6 +45,6 @@ def write_tasks(folder: Path, n: int = 12) -> dict[str, str]:
     files = {name: folder / f"{name}.yaml" for name in (*tasks, "both")}
     for name, (kind, more) in tasks.items():
         files[name].write_text(_TASK.format(name=name, data=data, kind=kind, more=more))
-    group = {"group": "both", "task": [str(files["several"]), str(files["one"])]}
+    group = {"group": "both", "task": ["several", "one"]}
     files["both"].write_text(json.dumps(group))
     return {name: str(file) for name, file in files.items()}
