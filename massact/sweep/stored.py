@@ -10,12 +10,8 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
-from massact.labels import format_label
+from massact.metrics import DEFAULT_METRIC_TOKENS, Measured
 from massact.models.chat import find_marks
-from massact.models.load import SteerableModel
-from massact.models.prompting import Intervention
-from massact.names import shown
-from massact.plugins import own_digest
 from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
@@ -25,7 +21,6 @@ from massact.store.write.stages import read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest
-from massact.vectors.steering import intervention_of
 
 NOT_NAMED = "the experiment file does not name its model or trait any more"
 IMPORTED = "imported, so that what exactly was measured is not known"
@@ -83,47 +78,6 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
     if energy is not None and cosine is not None:
         geometry = Geometry(energy, cosine, strength)
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredIntervention:
-    """What a stored evaluation does, and the model that it did it to."""
-
-    subject: Subject
-    cell: Cell
-    model: SteerableModel
-    intervention: Intervention
-
-    @property
-    def named(self) -> str:
-        """Label, layer and coefficient."""
-        steering = self.cell.steering
-        assert steering is not None
-        return f"{format_label(steering.recipe)} · L{steering.layer} · c={steering.coefficient:g}"
-
-
-def stored_intervention(session: Session, run_id: str) -> StoredIntervention:
-    """What the evaluation of a run does to the experiment file's model.
-
-    Raises:
-        UsageError: the run is no evaluation of the file's with a vector, or the file's model is another now.
-        DataError, StoreError: its vector cannot be read.
-    """
-    with session.stores.read() as store:
-        row = store.rows([run_id]).get(run_id)
-    told = stored_subject(session, row) if row is not None else "it is no finished evaluation; massact runs lists them"
-    if isinstance(told, str) or told[1].steering is None or row is None:
-        raise UsageError(f"run {shown(run_id)} steers nothing: {told if isinstance(told, str) else 'it is a baseline'}")
-    subject, cell = told
-    planned = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row))
-    model = session.models.get(subject.model, subject.model.instruct)
-    if model.identity != cell.setting.model:
-        raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
-    assert cell.steering is not None
-    if cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
-        raise UsageError(f"run {shown(run_id)}: the file of its operator was changed since")
-    assert planned.vector is not None
-    return StoredIntervention(subject, cell, model, intervention_of(cell.steering, planned.vector, len(model.blocks)))
 
 
 def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
@@ -204,18 +158,27 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
         if not is_own or not is_scored(row, session.experiment.least_scored):
             raise
         with session.stores.read() as store:
-            scores = store.scores([run_id]).get(run_id)
-        if scores is None:
+            found = store.with_metrics(store.scores([run_id]), row.metrics or ())
+        if run_id not in found:
             raise
+        scores = found[run_id]
         has_texts, reason = False, f"told by run {run_id}"
-        pairs = zip(scores.trait, scores.coherence, strict=True)
-        responses = tuple(Response("", "", *pair, None if None not in pair else reason) for pair in pairs)
+        responses = tuple(
+            Response(
+                "", "", *pair, None if None not in pair else reason,
+                metrics={name: of[n] for name, of in scores.metrics.items() if n < len(of)},
+            )
+            for n, pair in enumerate(zip(scores.trait, scores.coherence, strict=True))
+        )  # fmt: skip
     if not is_own:
         responses = tuple(replace(said, trait=None, coherence=None, reason=None) for said in responses)
         judge_seconds = 0.0
     seconds = row.generation_seconds or 0.0
     timing = Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))
-    return Again(run_id, Evaluation(planned, responses, timing), has_texts, session.stores.tracker.tags(run_id))
+    n_read = DEFAULT_METRIC_TOKENS if row.metric_tokens is None else row.metric_tokens
+    measured = Measured(tuple(row.metrics or ()), n_read, row.metric_sources or {})
+    evaluation = Evaluation(planned, responses, timing, measured=measured)
+    return Again(run_id, evaluation, has_texts, session.stores.tracker.tags(run_id))
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:

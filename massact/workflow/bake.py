@@ -6,11 +6,14 @@ from pathlib import Path
 
 from massact.errors import UsageError
 from massact.keys import cell_json
-from massact.models.bake import Baked, bake
+from massact.models.bake import Baked, bake, why_not
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat
+from massact.names import shown
+from massact.store.read.base import Stored
 from massact.sweep.context import Session
-from massact.sweep.stored import stored_intervention
+from massact.sweep.stored import stored_plan, stored_subject
+from massact.vectors.steering import intervention_of
 
 _PROMPTS = 4
 """Of the trait's questions: what logits are compared on."""
@@ -25,11 +28,28 @@ def bake_run(session: Session, run_id: str, output: Path) -> Baked:
     """
     if output.exists():
         raise UsageError(f"{output} is there already: name a folder that is not")
-    stored = stored_intervention(session, run_id)
-    model = stored.model
-    questions = session.datasets.of(stored.subject.trait).questions[:_PROMPTS]
-    baked = bake(model, stored.intervention, [encode_chat(model, question) for question in questions])
-    facts = {"run_id": run_id, "cell": json.loads(cell_json(stored.cell))}
+    with session.stores.read() as store:
+        row = store.rows([run_id]).get(run_id)
+    told = stored_subject(session, row) if row is not None else "it is no finished evaluation; massact runs lists them"
+    if row is None or isinstance(told, str) or told[1].steering is None:
+        raise UsageError(
+            f"run {shown(run_id)} cannot be baked: {told if isinstance(told, str) else 'it is a baseline'}"
+        )
+    subject, cell = told
+    planned = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row))
+    if cell.steering is not None and planned.vector is not None:  # before weights are loaded
+        n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
+        if reason := why_not(intervention_of(cell.steering, planned.vector, n_blocks), n_blocks):
+            raise UsageError(f"it cannot be baked: {reason}")
+    model = session.models.get(subject.model, subject.model.instruct)
+    if model.identity != cell.setting.model:
+        raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
+    assert cell.steering is not None
+    assert planned.vector is not None
+    one = intervention_of(cell.steering, planned.vector, len(model.blocks))
+    questions = session.datasets.of(subject.trait).questions[:_PROMPTS]
+    baked = bake(model, one, [encode_chat(model, question) for question in questions])
+    facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
     _save(model, json.dumps(facts, indent=2), output)
     return baked
 

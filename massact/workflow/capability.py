@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from massact.addresses import first_line
 from massact.errors import DataError, MassactError, UsageError
 from massact.json_text import parse_json
-from massact.keys import canonical_json, cell_key, digest
+from massact.keys import canonical_json, digest
 from massact.models.load import SteerableModel
 from massact.models.prompting import Intervention
 from massact.models.support import require
+from massact.names import shown
 from massact.query.rows import Column
 from massact.query.stats.means import matched_interval
 from massact.query.tables import interval_column, number_column, text_column
-from massact.store.schema import Artifact, Kind, MlflowTag
-from massact.store.schema.rows import CapabilityRow, format_param
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag
+from massact.store.schema.rows import CapabilityRow, format_param, run_name
 from massact.store.write.client import parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun
 from massact.sweep.context import Session, open_phase
-from massact.sweep.stored import stored_intervention
+from massact.workflow.steered import stored_intervention
 
 if TYPE_CHECKING:
     from massact.models.harness import SteeredLM
@@ -82,37 +83,44 @@ class _Result:
 
 def run_capability(session: Session, run_id: str, options: HarnessOptions) -> list[CapabilityLine]:
     """Run tasks with what an evaluation does, and with the unsteered model where the store does not have that; each
-    becomes a run under the evaluation's.
+    becomes a run under the evaluation's as soon as it is done.
 
     Raises:
-        UsageError: the run is no evaluation of the file's with a vector, a task cannot be loaded, or has no mark for
-            each document where more is better.
+        UsageError: the run is no evaluation of the file's model with a vector, a task cannot be loaded, or has no mark
+            for each document where more is better.
         ModelError: lm-eval is not installed, or the task needs what cannot be steered.
     """
     require("lm_eval", "capability", "massact capability")
-    stored = stored_intervention(session, run_id)
-    model, one = stored.model, stored.intervention
+    tasks, model = _loaded(options.tasks), _model_of(session, run_id)
+    evaluated, one = stored_intervention(model, run_id, session.stores.tracking_uri)
+    lines = []
     with open_phase(session, "capability", params={"tasks": ",".join(options.tasks), "evaluation": run_id}) as phase:
-        tasks = _loaded(options.tasks)
-        steered, lm = _run(model, one, tasks, options)
-        if not lm.has_steered:
-            session.say(
-                f"note: no token was steered: {stored.named} steers {one.tokens}, of which the tasks have none (the "
-                "first token of a continuation is chosen by the last of the context), or its gate was closed to all"
-            )
-        known = {name: _known_unsteered(session, model, name, result, options) for name, result in steered.items()}
-        rest = [name for name, found in known.items() if found is None]
-        if rest:
-            named = {name: tasks[name] for name in rest}
-            known |= {name: one.documents for name, one in _run(model, None, named, options)[0].items()}
-        lines = []
-        for name, result in steered.items():
-            before = known[name]
-            assert before is not None
-            row = _row(session, cell_key(stored.cell), name, result, before, _settings(model, name, result, options))
-            session.stores.tracker.write(_finished(row, stored.named, result, before, run_id), phase)
+        for name, task in tasks.items():
+            result, lm = _run(model, one, name, task, options)
+            if not lm.has_steered:
+                session.say(
+                    f"note: {name}: no token was steered: {evaluated.label} steers {one.tokens}, of which the task has "
+                    "none (the first token of a continuation is chosen by the last of the context), or its gate was "
+                    "closed to all"
+                )
+            settings = _settings(model, name, result, options)
+            before = _known_unsteered(session, settings, result) or _run(model, None, name, task, options)[0].documents
+            row = _row(evaluated, name, result, before, settings)
+            session.stores.tracker.write(_finished(row, evaluated, result, before, run_id), phase)
             lines.append(CapabilityLine(**asdict(row)))
     return lines
+
+
+def _model_of(session: Session, run_id: str) -> SteerableModel:
+    """The model of the experiment file that an evaluation steered."""
+    with session.stores.read() as store:
+        row = store.rows([run_id]).get(run_id)
+    if row is None or row.layer is None:
+        raise UsageError(
+            f"run {shown(run_id)} is no finished evaluation with a vector: massact runs lists those that are"
+        )
+    config = session.experiment.model(row.model)
+    return session.models.get(config, config.instruct)
 
 
 def _loaded(names: Sequence[str]) -> dict[str, Any]:
@@ -142,9 +150,9 @@ def _loaded(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(
-    model: SteerableModel, one: Intervention | None, tasks: Mapping[str, Any], options: HarnessOptions
-) -> tuple[dict[str, _Result], "SteeredLM"]:
-    """Each task's result of the model under an intervention."""
+    model: SteerableModel, one: Intervention | None, name: str, task: Any, options: HarnessOptions
+) -> tuple[_Result, "SteeredLM"]:
+    """What the model gets on a task, under an intervention."""
     from lm_eval import simple_evaluate
 
     from massact.models.harness import SteeredLM
@@ -154,7 +162,7 @@ def _run(
         try:
             told = simple_evaluate(
                 lm,
-                tasks=list(tasks.values()),
+                tasks=[task],
                 num_fewshot=options.num_fewshot,
                 limit=options.limit,
                 apply_chat_template=options.is_chat,
@@ -163,8 +171,8 @@ def _run(
         except (MassactError, RuntimeError, MemoryError):
             raise
         except Exception as error:  # a task's own code
-            raise UsageError(f"lm-eval failed on {', '.join(tasks)}: {type(error).__name__}: {error}") from error
-    return {name: _result(name, task, told) for name, task in tasks.items()}, lm
+            raise UsageError(f"lm-eval failed on {name}: {type(error).__name__}: {error}") from error
+    return _result(name, task, told), lm
 
 
 @contextmanager
@@ -242,11 +250,8 @@ def _settings(model: SteerableModel, task: str, result: _Result, options: Harnes
     )
 
 
-def _known_unsteered(
-    session: Session, model: SteerableModel, task: str, result: _Result, options: HarnessOptions
-) -> Mapping[str, float] | None:
-    """The unsteered model's marks of the same documents, as an earlier run has them."""
-    wanted = _settings(model, task, result, options)
+def _known_unsteered(session: Session, wanted: str, result: _Result) -> Mapping[str, float] | None:
+    """The unsteered model's marks of the same documents, as an earlier run in these settings has them."""
     with session.stores.read() as store:
         runs = [one.run_id for one in store.capabilities(session.experiment.name) if one.row.settings == wanted]
     for run_id in reversed(runs):
@@ -261,7 +266,7 @@ def _known_unsteered(
 
 
 def _row(
-    session: Session, key: str, task: str, result: _Result, before: Mapping[str, float], settings: str
+    evaluated: EvaluationRow, task: str, result: _Result, before: Mapping[str, float], settings: str
 ) -> CapabilityRow:
     if before.keys() != result.documents.keys():
         raise DataError(f"the task {task} gave the two models other documents: it draws them anew each time")
@@ -270,9 +275,9 @@ def _row(
     low, high = matched_interval(deltas, max(_POINTS, *map(abs, deltas)))
     return CapabilityRow(
         kind=Kind.CAPABILITY,
-        experiment=session.experiment.name,
-        key=digest({"evaluation": key, "settings": settings}),
-        evaluation_key=key,
+        experiment=evaluated.experiment,
+        key=digest({"evaluation": evaluated.key, "settings": settings}),
+        evaluation_key=evaluated.key,
         task=task,
         metric=result.metric,
         n_documents=len(pairs),
@@ -285,9 +290,11 @@ def _row(
     )
 
 
-def _finished(row: CapabilityRow, named: str, result: _Result, before: Mapping[str, float], run_id: str) -> FinishedRun:
+def _finished(
+    row: CapabilityRow, evaluated: EvaluationRow, result: _Result, before: Mapping[str, float], run_id: str
+) -> FinishedRun:
     """The run under the evaluation's, with the marks of both models by document."""
-    now, name = int(time.time() * 1000), f"capability · {row.task} · {named}"[:250]
+    now, name = int(time.time() * 1000), f"capability · {row.task} · {run_name(evaluated)}"[:250]
     table = {
         "columns": ["document", "steered", "unsteered"],
         "data": [[document, value, before[document]] for document, value in result.documents.items()],

@@ -44,7 +44,9 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
     from massact.workflow import capability
 
     tasks, asked = write_tasks(place), list[Any]()
-    monkeypatch.setattr(capability, "_run", lambda *a, inner=capability._run: (asked.append(a[1]), inner(*a))[1])
+    monkeypatch.setattr(
+        capability, "_run", lambda *a, inner=capability._run: (asked.append((a[2], a[1] is None)), inner(*a))[1]
+    )
     (row, group) = _json(
         run("capability", "--best", "--tasks", f"{tasks['several']},{tasks['both']}", "--format", "json")
     )
@@ -52,7 +54,7 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
     assert (group["task"], group["n_documents"]) == ("both", 24)
     assert row["delta"] == pytest.approx(row["value"] - row["unsteered"])
     assert row["delta_low"] <= row["delta"] <= row["delta_high"]
-    assert [one is None for one in asked] == [False, True]
+    assert asked == [("several", False), ("several", True), ("both", False), ("both", True)]
 
     store = open_store(f"sqlite:///{place}/mlflow.db")
     best = next(one for one in _json(run("best", "--format", "json")) if one["key"] == row["evaluation_key"])
@@ -63,7 +65,7 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
 
     # what the unsteered model got is not asked for again, and the newer result counts
     again = _json(run("capability", "--run", best["run_id"], "--tasks", tasks["several"], "--format", "json"))
-    assert [one is None for one in asked] == [False, True, False]
+    assert asked[4:] == [("several", False)]
     assert again == [row]
 
     within = run("best", "--cost", f"several:{row['delta'] - 1:g}", "--format", "json")
@@ -85,8 +87,8 @@ def test_what_cannot_be_run_is_refused(run: Callable[..., Result], place: Path) 
         (("--tasks", "no_such_task"), "the task 'no_such_task' cannot be loaded"),
         (("--tasks", "none.yaml"), "the task 'none.yaml' cannot be loaded"),
         (("--tasks", tasks["whole"]), "has no metric that is a number for each document"),
-        (("--tasks", tasks["one"], "--run", unsteered), "steers nothing: it is a baseline"),
-        (("--tasks", tasks["one"], "--run", "x" * 32), "it is no finished evaluation"),
+        (("--tasks", tasks["one"], "--run", unsteered), "is no finished evaluation with a vector"),
+        (("--tasks", tasks["one"], "--run", "x" * 32), "is no finished evaluation with a vector"),
         (("--tasks", tasks["one"], "--run", unsteered, "--best"), "--run and --best name two evaluations"),
         (("--tasks", ","), "no task"),
     ):
