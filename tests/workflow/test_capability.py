@@ -44,9 +44,13 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
     from massact.workflow import capability
 
     tasks, asked = write_tasks(place), list[Any]()
-    monkeypatch.setattr(
-        capability, "_run", lambda *a, inner=capability._run: (asked.append((a[2], a[1] is None)), inner(*a))[1]
-    )
+    run_task = capability._run
+
+    def watched(model: Any, one: Any, name: str, *rest: Any) -> Any:
+        asked.append((name, one is None))
+        return run_task(model, one, name, *rest)
+
+    monkeypatch.setattr(capability, "_run", watched)
     (row, group) = _json(
         run("capability", "--best", "--tasks", f"{tasks['several']},{tasks['both']}", "--format", "json")
     )
