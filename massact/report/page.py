@@ -26,6 +26,8 @@ from massact.report.results import (
     confirmed_section,
     controls_section,
     gaps_section,
+    judge_in_words,
+    judges_held,
     provenance_section,
     samples_section,
 )
@@ -107,7 +109,7 @@ class Report:
     def about(self) -> tuple[str, ...]:
         """What was asked, and of whom."""
         evidence, experiment = self.evidence, self.evidence.experiment
-        judges = sorted({s.sample.judge for s in evidence.strata.values() if s.sample is not None})
+        judges = [judge_in_words(*one) for one in judges_held(evidence).items()]
         judged = f"{'Judge' if len(judges) < 2 else 'Judges'}: {listed(judges)}. " if judges else ""
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)

@@ -15,6 +15,7 @@ from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers
+from massact.query.costs import costs_of
 from massact.query.groups import gain, is_below_floor, recipe_of
 from massact.query.questions.best import BestRow, ask_best
 from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
@@ -109,6 +110,8 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         baselines = store.baselines(experiment.name)
         whole = [stored.row for stored in store.evaluations(experiment.name)]
         published = tuple(stored.row for stored in store.published(experiment.name))
+        agreements = tuple(stored.row for stored in store.agreements(experiment.name))
+        answers = replace(answers, costs=costs_of(store, experiment.name))
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
         calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
     address = ui_address(session.stores.tracking_uri)
@@ -122,6 +125,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
             for model, run_id in calibrations.items()
         },
         published=published,
+        agreements=agreements,
         energies=energies_of(whole),
         label_cosines=tuple(_label_cosines(session, bests)),
         samples=tuple(_samples(session, answers, bests, baselines)),
