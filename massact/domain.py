@@ -176,6 +176,8 @@ class Recipe:
     """What is left of the change at each token of the response, a share of that at the one before; `None`: all."""
     gate: str | None = field(default=None, metadata=ADDED)
     """Name of the experiment file's gate that must be open to a prompt; `None`: every prompt is steered."""
+    seed: int | None = field(default=None, metadata=ADDED)
+    """Of a random direction, where it is another than the experiment's."""
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
@@ -198,7 +200,7 @@ class Recipe:
     @property
     def of_vector(self) -> "Recipe":
         """What its vector is made by, however that steers."""
-        return Recipe(self.method, self.cleaning)
+        return Recipe(self.method, self.cleaning, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +238,17 @@ class Generation:
     """Of the sampling; greedy generation does not depend on it."""
 
 
+Message = tuple[str, str]
+"""Role (`system`, `user` or `assistant`) and content."""
+
+
 class Conversation(str):
     """A question of several messages, which a model is asked; as a text it is what judges and people read."""
 
-    messages: tuple[tuple[str, str], ...]
-    """Role (`system`, `user` or `assistant`) and content; the last is the user's."""
+    messages: tuple[Message, ...]
+    """The last is the user's."""
 
-    def __new__(cls, messages: Iterable[tuple[str, str]]) -> "Conversation":
+    def __new__(cls, messages: Iterable[Message]) -> "Conversation":
         messages = tuple(messages)
         self = super().__new__(cls, "\n\n".join(f"{role.title()}: {content}" for role, content in messages))
         self.messages = messages
@@ -327,12 +333,30 @@ class Steering:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompting:
+    """What stands before every question in a vector's place."""
+
+    name: str
+    """`prompt` or `few_shot`; see `massact.sweep.baselines`."""
+    direction: Direction
+    digest: str
+    """Of its messages."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One point of the experiment: everything that decides an evaluation's outcome."""
 
     setting: Setting
     steering: Steering | None
     """`None` for the baseline: the same questions, unsteered."""
+    prompting: Prompting | None = field(default=None, metadata=ADDED)
+    """`None`: the questions alone are asked."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.steering is None and self.prompting is None
 
 
 @dataclass(frozen=True, slots=True)

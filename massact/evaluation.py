@@ -10,7 +10,7 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Response, Timing
+from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Message, Response, Timing
 
 if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
     import numpy as np
@@ -29,6 +29,8 @@ class PlannedCell:
     geometry: Geometry | None = None
     """Of the first layer."""
     n_dims_cleaned: int | None = None
+    before: tuple[Message, ...] = ()
+    """What stands before every question."""
 
 
 Take = Callable[[Sequence[PlannedCell], int], Sequence[PlannedCell]]

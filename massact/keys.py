@@ -22,6 +22,7 @@ from massact.domain import (
     Generation,
     JudgeIdentity,
     ModelIdentity,
+    Prompting,
     Recipe,
     Setting,
     Steering,
@@ -53,8 +54,10 @@ def digest_texts(texts: Iterable[str]) -> str:
 
 
 def cell_json(cell: Cell) -> str:
-    """The canonical JSON of a cell, or of a baseline (a cell without steering)."""
+    """The canonical JSON of a cell, or of a baseline; one that is only asked otherwise is of kind baseline too."""
     values: dict[str, Any] = {"version": KEY_VERSION, **_plain(cell.setting)}
+    if cell.prompting is not None:
+        values["prompting"] = _plain(cell.prompting)
     if cell.steering is None:
         return canonical_json({**values, "kind": "baseline"})
     return canonical_json({**values, "kind": "evaluation", "steering": _plain(cell.steering)})
@@ -78,7 +81,8 @@ def read_cell(text: str) -> Cell:
 
 
 def _cell(values: dict[str, Any]) -> Cell:
-    steering = values.pop("steering", None)
+    steering, prompting = values.pop("steering", None), values.pop("prompting", None)
+    prompting = prompting and Prompting(**prompting)
     del values["version"], values["kind"]
     setting = Setting(
         **values
@@ -89,18 +93,19 @@ def _cell(values: dict[str, Any]) -> Cell:
         }
     )
     if steering is None:
-        return Cell(setting, None)
+        return Cell(setting, None, prompting)
     recipe = steering["recipe"]
     recipe = Recipe(**recipe | {"cleaning": Cleaning(**recipe["cleaning"])})
     del steering["steered_tokens"]  # the recipe's
     gate, weights = steering.get("condition"), tuple(steering.get("weights", ()))
     parts = {"recipe": recipe, "weights": weights, "condition": gate and Gate(**gate)}
-    return Cell(setting, Steering(**steering | parts))
+    return Cell(setting, Steering(**steering | parts), prompting)
 
 
 def setting_digest(cell: Cell) -> str:
     """Digest of what two evaluations must share to be compared: the setting and the direction."""
-    direction = cell.steering.direction if cell.steering else None
+    done = cell.steering or cell.prompting
+    direction = done.direction if done else None
     return digest({"setting": _plain(cell.setting), "direction": direction})
 
 

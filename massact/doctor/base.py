@@ -201,10 +201,20 @@ class Check:
         return iter(())
 
 
+RESULTS = (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CONTROL, Kind.SIDE_EFFECT)
+"""Kinds of runs of a cell that was asked all questions."""
+MADE_AGAIN = {
+    Kind.CONFIRMATION: "`massact confirm`",
+    Kind.CONTROL: "`massact baselines`",
+    Kind.SIDE_EFFECT: "`massact rejudge --every-trait`",
+}
+"""Which command evaluates the results of a kind that no sweep does."""
+
+
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
     try:
-        if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING):
+        if kind in (*RESULTS, Kind.SCREENING):
             row: Row = decode_evaluation(text, cell)
         elif kind == Kind.PUBLISHED:
             row = decode_published(text, cell)

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Gate, Generation
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Gate, Generation, Message
 from massact.errors import ModelError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 from massact.vectors.positions import steered_tokens
 
-_Messages = Sequence[tuple[str, str]]
-"""Role and content of each."""
+_Messages = Sequence[Message]
 
 
 def encode_chat(
@@ -56,6 +55,16 @@ def encode_chat(
         text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another
     return _one_bos(model, model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def after(before: tuple[Message, ...], question: str) -> str:
+    """A question with messages before it; their system prompt stands before its own."""
+    if not before:
+        return question
+    asked = question.messages if isinstance(question, Conversation) else (("user", question),)
+    systems = [content for role, content in (*before, *asked) if role == "system"]
+    turns = [message for message in (*before, *asked) if message[0] != "system"]
+    return Conversation([("system", "\n\n".join(systems)), *turns] if systems else turns)
 
 
 def encode_text(model: SteerableModel, text: str) -> tuple[int, ...]:

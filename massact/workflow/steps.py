@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
-from massact.config import ModelConfig, TraitConfig
+from massact.config import BaselinesConfig, ModelConfig, TraitConfig
 from massact.config.parse import parse_coefficients
 from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
@@ -20,6 +20,7 @@ from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown,
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
+from massact.sweep.baselines import run_baselines
 from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session, keep_outcome, open_phase
 from massact.sweep.driver import Evaluator, Tally
@@ -240,6 +241,8 @@ def run_main(session: Session, output: Path) -> Tally:
     check_experiment(session, judges=True)
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
+        if session.experiment.baselines != BaselinesConfig():
+            tally.add(run_baselines(session, run))
         if session.experiment.confirm_share is not None:
             try:
                 tally.add(run_confirm(session, run))

@@ -1,16 +1,17 @@
 """The best evaluation of each group at or above the coherence floor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
-from massact.domain import AllDims, Direction
+from massact.domain import RANDOM, AllDims, Direction
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import (
     GroupInSetting,
     all_parts,
     natural_order,
+    rank,
     recipe_of,
     setting_notes,
     slices,
@@ -180,6 +181,20 @@ def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
     if n:
         have = "1 best has" if n == 1 else f"{n} bests have"
         yield f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
+
+
+def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], BestRow]:
+    """The best of each model, trait, position and setting, random directions left out."""
+    found: dict[tuple[str, str, str, str | None], BestRow] = {}
+    for row in rows:
+        place = (row.model, row.trait, row.position, row.setting)
+        if row.status == "ok" and row.method != RANDOM and (place not in found or _order(row) < _order(found[place])):
+            found[place] = row
+    return found
+
+
+def _order(row: Any) -> tuple[Any, ...]:
+    return rank((row.label, row), row.direction)
 
 
 def best_row(

@@ -81,6 +81,12 @@ class EvaluationRow:
     """What is left of the change at each token of the response; `None`: all."""
     gate: str | None = None
     """Name of the gate that had to be open to a prompt; `None`: there was none."""
+    vector_seed: int | None = None
+    """Of a random direction; `None`: the experiment's."""
+    prompting_digest: str | None = None
+    """Of what stood before every question in a vector's place; `None`: nothing did."""
+    scored_for: str | None = None
+    """Of a side effect: the trait that the responses were scored for, which were evaluated for `trait`."""
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -182,7 +188,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because",
+    "same_as", "same_as_key", "unscored_because", "vector_seed", "prompting_digest", "scored_for",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -215,9 +221,9 @@ def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
 
 def run_name(row: EvaluationRow) -> str:
     """A name that tells a run in the UI's list from its neighbours."""
-    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
+    again = f"{row.kind.replace('_', ' ')} · " if row.kind not in (Kind.EVALUATION, Kind.BASELINE) else ""
     if row.layer is None:
-        return f"{again}baseline · {row.model} · {row.trait}"
+        return f"{again}{row.label or 'baseline'} · {row.model} · {row.scored_for or row.trait}"
     position = (row.position or "").removeprefix("response")
     return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
 

@@ -9,11 +9,12 @@ from typing import Any, Unpack
 
 import torch
 
+from massact.domain import Message
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
-from massact.models.prompting import encode_chat, read_response
+from massact.models.prompting import after, encode_chat, read_response
 from massact.models.thinking import generate_thinking
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
@@ -40,10 +41,16 @@ class CellGenerator:
     def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
         self._model, self._questions, self._generator = model, part.questions, generator
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
-        self._prompts = [encode_chat(model, question) for question in part.questions]
-        n_rows = generator.batch_rows * generator.n_batches(self._prompts)
+        self._prompts: dict[tuple[Message, ...], list[tuple[int, ...]]] = {}
+        """By what stands before every question."""
+        n_rows = generator.batch_rows * generator.n_batches(self._encoded(()))
         self.n_cells = max(1, n_rows // len(part.questions))
         """Cells that are generated at a time."""
+
+    def _encoded(self, before: tuple[Message, ...]) -> list[tuple[int, ...]]:
+        if before not in self._prompts:
+            self._prompts[before] = [encode_chat(self._model, after(before, one)) for one in self._questions]
+        return self._prompts[before]
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
@@ -64,9 +71,12 @@ class CellGenerator:
             yield from self.run(half)
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
-        prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
-        n_blocks = len(self._model.blocks)
-        rows = [Row(prompt, _intervention(one, n_blocks), draw) for one in batch for draw, prompt in prompts]
+        width, n_blocks = len(self._questions), len(self._model.blocks)
+        rows = [
+            Row(prompt, _intervention(one, n_blocks), draw)
+            for one in batch
+            for draw, prompt in zip(self._draws, self._encoded(one.before), strict=True)
+        ]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:

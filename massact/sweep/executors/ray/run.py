@@ -168,7 +168,7 @@ class Run:
         self._tools, self._work, self._cells, self._take = tools, work, cells, take
         self._model, self._judge = (work.model, work.batch_rows), remote.use
         self._part = tools.cluster.ray.put(work.part)
-        self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.steering is None}
+        self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.is_baseline}
         self._queue: ShardQueue | None = None
         self._tasks: list[Task] = []
         """With workers, oldest first."""
@@ -424,7 +424,7 @@ class Run:
 
     def _deliver(self, number: int, result: Result) -> None:
         self._unsteered.discard(number)
-        if self._unsteered and result.planned.cell.steering is not None:
+        if self._unsteered and not result.planned.cell.is_baseline:
             self._held.append(result)
             return
         self._results.append(result)
