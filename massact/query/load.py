@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
 from massact.names import as_held, visible
-from massact.query.answers import EVEN, Answers, Filters
+from massact.query.answers import EVEN, Answers, Confirmed, Filters
 from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
@@ -51,6 +51,10 @@ class Needs:
     confirmations: bool = False
     """What was evaluated once more, and the scores that winners were chosen by."""
     published: bool = False
+    controls: bool = False
+    """What winners are held against."""
+    side_effects: bool = False
+    """What responses were scored for other traits."""
     matrix: bool = False
     """What an experiment file declares."""
 
@@ -79,6 +83,11 @@ def load(
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
+    if needs.controls:
+        answers = replace(answers, controls=tuple(store.controls(name)))
+    if needs.side_effects:
+        effects = Confirmed.counting(store, store.side_effects(name), least_scored)
+        answers = replace(answers, side_effects=effects)
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
     is_empty = not (answers.evaluations or answers.failures or answers.published)

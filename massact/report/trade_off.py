@@ -64,7 +64,7 @@ def label_lines(stratum: ComparableGroups, floor: float, x_of: XValue) -> Lines:
 
 def coefficient_size(point: AnyPoint) -> float | None:
     """The x value where lines are drawn against the coefficient: 0 has no place on a log axis."""
-    return abs(point.coefficient) or None
+    return abs(point.coefficient or 0.0) or None
 
 
 @dataclass(frozen=True)

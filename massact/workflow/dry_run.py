@@ -183,7 +183,12 @@ def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[
         if any(one.todo for one in grid if (one.model, one.trait) == (subject.model.name, subject.trait.name)):
             note = note or "random directions at the places of winners that are still to be found"
         n_questions = len(session.datasets.questions(subject.trait).questions)
-        counted: dict[str, Any] = {"cells": len(keys), "finished": len(keys & done), "note": note, "is_least": bool(note)}
+        counted: dict[str, Any] = {
+            "cells": len(keys),
+            "finished": len(keys & done),
+            "note": note,
+            "is_least": bool(note),
+        }
         forecasts.append(foresight.forecast(subject, len(keys - done) * n_questions, phase=BASELINES, **counted))
     return forecasts
 

@@ -35,6 +35,7 @@ from massact.sweep.planner import (
     phase_gaps,
 )
 from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
+from massact.sweep.side_effects import run_side_effects
 from massact.sweep.stores import Stores
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
@@ -243,6 +244,8 @@ def run_main(session: Session, output: Path) -> Tally:
         tally = run_phases(session, run)
         if session.experiment.baselines != BaselinesConfig():
             tally.add(run_baselines(session, run))
+        if len(session.experiment.traits) > 1:
+            run_side_effects(session, run)
         if session.experiment.confirm_share is not None:
             try:
                 tally.add(run_confirm(session, run))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Unpack
 from massact.domain import RANDOM, AllDims, Direction
 from massact.query import tables
 from massact.query.answers import Answers
+from massact.query.controls import controls_of
 from massact.query.groups import (
     GroupInSetting,
     all_parts,
@@ -24,7 +25,8 @@ from massact.query.question import flag, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners
+from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners, own_interval
+from massact.query.stats.paired import QuestionScores
 
 
 def _doubt(row: Any) -> str:
@@ -119,7 +121,7 @@ class BestRow(PlaceRow):
 @question(
     "best",
     flag("intervals", "whether each best gets its interval and its standing; a large store answers faster without"),
-    needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else ""),
+    needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else "", controls=True),
 )
 def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_about: Unpack[About]) -> Answer[BestRow]:
     """The best result of each group at or above the coherence floor.
@@ -142,6 +144,8 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
         for place in places:
             beliefs[beside(place)] = Beliefs(place, floor, scores)
             chances |= coherent_chances(place, floor, scores)
+    sides = strata(slices(answers.side_by_side)) if answers.controls else []
+    controls = [_control(part, floor, scores) for place in sides for part in controls_of(answers, place, floor)]
     declared = dict.fromkeys(answers.groups)
     others = (group for group in by_group if group not in declared)
     order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
@@ -166,7 +170,14 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
-    return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
+    rows = (*found, *controls)
+    return told_apart(Answer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
+
+
+def _control(part: GroupInSetting, floor: float, scores: QuestionScores | None) -> BestRow:
+    row, point = best_row(part, floor), part.best(floor)
+    low, high = own_interval(scores, part, point) if point else (None, None)
+    return replace(row, delta_low=low, delta_high=high)
 
 
 def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:

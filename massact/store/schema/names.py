@@ -29,7 +29,7 @@ class Kind(Name):
     """What a winner is held against: a prompt in a vector's place, or a random direction at its place; no point of the
     grid."""
     SIDE_EFFECT = "side_effect"
-    """Responses of an evaluation or a baseline scored for another trait than theirs; no point of the grid."""
+    """Responses of an evaluation or a baseline scored for another trait, which its row names; no point of the grid."""
     REPORT = "report"
     PUBLISHED = "published"
     """A figure that somebody printed; never mixed with what was measured."""

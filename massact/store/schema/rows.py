@@ -85,8 +85,6 @@ class EvaluationRow:
     """Of a random direction; `None`: the experiment's."""
     prompting_digest: str | None = None
     """Of what stood before every question in a vector's place; `None`: nothing did."""
-    scored_for: str | None = None
-    """Of a side effect: the trait that the responses were scored for, which were evaluated for `trait`."""
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -188,7 +186,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because", "vector_seed", "prompting_digest", "scored_for",
+    "same_as", "same_as_key", "unscored_because", "vector_seed", "prompting_digest",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -223,9 +221,10 @@ def run_name(row: EvaluationRow) -> str:
     """A name that tells a run in the UI's list from its neighbours."""
     again = f"{row.kind.replace('_', ' ')} · " if row.kind not in (Kind.EVALUATION, Kind.BASELINE) else ""
     if row.layer is None:
-        return f"{again}{row.label or 'baseline'} · {row.model} · {row.scored_for or row.trait}"
+        return f"{again}{row.label or 'baseline'} · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+    other = f" · {row.trait}" if row.kind is Kind.SIDE_EFFECT else ""
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}{other}"
 
 
 def encode_row(row: Row) -> str:

@@ -34,8 +34,6 @@ class Place:
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
     kind: Kind | None = None
     """Of its results, where they are no points of the grid."""
-    scored_for: str | None = None
-    """Of side effects: the trait that responses are scored for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +97,11 @@ def _rounded(value: Any) -> Any:
 
 def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
     cell, text = planned.cell, cell_json(planned.cell)
-    kind = place.kind or Kind.EVALUATION
-    if cell.is_baseline and kind is not Kind.SIDE_EFFECT:
+    kind = place.kind or (Kind.EVALUATION if confirms is None else Kind.CONFIRMATION)
+    if cell.is_baseline and kind in (Kind.EVALUATION, Kind.CONTROL):
         kind = Kind.BASELINE
     return EvaluationRow(
-        kind=kind if confirms is None else Kind.CONFIRMATION,
+        kind=kind,
         experiment=place.experiment,
         key=digest_text(text),
         cell=text,
@@ -114,7 +112,6 @@ def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any
         n_dims_cleaned=planned.n_dims_cleaned,
         confirm_share=place.confirm_share,
         confirms=confirms,
-        scored_for=place.scored_for,
         **cell_fields(cell),
         **{name: _rounded(value) for name, value in result.items()},
     )
