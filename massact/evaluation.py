@@ -10,12 +10,11 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from massact._lazy import Numbers, np
 from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Message, Response, Timing
 
 if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +25,7 @@ class PlannedCell:
     vector: "torch.Tensor | None"
     """Unit vector `[d_model]`, float32, or `[n_layers, d_model]` where several layers are steered; `None` for the
     baseline."""
-    geometry: Geometry | None = None
-    """Of the first layer."""
+    geometry: Geometry | None = None  # of the first layer
     n_dims_cleaned: int | None = None
     before: tuple[Message, ...] = ()
     """What stands before every question."""
@@ -61,11 +59,9 @@ class Summary:
 
     trait_mean: float | None
     coherence_mean: float | None
-    trait_std: float | None
-    """Sample standard deviation; `None` below two scored responses."""
+    trait_std: float | None  # sample standard deviation; `None` below two scored responses
     coherence_std: float | None
-    n_scored: int
-    """Responses with both scores."""
+    n_scored: int  # responses with both scores
     n_unscored: int
 
 
@@ -74,11 +70,9 @@ class Evaluation:
     """A cell and its result: what rows, points, params, metrics and scores are derived from."""
 
     planned: PlannedCell
-    responses: tuple[Response, ...]
-    """One per question, in the question set's order."""
+    responses: tuple[Response, ...]  # one per question, in the question set's order
     timing: Timing
-    given_up: str | None = None
-    """Why it was given up on a part of its questions."""
+    given_up: str | None = None  # why it was given up on a part of its questions
 
     @property
     def cell(self) -> Cell:
@@ -122,8 +116,7 @@ def silent(_what: str, _total: int) -> Iterator[Advance]:
     yield lambda _n: None
 
 
-_MOST_WAYS = 40_000
-"""Ways in which the questions asked may lie among all that are looked at; of more so many are drawn."""
+_MOST_WAYS = 40_000  # ways in which the questions asked may lie among all that are looked at; of more so many are drawn
 _SEED = 20_251_109
 
 
@@ -131,19 +124,15 @@ _SEED = 20_251_109
 class Screening:
     """How a cell is looked at before it is given all of its questions."""
 
-    n_first: int
-    """Questions that are asked first; see `first_asked`."""
-    floor: float
-    """Least mean coherence that counts, 0 to 100."""
+    n_first: int  # questions that are asked first; see `first_asked`
+    floor: float  # least mean coherence that counts, 0 to 100
     confidence: float = DEFAULT_CONFIDENCE
     """Chance that a cell which is at or above the floor over all questions is not given up."""
 
 
 def first_asked(questions: Sequence[str], n: int) -> list[int]:
     """The numbers, from 0 in order, of the questions that every cell is asked first: as if drawn, whatever their order.
-
-    They are those with the least digests of their texts: the same for all cells, and in every sweep.
-    """
+    They are those with the least digests of their texts: the same for all cells, and in every sweep."""
     digests = [hashlib.sha256(f"asked first: {text}".encode()).digest() for text in questions]
     return sorted(sorted(range(len(questions)), key=lambda number: (digests[number], number))[:n])
 
@@ -163,8 +152,6 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
     Args:
         coherences: of the k questions asked, 0 to 100.
     """
-    import numpy as np
-
     weights = _weights(len(coherences), n_questions)
     means = weights @ np.array([*sorted(coherences), 100.0])
     n_beyond = math.floor((1 - confidence) * len(means) + 1e-9)
@@ -172,10 +159,8 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
 
 
 @cache
-def _weights(n_asked: int, n_questions: int) -> "NDArray[np.float64]":
+def _weights(n_asked: int, n_questions: int) -> Numbers:
     """Of each score asked and of 100, as they may lie among all scores, `[n_ways, n_asked + 1]`."""
-    import numpy as np
-
     if math.comb(n_questions, n_asked) <= _MOST_WAYS:
         places = np.array(list(combinations(range(n_questions), n_asked)))
     else:
@@ -200,11 +185,8 @@ def stop_reason(responses: Sequence[Response], n_questions: int, screening: Scre
 
 
 def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evaluation:
-    """One evaluation of a cell whose questions were asked in two parts.
-
-    Args:
-        numbers: of the questions of the first part among all, in order.
-    """
+    """One evaluation of a cell whose questions were asked in two parts. `numbers`: of the questions of the first part
+    among all, in order."""
     a, b = first.timing, rest.timing
     timing = Timing(
         a.generation_seconds + b.generation_seconds, a.judge_seconds + b.judge_seconds, a.n_tokens + b.n_tokens

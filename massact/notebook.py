@@ -23,11 +23,9 @@ from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
 from massact.models.prompting import encode_chat, encode_text, read_response
 from massact.models.thinking import generate_thinking
-from massact.plugins import own_digest
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
-from massact.store.schema import stored_cell
 from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.planner import Overrides
 from massact.vectors.activations import split_sides
@@ -35,10 +33,9 @@ from massact.vectors.calibrate import calibrate
 from massact.vectors.extract import make_vectors, read_contrast
 from massact.vectors.massive_dims import Calibration, check_cleaning
 from massact.vectors.positions import Position, parse_position, parse_tokens
-from massact.vectors.steering import intervention_of
 from massact.vectors.streams import Continued, Reading, continue_and_read, window_means
+from massact.workflow.steered import stored_intervention
 from massact.workflow.steps import Request, run_evaluate
-from massact.workflow.vectors import stored_vector
 
 __all__ = ["Intervention", "Model", "evaluate", "extract"]
 
@@ -156,18 +153,7 @@ class Model:
         Raises:
             UsageError: the run is no finished evaluation with a vector, or another model's.
         """
-        row, vector, _ = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
-        cell, mine = stored_cell(row), self.steerable.identity
-        if cell is None or cell.steering is None or cell.setting.model != mine:
-            steered = (
-                "what cannot be told: it is imported, or an earlier version's" if cell is None else cell.setting.model
-            )
-            raise UsageError(f"run {run_id} steered {steered}, and this is {mine}")
-        if cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
-            raise UsageError(
-                f"run {run_id}: the file of the operator {cell.steering.recipe.operator} was changed since"
-            )
-        return intervention_of(cell.steering, vector, self.shape.n_layers)
+        return stored_intervention(self.steerable, run_id, resolve_tracking_uri(tracking_uri))[1]
 
     @overload
     def generate(

@@ -143,12 +143,25 @@ experiment_option = click.option(
 )
 
 
+class _Whole(click.types.StringParamType):
+    """A text that no environment variable splits."""
+
+    envvar_list_splitter = "\0"
+
+
+_ASKED = (
+    "Experiment file, or its bare name under experiments/ or here; without such a file, an experiment's name in the "
+    "store{}; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file."
+)
 asked_experiment_option = click.option(
+    "--experiment", default=None, envvar="MASSACT_EXPERIMENT", help=_ASKED.format("")
+)
+asked_experiments_option = click.option(
     "--experiment",
-    default=None,
+    type=_Whole(),
+    multiple=True,
     envvar="MASSACT_EXPERIMENT",
-    help="Experiment file, or its bare name under experiments/ or here; without such a file, an experiment's "
-    "name in the store; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file.",
+    help=_ASKED.format(" (repeatable: one answer over all)"),
 )
 
 

@@ -39,11 +39,9 @@ from massact.vectors.positions import parse_position
 # The sections `models` and `grids` of an experiment file.
 
 _LARGEST = 1e12
-_STRONGEST = 10.0
-"""Relative strength at most: text breaks near 1, whatever the model."""
+_STRONGEST = 10.0  # relative strength at most: text breaks near 1, whatever the model
 _MOST_COEFFICIENTS = 1000
-_MOST_ARGUMENTS = 1000
-"""Characters of a chat template's arguments: they stand in the row of every run."""
+_MOST_ARGUMENTS = 1000  # characters of a chat template's arguments: they stand in the row of every run
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
@@ -131,25 +129,23 @@ def parse_coefficients(text: str) -> Coefficients:
     """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
-    values: dict[float, None] = {}
-    for part in listed.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(
-                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200 or relative:0.4,0.6"
-            )
-        if is_relative and abs(value) > _STRONGEST:
-            raise UsageError(
-                f"--coefficients {text!r}: {value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}"
-            )
-        try:
-            values[check_coefficient(value)] = None
-        except UsageError as error:
-            raise UsageError(f"--coefficients {text!r}: {error}") from error
+    try:
+        values = dict.fromkeys(_listed(part.strip(), is_relative=is_relative) for part in listed.split(","))
+    except UsageError as error:
+        raise UsageError(f"--coefficients {text!r}: {error}") from error
     return Coefficients(tuple(values), is_relative)
+
+
+def _listed(part: str, *, is_relative: bool) -> float:
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{part!r} is not a number; write 800,1000,1200 or relative:0.4,0.6")
+    if is_relative and abs(value) > _STRONGEST:
+        raise UsageError(f"{value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}")
+    return check_coefficient(value)
 
 
 def _range(entry: Entry) -> tuple[float, float]:
@@ -161,8 +157,7 @@ def _range(entry: Entry) -> tuple[float, float]:
 
 # The sections `calibration` and `extraction` of an experiment file.
 
-LARGEST_SPLIT = 0.5
-"""Share of a side that validation may take at most."""
+LARGEST_SPLIT = 0.5  # share of a side that validation may take at most
 
 
 def parse_extraction(entry: Entry) -> ExtractionConfig:
@@ -451,8 +446,7 @@ def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
     return position
 
 
-_RESPONSES = Generation(max_new_tokens=64)
-"""How responses are generated where the file does not say."""
+_RESPONSES = Generation(max_new_tokens=64)  # how responses are generated where the file does not say
 _TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
 _GENERATION: Readers = {
     "max_new_tokens": lambda entry: entry.integer(at_least=1),

@@ -21,11 +21,9 @@ from massact.models.support import gives_all_logits
 
 
 class RowCache(Cache):
-    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used.
-
-    It is filled in one prefill, in which several rows may read the same stream, then token by token.
-    Sliding layers keep everything as well: their mask leaves out what lies outside the window.
-    """
+    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used. It is filled
+    in one prefill, in which several rows may read the same stream, then token by token. Sliding layers keep everything
+    as well: their mask leaves out what lies outside the window."""
 
     def __init__(self, config: Any, n_rows: int, capacity: int) -> None:
         self._layers = [_RowLayer(self, n_rows, capacity) for _ in range(config.num_hidden_layers)]
@@ -34,8 +32,7 @@ class RowCache(Cache):
         self.n_live = n_rows
         self.position: torch.Tensor | None = None
         """Where the next token goes, `[1]` on the device, once `make_static` was called."""
-        self.n_attended = capacity
-        """How many tokens a static cache shows; those not written yet must be masked."""
+        self.n_attended = capacity  # how many tokens a static cache shows; those not written yet must be masked
 
     def begin(self, n_live: int) -> None:
         """Forget what is kept: the next update is a prefill of `n_live` rows."""
@@ -179,12 +176,9 @@ class Memory:
     """Bytes that may be taken, and the shape that decides what rows take."""
 
     n_bytes: int
-    cache_bytes: int
-    """Of one token in all layers' keys and values."""
-    stream_bytes: int
-    """Of one token in one decoder block, its inner tensors included."""
-    row_bytes: int
-    """Of one row whatever its length: its logits, in float32 and once sorted."""
+    cache_bytes: int  # of one token in all layers' keys and values
+    stream_bytes: int  # of one token in one decoder block, its inner tensors included
+    row_bytes: int  # of one row whatever its length: its logits, in float32 and once sorted
 
     def of_row(self, n_prompt: int, max_new_tokens: int) -> int:
         """Bytes of one row at its peak."""
@@ -202,12 +196,8 @@ class Memory:
 
 
 def measure_memory(model: SteerableModel, n_bytes: int | None, *, held: RowCache | None = None) -> Memory:
-    """The memory for batches.
-
-    Args:
-        n_bytes: what may be taken; `None`: a share of what is free on the device now.
-        held: a cache that is there already and will be used again, or given back.
-    """
+    """The memory for batches. `n_bytes`: what may be taken; `None`: a share of what is free on the device now. `held`:
+    a cache that is there already and will be used again, or given back."""
     config = text_config(model.model)
     size = model.model.dtype.itemsize
     layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers

@@ -14,7 +14,7 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, is_out_of_memory, measure_memory
-from massact.models.decode import CannotShareError, begin, finish, responses
+from massact.models.decode import CannotShareError, Enough, begin, end_tokens, finish, responses
 from massact.models.gates import GateReader
 from massact.models.load import SteerableModel
 from massact.models.plain import generate_plainly
@@ -25,12 +25,12 @@ from massact.models.support import Sharing, sharing_of
 __all__ = ["Generator", "Intervention", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
-Responses = list[tuple[int, ...] | None]
-"""Tokens of each row; `None` where its logits were not finite."""
+Look = Callable[[int, tuple[int, ...], bool], bool]
+"""Shown what a row, by its index, says so far, and whether it has ended, while others go on: whether it is enough."""
+Responses = list[tuple[int, ...] | None]  # tokens of each row; `None` where its logits were not finite
 _MANY_ROWS, _FEW_ROWS = 1024, 256
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
-_SMALL_MODEL = 20_000_000
-"""Parameters below which a CPU spends more time between its calculations than in them."""
+_SMALL_MODEL = 20_000_000  # parameters below which a CPU spends more time between its calculations than in them
 
 
 class NotFiniteError(ModelError):
@@ -90,24 +90,19 @@ class Generator:
         return len({len(prompt) for prompt in prompts}) if self._sharing.obstacle else 1
 
     def generate(
-        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
+        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None, look: Look | None = None
     ) -> list[tuple[int, ...]]:
         """Response tokens of every row, in order, without the token that ended them.
-
         They do not depend on how rows are batched, as far as the dtype's arithmetic does not
         (docs/design/generation.md).
-
-        Args:
-            rows: what to generate.
-            settings: greedy where the temperature is 0, else sampled with the seed and each row's draw.
-            progress: called with the number of rows that were finished.
-
-        Raises:
-            NotFiniteError: the logits of some rows were not finite; it has what the others said.
-            ModelError: the memory does not suffice for one row.
-        """
+        `rows`: what to generate. `settings`: greedy where the temperature is 0, else sampled with the seed and each
+        row's draw. `progress`: called with the number of rows that were finished. `look`: called as tokens come; a row
+        that says enough may still get some more.
+        Raises NotFiniteError: the logits of some rows were not finite; it has what the others said; ModelError: the
+        memory does not suffice for one row."""
         kept, places = distinct_rows(self._gates.opened(rows), settings)
         like = Counter(places)
+        rows_of = {place: [i for i, one in enumerate(places) if one == place] for place in like}
         said_by_row: Responses = [() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding
         order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
@@ -115,7 +110,8 @@ class Generator:
         while start < len(order):
             next_rows = [kept[i] for i in order[start : start + self._rows_at_most]]
             batch = order[start : start + self._fitting(self._together(next_rows, settings), settings)]
-            said = self._batch([kept[i] for i in batch], settings)
+            enough = None if look is None else self._enough(look, [rows_of[i] for i in batch])
+            said = self._batch([kept[i] for i in batch], settings, enough)
             if said is None:  # out of memory, or not to be shared: once more with fewer rows
                 continue
             for i, tokens in zip(batch, said, strict=True):
@@ -145,9 +141,20 @@ class Generator:
         memory = measure_memory(self._model, self._memory, held=self._cache)
         return max(1, memory.fitting(rows, settings.max_new_tokens))
 
-    def _batch(self, rows: Sequence[Row], settings: Generation) -> Responses | None:
+    def _enough(self, look: Look, rows_of: Sequence[Sequence[int]]) -> Enough:
+        """The same of a batch, of each of whose rows it is given for which rows it stands."""
+
+        def enough(written: torch.Tensor) -> torch.Tensor:
+            ended = torch.isin(written, end_tokens(self._model)[1:]).any(1).tolist()
+            said = zip(rows_of, responses(self._model, written), ended, strict=True)
+            told = ([look(i, tokens or (), end) for i in like] for like, tokens, end in said)
+            return torch.tensor(list(map(all, told)))
+
+        return enough
+
+    def _batch(self, rows: Sequence[Row], settings: Generation, enough: Enough | None) -> Responses | None:
         try:
-            return self._run(rows, settings)
+            return self._run(rows, settings, enough)
         except CannotShareError as error:
             # a kind that does otherwise in another release or variant
             self._sharing = Sharing(str(error), None)
@@ -166,16 +173,16 @@ class Generator:
         return None
 
     @torch.inference_mode()
-    def _run(self, rows: Sequence[Row], settings: Generation) -> Responses:
+    def _run(self, rows: Sequence[Row], settings: Generation, enough: Enough | None) -> Responses:
         if not self._shares(rows, settings):
-            return responses(self._model, generate_plainly(self._model, rows, settings))
+            return responses(self._model, generate_plainly(self._model, rows, settings, enough))
         capacity = max(len(row.prompt) for row in rows) + settings.max_new_tokens
         batch = begin(self._model, rows, settings, self._room(len(rows), capacity))
         if settings.max_new_tokens > 1:
             if self._recorder is None:
-                finish(self._model, batch, settings)
+                finish(self._model, batch, settings, enough)
             else:
-                self._recorder.finish(batch, settings)
+                self._recorder.finish(batch, settings, enough)
         return responses(self._model, batch.written)
 
     def _room(self, n_rows: int, capacity: int) -> RowCache:

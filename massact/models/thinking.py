@@ -23,14 +23,9 @@ def closing_tokens(model: SteerableModel, said: tuple[int, ...]) -> tuple[int, .
 def generate_thinking(
     model: SteerableModel, generator: Generator, rows: Sequence[Row], settings: Generation
 ) -> list[tuple[int, ...]]:
-    """Response tokens of every row, as `Generator.generate`; what ends a thought is among them.
-
-    The tokens after it are those that a row says by itself where the same tokens are forced upon it.
-
-    Raises:
-        NotFiniteError: the logits of some rows were not finite; it has what the others said.
-        ModelError: the memory does not suffice for one row.
-    """
+    """Response tokens of every row, as `Generator.generate`; what ends a thought is among them. The tokens after it are
+    those that a row says by itself where the same tokens are forced upon it. Raises NotFiniteError: the logits of some
+    rows were not finite; it has what the others said; ModelError: the memory does not suffice for one row."""
     budget, longest = model.chat.budget, settings.max_new_tokens
     if budget is None or budget >= longest:
         return generator.generate(rows, settings)

@@ -267,7 +267,8 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
         + mixed
         + tuple(
             f"{model}, {trait}: evaluated against {len(found)} baselines "
-            f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
+            f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
+            f"{setting[:8]}, "
             "answered separately and never mixed"
             for (model, trait, setting), found in sorted(baselines.items())
             if len(found) > 1
@@ -300,10 +301,6 @@ def _samples(
             if len(part.points):
                 baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
     return samples, baselines
-
-
-def _baseline(trait_mean: float | None) -> str:
-    return "none" if trait_mean is None else f"{trait_mean:g}"
 
 
 def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
@@ -352,10 +349,8 @@ def _ended(finished_at: int | None) -> int:
 # each place is answered in the setting that it was run in last, and a note says so. Without a file each group
 # is answered in the one that it was run in last.
 
-Spot = tuple[str, str, str]
-"""Model, trait and position."""
-Against = tuple[str, float | None]
-"""A setting, and the trait mean of the baseline in it."""
+Spot = tuple[str, str, str]  # model, trait and position
+Against = tuple[str, float | None]  # a setting, and the trait mean of the baseline in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from typing import NamedTuple
 from massact._lazy import Numbers, np
 from massact.query.evaluations import PointSet
 
-N_RUNGS = 3
-"""How many coefficients are suggested per bracket."""
+N_RUNGS = 3  # how many coefficients are suggested per bracket
 START_FRACTION = 0.25
 """Where the ladder starts, as a fraction of the upper end, if nothing but the baseline is coherent."""
 WIDENING = 2 ** ((N_RUNGS + 1) / N_RUNGS)

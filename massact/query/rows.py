@@ -172,9 +172,10 @@ class Answer(Generic[RowT_co]):
 # JSON
 
 
-def to_json(answer: Answer[Any]) -> str:
-    """An answer as JSON, ending in a line break. Missing is null, never 0 or NaN."""
-    return json.dumps(to_content(answer), indent=2, allow_nan=False) + "\n"
+def to_json(*answers: Answer[Any]) -> str:
+    """An answer as JSON, several as a list, ending in a line break. Missing is null, never 0 or NaN."""
+    every = [to_content(answer) for answer in answers]
+    return json.dumps(every if len(every) > 1 else every[0], indent=2, allow_nan=False) + "\n"
 
 
 def to_content(answer: Answer[Any]) -> dict[str, Any]:

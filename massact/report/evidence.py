@@ -243,6 +243,10 @@ class Evidence:
         settings = {place: stratum.setting for place, stratum in self.strata.items()}
         return tuple(row for row in rows if row.setting == settings.get(place_of(row)))
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(place.trait for place in self.places()))
+
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
         others = sorted(self.strata, key=lambda p: natural_order(*astuple(p)))

@@ -210,20 +210,36 @@ def fixed(figure: Drawing) -> Drawing:
     return figure
 
 
+# By the canvases: `savefig` draws all of it once more, for layouts that only a drawing tells.
+
+
 def save_png(figure: Drawing) -> bytes:
     """The figure as PNG on white, dense enough to print."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     data = BytesIO()
     with styled():
-        figure.savefig(data, format="png", dpi=130, facecolor="white", pil_kwargs={"compress_level": 4})
+        figure.set(dpi=130, facecolor="white")
+        FigureCanvasAgg(fixed(figure)).print_png(data, pil_kwargs={"compress_level": 4})
     return data.getvalue()
 
 
 def save_svg(figure: Drawing) -> str:
     """The figure as SVG with a transparent ground and its text as text."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     data = StringIO()
     with styled():
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.set(dpi=72)
+        for part in (figure, *figure.axes):
+            part.patch.set_alpha(0.0)
+        FigureCanvasSVG(fixed(figure)).print_svg(data, metadata={"Date": None, "Creator": None})
     return data.getvalue()
+
+
+def on_white(svg: str) -> str:
+    """An SVG that stands by itself, whatever the ground of what shows it."""
+    return re.sub(r"<svg[^>]*>", r'\g<0><rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
 
 
 def log_coefficients(axes: Axes, values: Sequence[float]) -> None:

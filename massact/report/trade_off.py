@@ -62,6 +62,16 @@ def label_lines(stratum: ComparableGroups, floor: float, x_of: XValue) -> Lines:
     return lines
 
 
+def coherence_lines(evidence: Evidence, place: Place) -> Lines:
+    """The same of those points of real vectors that have both scores."""
+    return {
+        label: whole
+        for label, points in label_lines(evidence.strata[place], evidence.floor, coefficient_size).items()
+        if style.method_of(label) != RANDOM
+        and (whole := [p for p in points if p.delta is not None and p.coherence_mean is not None])
+    }
+
+
 def coefficient_size(point: AnyPoint) -> float | None:
     """The x value where lines are drawn against the coefficient: 0 has no place on a log axis."""
     return abs(point.coefficient or 0.0) or None
@@ -146,13 +156,7 @@ class AgainstCoherence:
         evidence, lines = self.evidence, {}
         places = [place for place in evidence.run_places if (place.model, place.trait) == (self.model, self.trait)]
         for place in sorted(places, key=lambda place: natural_order(place.position)):
-            here = {
-                label: whole
-                for label, points in label_lines(evidence.strata[place], evidence.floor, coefficient_size).items()
-                if style.method_of(label) != RANDOM
-                and (whole := [p for p in points if p.delta is not None and p.coherence_mean is not None])
-            }
-            if here:
+            if here := coherence_lines(evidence, place):
                 lines[place] = here
         return lines
 

@@ -21,9 +21,9 @@ from massact.store.schema import Artifact, EvaluationRow, Kind, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.evaluations import Place
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
-from massact.sweep.planner import GridRequest, Planner, check_experiment, load_answers
+from massact.sweep.planner import GridRequest, Planner, check_experiment
 from massact.sweep.reuse import is_compared
 from massact.sweep.stored import Subject, find_baseline
 from massact.sweep.stored_extractions import newest_extractions

@@ -19,11 +19,9 @@ from massact.vectors.methods import alike_groups, likeness
 if TYPE_CHECKING:
     from massact.store.schema.points import Mask
 
-_SAME_MEAN = 1e-5
-"""Points by which two means differ at most that were rounded alike."""
+_SAME_MEAN = 1e-5  # points by which two means differ at most that were rounded alike
 
-Spot = tuple[str, int, float, str]
-"""Position, layer and coefficient, and how it is steered there besides."""
+Spot = tuple[str, int, float, str]  # position, layer and coefficient, and how it is steered there besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +29,17 @@ class Same:
     """Whose result a cell takes over."""
 
     label: str
-    key: str
-    """Of the cell that is evaluated."""
-    likeness: float
-    """Of the two vectors; see `massact.vectors.methods`."""
+    key: str  # of the cell that is evaluated
+    likeness: float  # of the two vectors; see `massact.vectors.methods`
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the store holds of one model and trait."""
 
-    evaluated: set[str] = field(default_factory=set)
-    """Keys of cells that were evaluated themselves."""
-    taken: set[str] = field(default_factory=set)
-    """Keys of cells whose result was taken over and still counts as theirs."""
-    labels: set[tuple[str, str, int]] = field(default_factory=set)
-    """Position, label and layer of what was evaluated."""
+    evaluated: set[str] = field(default_factory=set)  # keys of cells that were evaluated themselves
+    taken: set[str] = field(default_factory=set)  # keys of cells whose result was taken over and still counts as theirs
+    labels: set[tuple[str, str, int]] = field(default_factory=set)  # position, label and layer of what was evaluated
 
     def has(self, key: str) -> bool:
         """Whether a cell is finished."""
@@ -63,15 +56,11 @@ def known_results(
     baseline: EvaluationRow | None = None,
 ) -> Known:
     """What is finished, told apart by whether it was evaluated itself.
-
     A result that was taken over counts while its vector is alike enough for this command, and while the figures are
     still those of the evaluation that it came from: that one may have been deleted, or been evaluated again since. What
     has scores of too few responses is not finished, nor is what was compared with another baseline than the store's.
-
-    Args:
-        threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
-        baseline: the store's; `None`: it has none.
-    """
+    `threshold`: likeness that must be exceeded; `None`: nothing that was taken over counts. `baseline`: the store's;
+    `None`: it has none."""
     points = points.where(_is_finished(points, least_scored, baseline))
     heads = [dict(zip(HEAD, head, strict=True)) for head in points.heads]
     mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
@@ -125,8 +114,7 @@ class Alikeness:
         self._planner, self._threshold = planner, session.workload.alike
         self._least_scored = session.experiment.least_scored
         labels = (label for phase in session.experiment.phases for label in phase.labels)
-        self._declared = tuple(dict.fromkeys(labels))
-        """In the order in which others may take over their results."""
+        self._declared = tuple(dict.fromkeys(labels))  # in the order in which others may take over their results
         self._measured: dict[tuple[str, str], float] = {}
 
     def known(self, points: Points, subject: Subject, baseline: EvaluationRow | None) -> Known:
@@ -135,11 +123,9 @@ class Alikeness:
         return known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
-        """Of the cells that are not finished, those that need no generation, by key.
-
-        A cell takes over the result of an earlier label's at the same position, layer and coefficient, where
-        that one is to be evaluated too or was evaluated already.
-        """
+        """Of the cells that are not finished, those that need no generation, by key. A cell takes over the result of an
+        earlier label's at the same position, layer and coefficient, where that one is to be evaluated too or was
+        evaluated already."""
         if self._threshold is None:
             return {}
         spots: dict[Spot, dict[str, tuple[str, PlannedCell]]] = defaultdict(dict)

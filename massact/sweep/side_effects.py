@@ -17,9 +17,9 @@ from massact.store.schema import EvaluationRow, Kind
 from massact.store.write.evaluations import Place
 from massact.store.write.tracker import OpenRun
 from massact.sweep.baselines import is_finished
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
-from massact.sweep.planner import check_experiment, load_answers
+from massact.sweep.planner import check_experiment
 from massact.sweep.stored import Subject, stored_plan, stored_subject
 
 PHASE = "side-effects"

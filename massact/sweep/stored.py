@@ -12,10 +12,11 @@ from massact.judges import Exchange
 from massact.keys import cell_key
 from massact.models.chat import find_marks
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
 from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
-from massact.store.write.stages import read_responses, read_tensor
+from massact.store.write.stages import read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest
@@ -85,16 +86,14 @@ def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
     return next((one for one in baselines if one.row.key == key), None)
 
 
-RESPONSES_AT_ONCE = 256
-"""Responses that the judge is given at a time, in whole evaluations."""
+RESPONSES_AT_ONCE = 256  # responses that the judge is given at a time, in whole evaluations
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
     """A stored result with the scores that it lacked, as far as the judge now gave them."""
 
-    run_id: str
-    """That holds the responses."""
+    run_id: str  # that holds the responses
     evaluation: Evaluation
     has_texts: bool = True
     """Whether its responses were kept; of others the scores alone are known, and it can only be compared anew."""
@@ -114,11 +113,9 @@ def judged_again(
     *,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[Again]:
-    """Stored results whose responses without scores are judged again: nothing is generated.
-
-    `stored` has cells by the run that holds their result; one whose responses were not kept comes as it is where it has
-    enough scores, and else is passed over, of which `say` is told.
-    """
+    """Stored results whose responses without scores are judged again: nothing is generated. `stored` has cells by the
+    run that holds their result; one whose responses were not kept comes as it is where it has enough scores, and else
+    is passed over, of which `say` is told."""
     with session.stores.read() as store:
         rows = store.rows(stored)
     batch: list[Again] = []

@@ -21,8 +21,7 @@ from massact.sweep.executors import Workload
 from massact.sweep.executors.base import Executor
 
 Say = Callable[[str], None]
-PARTING_SECONDS = 30.0
-"""How long an ending command waits for the spools of other machines."""
+PARTING_SECONDS = 30.0  # how long an ending command waits for the spools of other machines
 
 
 class Stores:
@@ -31,10 +30,8 @@ class Stores:
     def __init__(self, experiment: Experiment, tracking_uri: str, workload: Workload, say: Say) -> None:
         self.tracking_uri = tracking_uri
         self.patience = Patience(workload.store_timeout, say=say)
-        self.is_dry = False
-        """Whether nothing is to be written, and no weights loaded."""
-        self.executor: Executor | None = None
-        """Has spools of its own on other machines."""
+        self.is_dry = False  # whether nothing is to be written, and no weights loaded
+        self.executor: Executor | None = None  # has spools of its own on other machines
         self._experiment, self._workload, self._say = experiment, workload, say
         self._artifact_uris: dict[str, str] | None = None
         self._spool: Spool | None = None

@@ -34,8 +34,7 @@ from massact.report.section import Cell, Table
 from massact.store.schema import Artifact
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, keep_outcome, phase_params
-from massact.sweep.planner import load_answers
+from massact.sweep.context import Session, keep_outcome, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
 from massact.vectors.methods import vector_digest

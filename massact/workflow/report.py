@@ -18,14 +18,16 @@ from massact.query.groups import gain, is_below_floor, recipe_of
 from massact.query.questions.best import BestRow, ask_best
 from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
 from massact.report.page import Report, build_report, read_for_findings, write_findings
+from massact.report.summary import brief
+from massact.store.databases import ui_address
 from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration, read_responses
-from massact.store.write.tracker import UI_ADDRESS, OpenRun
-from massact.sweep.context import Session, phase_params
-from massact.sweep.planner import load_answers
+from massact.store.write.stages import read_calibration
+from massact.store.write.tracker import OpenRun
+from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine
@@ -43,11 +45,16 @@ class WrittenReport:
     findings: Path | None = None
 
     @property
-    def summary(self) -> str:
-        """What a person needs to know of it in a terminal: the checklist, and where the pages are."""
+    def checklist(self) -> str:
         checks = [*self.report.criteria, *self.report.sanity]
-        lines = [f"- [{'x' if check.ok else ' '}] {check.text}: {check.detail}" for check in checks]
-        lines += ["", f"report: {self.html}", f"        {self.markdown}"]
+        return "\n".join(f"- [{'x' if check.ok else ' '}] {check.text}: {check.detail}" for check in checks)
+
+    @property
+    def summary(self) -> str:
+        """What a person needs to know of it in a terminal: what was found, and where the pages are."""
+        report = self.report
+        found = brief(report.evidence, report.answers, [*report.criteria, *report.sanity])
+        lines = [found, "", f"report: {self.html}", f"        {self.markdown}"]
         return "\n".join(lines if self.findings is None else [*lines, f"findings: {self.findings}"])
 
 
@@ -75,7 +82,7 @@ def run_report(
             write_findings(findings, report.findings)
         with tracker.artifacts(run) as artifacts:
             _write(report, artifacts)
-        tracker.set_tag(run, MlflowTag.NOTE, written.summary)
+        tracker.set_tag(run, MlflowTag.NOTE, f"{written.checklist}\n\n{written.summary}")
         for criterion in report.criteria:
             verdict = f"{'met' if criterion.ok else 'not met'}: {criterion.detail}"
             tracker.set_tag(run, f"{Tag.VERDICT}.{criterion.name}", verdict)
@@ -88,8 +95,8 @@ def _write(report: Report, folder: Path) -> None:
     for page, text in ((Artifact.REPORT_HTML, report.html), (Artifact.REPORT_MARKDOWN, report.markdown)):
         # a store that others wrote may hold characters that no file can
         (folder / page).write_text(text, encoding="utf-8", errors="backslashreplace")
-    for name, png in report.figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(png)
+    for name, svg in report.figures.items():
+        (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def _collect(session: Session, run: OpenRun) -> Evidence:
@@ -101,7 +108,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         published = tuple(stored.row for stored in store.published(experiment.name))
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
         calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
-    address = session.stores.tracking_uri.rstrip("/") if session.stores.tracking_uri.startswith("http") else UI_ADDRESS
+    address = ui_address(session.stores.tracking_uri)
     # without the scores by question, which nothing here needs
     bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)

@@ -44,7 +44,7 @@ def markdown(tmp_path_factory: pytest.TempPathFactory) -> str:
         for arguments in (["import", "--published", str(DATA)], ["report", "--output", str(folder)]):
             done = CliRunner().invoke(cli, [*arguments, *where])
             assert done.exit_code == 0, done.output
-    assert len(list(folder.glob("*/figures/*.png"))) == 1
+    assert len(list(folder.glob("*/figures/*.svg"))) == 1
     (html,) = folder.glob("*/report.html")
     assert html.read_text().count('<svg role="img" aria-label="Published deltas, a dot per source.') == 1
     (report,) = folder.glob("*/report.md")

@@ -139,7 +139,7 @@ def test_massive_dims_at_every_token_stand_beside_those_of_the_first() -> None:
 
 
 def test_figures_of_the_markdown_exist(report: Report) -> None:
-    assert set(re.findall(r"\(figures/([^)]+)\.png\)", report.markdown)) == set(report.figures)
+    assert set(re.findall(r"\(figures/([^)]+)\.svg\)", report.markdown)) == set(report.figures)
 
 
 def test_empty_store_cannot_say_and_names_the_commands() -> None:
@@ -300,7 +300,7 @@ def test_a_section_with_its_figure_is_one_entry(monkeypatch: pytest.MonkeyPatch)
     mine = Section("mine", "Mine", ("words",), figures=(_Line(),))
     monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, lambda _: mine, lambda _: None))
     report = build_report(report_input([]))
-    assert "## Mine\n\nwords\n\n![from 1 to 2](figures/a-line.png)\n\n*A line.*" in report.markdown
+    assert "## Mine\n\nwords\n\n![from 1 to 2](figures/a-line.svg)\n\n*A line.*" in report.markdown
     assert '<svg role="img" aria-label="from 1 to 2"' in report.html
     assert '<a href="#mine">Mine</a>' in report.html
     assert set(report.figures) == {"a-line"}

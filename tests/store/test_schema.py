@@ -283,7 +283,7 @@ def _tag(drop: Iterable[str] = (), **changes: object) -> str:
         ("[]", ValueError),
         ("null", ValueError),
         ("{}", ValueError),
-        (_tag(drop=["key"]), TypeError),
+        (_tag(drop=["key"]), ValueError),
         (_tag(drop=["kind"]), ValueError),
         (_tag(kind="sweep"), ValueError),
         (_tag(trait_mean="38.5"), TypeError),

@@ -10,7 +10,7 @@ from massact.query.controls import winner_of
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import question
-from massact.query.rows import Answer, Column, PlaceRow
+from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs
 from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE
 from massact.query.tables import (
@@ -23,6 +23,7 @@ from massact.query.tables import (
     number_column,
     text_column,
 )
+from massact.store.schema import EvaluationRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,8 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[S
         run_id=best.run_id,
     )
     yield own
-    newest = {one.row.trait: one for one in answers.side_effects.cells if one.row.confirms == best.key}
+    newest = {one.row.trait: one for one in answers.side_effects.cells if _is_of(place, label, best, one.row)}
+    newest.pop(place.trait, None)
     for trait, one in sorted(newest.items()):
         yield replace(
             own,
@@ -123,6 +125,19 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[S
             baseline_trait_mean=one.row.baseline_trait_mean,
             run_id=one.run_id,
         )
+
+
+_SETTING = (
+    "judge", "model", "model_revision", "dtype", "question_set", "subset", "max_new_tokens", "temperature", "seed",
+    "chat_template_digest", "thinking", "template_arguments",
+)  # fmt: skip
+
+
+def _is_of(place: ComparableGroups, label: str, best: Point, row: EvaluationRow) -> bool:
+    """Whether what was scored for another trait are a winner's responses."""
+    of_best = all(getattr(row, name) == getattr(best, name) for name in ("layer", "coefficient", "vector_digest"))
+    of_setting = all(getattr(row, name) == getattr(place.sample, name) for name in _SETTING)
+    return of_best and of_setting and (row.position, row.label) == (place.position, label)
 
 
 def _judged(answers: Answers, row: SideEffectRow, confidence: float) -> SideEffectRow:

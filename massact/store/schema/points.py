@@ -13,20 +13,14 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from massact._lazy import Indices, Mask, Numbers, np
 from massact.json_text import parse_json
 from massact.store.schema.names import POINT_TAG, Kind
 from massact.store.schema.rows import EvaluationRow
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
-    Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
-    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-RunText = tuple[str, int | None, str]
-"""A run's id, its end in milliseconds since 1970, and the tag's text."""
+RunText = tuple[str, int | None, str]  # a run's id, its end in milliseconds since 1970, and the tag's text
 Place = tuple[str, str, str, str, str]
 """Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
 
@@ -35,8 +29,7 @@ class StoredPoint(NamedTuple):
     """A finished evaluation: its run, its place in the grid, and what came of it; means are 0 to 100."""
 
     run_id: str
-    finished_at: int
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: int  # milliseconds since 1970; -1 where the run has no end
     setting: str
     model: str
     trait: str
@@ -54,8 +47,7 @@ class StoredPoint(NamedTuple):
     n_scored: int
     n_unscored: int
     relative_strength: float | None
-    same_as: str | None = None
-    """Label whose result this one was taken over from, since their vectors are alike."""
+    same_as: str | None = None  # label whose result this one was taken over from, since their vectors are alike
     same_as_cosine: float | None = None
 
     @property
@@ -66,8 +58,7 @@ class StoredPoint(NamedTuple):
 
 NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
-MARKS = ("same_as", "same_as_cosine")
-"""What the third line ends with where a result was taken over from another label."""
+MARKS = ("same_as", "same_as_cosine")  # what the third line ends with where a result was taken over from another label
 HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
 """What the third line holds, after the experiment's name; without the marks where there are none."""
 
@@ -77,27 +68,18 @@ class Points:
     """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
 
     run_ids: list[str]
-    finished_at: "Indices"
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: Indices  # milliseconds since 1970; -1 where the run has no end
     keys: list[str]
-    heads: list[list[Any]]
-    """The distinct third lines: `HEAD`, in its order."""
-    head: "Indices"
-    """Of each point, the index of its head."""
-    numbers: dict[str, "Numbers"]
-    """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
-    told: "Points | None" = None
-    """The same as the store tells it, where `counting` took figures out."""
-    short: "Mask | None" = None
-    """Which of them have scores of too few responses; `None`: none has."""
-    doubtful: "Mask | None" = None
-    """Which of them do not count as coherent, whatever their mean; `None`: none of them."""
+    heads: list[list[Any]]  # the distinct third lines: `HEAD`, in its order
+    head: Indices  # of each point, the index of its head
+    numbers: dict[str, Numbers]  # `NUMBERS`, `COUNTS` and `layer` by name; NaN where missing
+    told: "Points | None" = None  # the same as the store tells it, where `counting` took figures out
+    short: Mask | None = None  # which of them have scores of too few responses; `None`: none has
+    doubtful: Mask | None = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
         """The same by column."""
-        import numpy as np
-
         points = list(points)
         heads: dict[tuple[Any, ...], int] = {}
         head = [heads.setdefault(tuple(getattr(p, name) for name in HEAD), len(heads)) for p in points]
@@ -129,10 +111,8 @@ class Points:
             run_id=self.run_ids[index], finished_at=int(self.finished_at[index]), key=self.keys[index], **values
         )
 
-    def by_place(self) -> dict[Place, "Indices"]:
+    def by_place(self) -> dict[Place, Indices]:
         """The indices of the points of each place."""
-        import numpy as np
-
         places: dict[Place, int] = {}
         of_head = [places.setdefault(tuple(head[:5]), len(places)) for head in self.heads]
         if not of_head:
@@ -145,8 +125,6 @@ class Points:
 
     def newest(self) -> "Points":
         """Of each key the newest run alone (by end, then run id)."""
-        import numpy as np
-
         last = dict(zip(self.keys, range(len(self)), strict=True))
         if len(last) == len(self):
             return self
@@ -167,8 +145,6 @@ class Points:
     def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
         """The same as questions count it: what is scored too little has no figure, and without a baseline no delta. A
         setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1."""
-        import numpy as np
-
         numbers = self.numbers
         short = ~has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
         alone = np.array([head[0] in without_baseline for head in self.heads], dtype=bool)[self.head]
@@ -181,21 +157,13 @@ class Points:
 
     def doubting(self, run_ids: Container[str]) -> "Points":
         """The same where some runs do not count as coherent."""
-        import numpy as np
-
         return replace(self, doubtful=np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool))
 
-    def where(self, mask: "Mask") -> "Points":
+    def where(self, mask: Mask) -> "Points":
         """Those that a mask admits."""
-        flags = mask.tolist()
-        return Points(
-            list(compress(self.run_ids, flags)),
-            self.finished_at[mask],
-            list(compress(self.keys, flags)),
-            self.heads,
-            self.head[mask],
-            {name: column[mask] for name, column in self.numbers.items()},
-        )
+        run_ids, keys = (list(compress(texts, mask.tolist())) for texts in (self.run_ids, self.keys))
+        numbers = {name: column[mask] for name, column in self.numbers.items()}
+        return Points(run_ids, self.finished_at[mask], keys, self.heads, self.head[mask], numbers)
 
 
 def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
@@ -233,8 +201,7 @@ def is_point(row: EvaluationRow) -> bool:
 # digest of the experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
 
 POINT_VERSION = 1
-POINT_LIMIT = 2000
-"""Of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)."""
+POINT_LIMIT = 2000  # of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)
 _RECORD = struct.Struct("<B6d2i")
 """Version, `NUMBERS` (NaN where missing), `COUNTS`: 57 bytes, so that base64 needs no padding."""
 _WIDTH = _RECORD.size // 3 * 4
@@ -294,8 +261,6 @@ def decode_points(experiment: str, runs: Sequence[RunText]) -> tuple[Points, lis
 
 
 def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
-    import numpy as np
-
     if not runs:
         return Points.of(())
     # by columns, a call for all: a hundred thousand calls cost more than what they decode
@@ -311,19 +276,11 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     head = np.array([heads.setdefault(third, len(heads)) for third in thirds], dtype=np.intp)
     parsed = _parse_heads(experiment, list(heads))
     layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
-    return Points(
-        list(run_ids),
-        np.array([-1 if end is None else end for end in ends], dtype=np.int64),
-        list(keys),
-        parsed,
-        head,
-        _numbers(records) | {"layer": layers[head]},
-    )
+    ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
+    return Points(list(run_ids), ended, list(keys), parsed, head, _numbers(records) | {"layer": layers[head]})
 
 
-def _numbers(records: bytes) -> dict[str, "Numbers"]:
-    import numpy as np
-
+def _numbers(records: bytes) -> dict[str, Numbers]:
     types = [("version", "u1"), *((n, "<f8") for n in NUMBERS), *((n, "<i4") for n in COUNTS)]
     table = np.frombuffer(records, dtype=types)
     if (table["version"] != POINT_VERSION).any():

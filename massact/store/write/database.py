@@ -49,11 +49,8 @@ class TrackingDatabase:
 
     def make_ready(self, artifact_root: str | None, say: Say) -> bool:
         """Make sure that this MLflow can write to it: make it where there is none, or one that was half made. Returns
-        whether.
-
-        Artifacts of new experiments go to `artifact_root`; `None`: MLflow's default, in the working directory. Raises
-        UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's.
-        """
+        whether. Artifacts of new experiments go to `artifact_root`; `None`: MLflow's default, in the working directory.
+        Raises UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's."""
         with self._explained():
             # a server's tables are looked at alone: while another process makes them each waits for the other's locks
             state = self._state() if self._path is not None or self._versions() == [_head()] else None

@@ -85,8 +85,8 @@ def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
 
 # Shared views of the MLflow UI: without one, its runs table opens on another page and shows no metric.
 
-UI_ADDRESS = "http://127.0.0.1:5000"
 EVALUATIONS, PHASES = "evaluations", "phases"
+VIEW_TAG = "mlflow.sharedViewState."
 
 _COLUMNS = (
     "metrics.`coefficient`", "metrics.`coherence_mean`", "metrics.`delta`", "metrics.`layer`",
@@ -101,7 +101,7 @@ def view_tags(floor: float) -> dict[str, str]:
     """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
     above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
     views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
-    return {f"mlflow.sharedViewState.{view}": state for view, state in views.items()}
+    return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
 
 def view_link(address: str, experiment_id: str, view: str) -> str:
@@ -152,14 +152,9 @@ class Tracker:
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """Connect, and create the MLflow experiment where it does not exist.
-
-        Args:
-            description: of the experiment, for the UI.
-            floor: the coherence floor that the UI's views show.
-            patience: with a store that is down once a phase was begun; `None`: none.
-            declared: what the experiment file declares, which phases keep in the store; `None`: no file does.
-            say: told in one line what could not be kept.
-        """
+        `description`: of the experiment, for the UI. `floor`: the coherence floor that the UI's views show. `patience`:
+        with a store that is down once a phase was begun; `None`: none. `declared`: what the experiment file declares,
+        which phases keep in the store; `None`: no file does. `say`: told in one line what could not be kept."""
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor

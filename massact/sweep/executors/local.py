@@ -41,11 +41,9 @@ class CellGenerator:
     def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
         self._model, self._questions, self._generator = model, part.questions, generator
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
-        self._prompts: dict[tuple[Message, ...], list[tuple[int, ...]]] = {}
-        """By what stands before every question."""
+        self._prompts: dict[tuple[Message, ...], list[tuple[int, ...]]] = {}  # by what stands before every question
         n_rows = generator.batch_rows * generator.n_batches(self._encoded(()))
-        self.n_cells = max(1, n_rows // len(part.questions))
-        """Cells that are generated at a time."""
+        self.n_cells = max(1, n_rows // len(part.questions))  # cells that are generated at a time
 
     def _encoded(self, before: tuple[Message, ...]) -> list[tuple[int, ...]]:
         if before not in self._prompts:
@@ -161,16 +159,11 @@ def evaluate_cells(
     take: Take = first_cells,
 ) -> Results:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
-
     A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
     `Executor.evaluate`.
-
-    Args:
-        cells: cells that share the model's setting (questions, generation, judge).
-        questions: the steering questions, in order, or a part of them.
-        batch_rows: responses generated and judged side by side at most; `None` leaves it to the generator.
-        take: asked for each batch; where it gives none, the batches that were begun are finished.
-    """
+    `cells`: cells that share the model's setting (questions, generation, judge). `questions`: the steering questions,
+    in order, or a part of them. `batch_rows`: responses generated and judged side by side at most; `None` leaves it to
+    the generator. `take`: asked for each batch; where it gives none, the batches that were begun are finished."""
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
     batches = _batches(cells, generator.n_cells, take)
