@@ -52,6 +52,7 @@ OTHER_VALUES: dict[str, Any] = {
     "gate": "harmful",
     "weights": (0.5, 1.0),
     "condition": Gate(3, "prompt[-1]", 0.5),
+    "seed": 5,
     "prompting": Prompting("prompt", "positive", "d0"),
 }
 """Where not every text is a value."""
