@@ -30,6 +30,7 @@ from massact.json_text import parse_json
 from massact.labels import format_label, parse_label
 from massact.store.read import stored_stages
 from massact.store.read.base import RawRun
+from massact.store.responses import parse_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag
 from massact.store.schema.rows import format_param
 from massact.store.write.artifacts import fetch_from
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNHARMED = "the result itself is unharmed"
-_N_COLUMNS = 5
 _KEPT = 64  # stacks of vectors that are kept in memory: the evaluations of one label come together or far apart
 
 
@@ -236,18 +236,14 @@ class Responses(Check):
         except (ValueError, KeyError, TypeError):
             return
         try:
-            table = parse_json(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
-            rows = table.get("data") if isinstance(table, dict) else None
-            # as `massact.store.write.stages.response_bytes` makes it
-            if isinstance(rows, list) and all(isinstance(row, list) and len(row) == _N_COLUMNS for row in rows):
-                return
-            wrong = f"is damaged (not a table of {_N_COLUMNS} columns)"
+            parse_responses(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
+            wrong = ""
         except ArtifactError as error:
-            if error.state == "unreachable":
-                return
-            wrong = "is missing" if error.state == "missing" else f"was not read: {error}"
+            wrong = {"missing": "is missing", "unreachable": ""}.get(error.state, f"was not read: {error}")
         except ValueError as error:
             wrong = f"is damaged ({error})"
+        if not wrong:
+            return
         again = MADE_AGAIN.get(run.kind, "the next sweep")
         yield self.finding(
             run_id=run.run_id,

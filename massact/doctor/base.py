@@ -199,7 +199,8 @@ MADE_AGAIN = {
 
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
-    others = {Kind.CALIBRATION: decode_stage, Kind.EXTRACTION: decode_stage, Kind.PUBLISHED: decode_published}
+    others: dict[Kind, Any] = dict.fromkeys((Kind.CALIBRATION, Kind.EXTRACTION), decode_stage)
+    others[Kind.PUBLISHED] = decode_published
     try:
         row: Row = others.get(kind, decode_evaluation)(text, cell)
     except (ValueError, TypeError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from massact import __version__
 from massact.domain import RANDOM, Response
 from massact.errors import MassactError
+from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers
@@ -31,6 +32,7 @@ from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine
+from massact.workflow.run_notes import tell_evaluations
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9
@@ -72,6 +74,7 @@ def run_report(
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
+        tell_evaluations(session, run, report.evidence)
         # within `output`, and no other experiment's
         taken = [path.name for path in output.iterdir()] if output.is_dir() else ()
         folder = output / file_name(session.experiment.name, taken)
@@ -269,10 +272,11 @@ class _SamplePlace:
 
     def ask_what_broke(self, run_id: str | None, floor: float) -> None:
         """Choose the question whose answer broke as much as the run's answers did on the mean."""
-        scored = [(r.question, r.coherence) for r in self._responses(run_id) if r.coherence is not None]
-        below = [(question, coherence) for question, coherence in scored if coherence < floor]
+        told = ((r.question, as_floor(floor).of_response(r)) for r in self._responses(run_id))
+        scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
+        below = [(question, measure) for question, measure in scored if measure < floor]
         if below:
-            mean = statistics.fmean(coherence for _, coherence in scored)
+            mean = statistics.fmean(measure for _, measure in scored)
             self.question = min(below, key=lambda pair: abs(pair[1] - mean))[0]
 
     def _responses(self, run_id: str | None) -> list[Response]:
