@@ -5,6 +5,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -246,6 +247,37 @@ class Conversation(str):
 
     def __getnewargs__(self) -> tuple[Any]:
         return (self.messages,)
+
+
+CHOICES = "choices"
+"""The judge of questions with two answers: nothing is generated for them, and nobody asked."""
+
+
+class Choice(str):
+    """A question with two answers, `(A)` and `(B)`, between which the model's own probabilities choose."""
+
+    answers: tuple[str, str]
+    """That which matches the trait, and the other."""
+
+    def __new__(cls, question: str, answers: tuple[str, str]) -> "Choice":
+        self = super().__new__(cls, question)
+        self.answers = answers
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (str(self), self.answers)
+
+    @property
+    def orders(self) -> "tuple[Choice, Choice]":
+        """As it stands, and with what stands behind `(A)` and `(B)` swapped. Raises ValueError: it has no such two."""
+        found = _OPTIONS.fullmatch(self)
+        if found is None or {*self.answers} != {"(A)", "(B)"}:
+            raise ValueError("the question does not end with choices (A) and (B) that the answers name")
+        stem, a, between, b, end = found.groups()
+        return self, Choice(f"{stem}{b}{between}{a}{end}", self.answers[::-1])
+
+
+_OPTIONS = re.compile(r"(.*\(A\)\s*)(.*?)(\s*\(B\)\s*)(.*?)(\s*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

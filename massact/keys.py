@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import ADDED, Cell, Conversation
+from massact.domain import ADDED, Cell, Choice, Conversation
 from massact.json_text import parse_object, read_as
 
 KEY_VERSION = 1
@@ -37,7 +37,14 @@ def digest(value: Mapping[str, Any]) -> str:
 
 def digest_texts(texts: Iterable[str]) -> str:
     """SHA-256, in hex, of a sequence of texts: the order counts, line ends of the file do not."""
-    return digest({"texts": [one.messages if isinstance(one, Conversation) else one for one in texts]})
+    return digest({"texts": [_whole(text) for text in texts]})
+
+
+def _whole(text: str) -> Any:
+    """A text with what it is asked with."""
+    if isinstance(text, Conversation):
+        return text.messages
+    return (str(text), *text.answers) if isinstance(text, Choice) else text
 
 
 def cell_json(cell: Cell) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
+from massact.domain import CHOICES, DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
 from massact.floors import Floor, as_floor
 from massact.metrics import all_metrics
@@ -145,7 +145,7 @@ def declared_by_data(experiment: "Experiment") -> Declared:
     declared, digests = declared_by(experiment), {}
     for trait in experiment.traits:
         with suppress(MassactError):  # nothing that is asked of the store needs the dataset
-            dataset = load_trait(experiment.resolve(trait.dataset))
+            dataset = load_trait(experiment.resolve(trait.dataset), has_choices=experiment.judge.kind == CHOICES)
             asked = dataset.question_set(experiment.subset, confirm_share=experiment.confirm_share)
             digests[trait.name] = asked.digest
     setting = declared.setting

@@ -1,7 +1,7 @@
 """What winners cost, and what else would have done: a prompt, examples, random directions of the same norm."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, ClassVar, Literal, Unpack
 
@@ -17,6 +17,14 @@ from massact.query.stats.intervals import NOTHING, Beliefs, own_interval
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, interval_column, number_column, text_column
 
 
+def _metric_column(name: str) -> Column:
+    def shown(row: Any) -> str:
+        value = (row.metrics or {}).get(name)
+        return "" if value is None else f"{value:.3g}"
+
+    return Column(name, shown, is_number=True, is_optional=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostRow(PlaceRow):
     """The winner of a place, or what it is held against."""
@@ -29,13 +37,14 @@ class CostRow(PlaceRow):
         interval_column("delta_low", "delta_high", "95 % of delta"),
         number_column("n_random", "d", "directions", is_optional=True),
         number_column("p_value", ".3f", "p"),
+        *(_metric_column(name) for name in ("kl", "perplexity")),
         *SETTING,
     )
 
     what: Literal["winner", "prompt", "few_shot", "random"]
     label: str
     status: Status
-    """`below_floor`: its text is less coherent than the floor asks for; of random directions that of their mean."""
+    """`below_floor`: its text is less coherent than the floor asks for; of random directions that of the one with the median delta."""
     layer: int | None
     """`None` of a prompt, which has neither; likewise the coefficient."""
     coefficient: float | None
@@ -54,6 +63,9 @@ class CostRow(PlaceRow):
     as one of them; `None` where there is none."""
     run_id: str | None
     """`None` of random directions, which are many."""
+    metrics: Mapping[str, float] | None = field(default=None, hash=False)
+    """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`. Of random directions
+    the mean over them."""
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
@@ -97,16 +109,26 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
         low, high = own_interval(answers.scores, part, point)
         if part.group.label == RANDOM_LABEL:
             coherences = [one.row.coherence_mean for one in random if one.row.coherence_mean is not None]
-            coherence = fmean(coherences) if coherences else None
             low, high = (float(end) for end in np.quantile(deltas, (0.025, 0.975)))
-            status: Status = "ok" if coherence is not None and coherence >= floor else "below_floor"
-            row = replace(row, delta=fmean(deltas), coherence_mean=coherence, n_random=len(deltas), status=status)
-            row = replace(row, run_id=None)
+            row = replace(
+                row,
+                delta=fmean(deltas),
+                coherence_mean=fmean(coherences) if coherences else None,
+                n_random=len(deltas),
+                metrics=_mean_metrics([one.row.metrics or {} for one in random]),
+                run_id=None,
+            )
         yield replace(row, delta_low=low, delta_high=high)
 
 
+def _mean_metrics(several: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """The mean of each metric that all have."""
+    names = [name for name in several[0] if all(name in one for one in several)] if several else []
+    return {name: fmean(one[name] for one in several) for name in names} or None
+
+
 def _row(place: ComparableGroups, what: Any, label: str, point: Point, status: Status) -> CostRow:
-    names = ("layer", "coefficient", "delta", "coherence_mean", "run_id")
+    names = ("layer", "coefficient", "delta", "coherence_mean", "run_id", "metrics")
     return CostRow(
         **place.fields(), what=what, label=label, status=status, **{name: getattr(point, name) for name in names}
     )
