@@ -27,6 +27,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "phase4": "Work out coefficient patterns and recommendations from the store.",
         "confirm":
         "Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.",
+        "baselines": "Evaluate what winners are held against: a prompt, examples, random directions of the same norm.",
         "report": "Write the report of everything the store holds, as HTML and Markdown.",
         "predict": "Test what predicts the best coefficient and the cliff, and register what searches start from.",
         "status": "Show what the store holds for an experiment, prerequisite by prerequisite.",

@@ -210,6 +210,12 @@ def _expected(canary: "Canary") -> str:
 @spool_option
 @store_timeout_option
 @force_option
+@click.option(
+    "--every-trait",
+    is_flag=True,
+    help="Instead score the responses of winners, and of their baselines, for every other trait of the file: massact "
+    "effects shows what they move.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge.")
 @click.pass_context
 def rejudge(
@@ -223,6 +229,7 @@ def rejudge(
     store_timeout: float,
     *,
     force: bool,
+    every_trait: bool,
     dry_run: bool,
     **chosen: tuple[Any, ...],
 ) -> None:
@@ -236,11 +243,13 @@ def rejudge(
     Examples:
       massact rejudge --experiment my.yaml --judge openai:gpt-4.1 --dry-run
       massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
+      massact rejudge --experiment my.yaml --every-trait
     """
     session = open_session(
         experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout, force=force
     )
     from massact.sweep.rejudge import plan_rejudge, run_rejudge
+    from massact.sweep.side_effects import plan_side_effects, run_side_effects
 
     only = Filters(
         **{
@@ -249,9 +258,18 @@ def rejudge(
             "labels": tuple(map(normalise_label, chosen["labels"])),
         }
     )
+    if every_trait and (sources or any(chosen.values())):
+        raise UsageError("--every-trait scores the winners of the experiment: leave out --from and the filters")
     with working(session):
+        session.stores.is_dry = dry_run
+        if every_trait:
+            effects = plan_side_effects(session) if dry_run else run_side_effects(session)
+            if dry_run:
+                session.show(str(effects))
+            elif effects.left_out:
+                ctx.exit(1)
+            return
         if dry_run:
-            session.stores.is_dry = True
             plan = plan_rejudge(session, replace(only, judges=sources))
             session.show(f"{session.experiment.judge.name}: {plan}")
             return

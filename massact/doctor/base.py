@@ -194,6 +194,14 @@ _DECODERS: dict[Kind, Callable[[str, str | None], Row]] = {
     Kind.AGREEMENT: decode_agreement,
     Kind.CAPABILITY: decode_capability,
 }
+RESULTS = (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CONTROL, Kind.SIDE_EFFECT)
+"""Kinds of runs of a cell that was asked all questions."""
+MADE_AGAIN = {
+    Kind.CONFIRMATION: "`massact confirm`",
+    Kind.CONTROL: "`massact baselines`",
+    Kind.SIDE_EFFECT: "`massact rejudge --every-trait`",
+}
+"""Which command evaluates the results of a kind that no sweep does."""
 
 
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:

@@ -196,7 +196,7 @@ class PointSet:
         return scored._where(delta == (delta.min() if direction == "negative" else delta.max()))
 
     def _first(self) -> StoredPoint | None:
-        return min(self, key=lambda p: (abs(p.coefficient), p.layer, p.key), default=None)
+        return min(self, key=lambda p: (abs(p.coefficient or 0.0), p.layer or 0, p.key), default=None)
 
 
 @cache

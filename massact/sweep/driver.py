@@ -259,7 +259,7 @@ class Driver:
             cells = todo if baseline else [self._source.unsteered(), *todo]
             with self._results(cells, Part(questions)) as results:
                 for result in results:
-                    if result.planned.cell.steering is None:
+                    if result.planned.cell.is_baseline:
                         baseline = self._put_baseline(result, tally)
                     else:
                         baseline = baseline or self._baseline_of_another()

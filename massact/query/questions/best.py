@@ -1,18 +1,20 @@
 """The best evaluation of each group at or above the coherence floor."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, ClassVar, Unpack
 
-from massact.domain import AllDims, Direction
+from massact.domain import RANDOM, AllDims, Direction
 from massact.query import tables
 from massact.query.answers import Answers
+from massact.query.controls import controls_of
 from massact.query.costs import Cost
 from massact.query.groups import (
     GroupInSetting,
     all_parts,
     gain,
     natural_order,
+    rank,
     recipe_of,
     setting_notes,
     slices,
@@ -25,7 +27,8 @@ from massact.query.question import flag, pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners
+from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners, own_interval
+from massact.query.stats.paired import QuestionScores
 from massact.store.schema import StoredPoint
 
 
@@ -144,7 +147,7 @@ def _limit(text: str) -> tuple[str, float]:
     ),
     flag("intervals", "whether each best gets its interval and its standing; a large store answers faster without"),
     needs=lambda *, intervals=True, costs=None: Needs(
-        scores="coherent" if intervals else "", costs=intervals or bool(costs)
+        scores="coherent" if intervals else "", costs=intervals or bool(costs), controls=True
     ),
 )
 def ask_best(
@@ -172,6 +175,8 @@ def ask_best(
         for place in places:
             beliefs[beside(place)] = Beliefs(place, floor, scores)
             chances |= coherent_chances(place, floor, scores)
+    sides = strata(slices(answers.side_by_side)) if answers.controls else []
+    controls = [_control(part, floor, scores) for place in sides for part in controls_of(answers, place, floor)]
     declared = dict.fromkeys(answers.groups)
     others = (group for group in by_group if group not in declared)
     order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
@@ -200,7 +205,14 @@ def ask_best(
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
-    return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
+    rows = (*found, *controls)
+    return told_apart(Answer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
+
+
+def _control(part: GroupInSetting, floor: float, scores: QuestionScores | None) -> BestRow:
+    row, point = best_row(part, floor), part.best(floor)
+    low, high = own_interval(scores, part, point) if point else (None, None)
+    return replace(row, delta_low=low, delta_high=high)
 
 
 def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: float) -> tuple[Answers, tuple[str, ...]]:
@@ -246,6 +258,20 @@ def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
     if n:
         have = "1 best has" if n == 1 else f"{n} bests have"
         yield f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
+
+
+def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], BestRow]:
+    """The best of each model, trait, position and setting, random directions left out."""
+    found: dict[tuple[str, str, str, str | None], BestRow] = {}
+    for row in rows:
+        place = (row.model, row.trait, row.position, row.setting)
+        if row.status == "ok" and row.method != RANDOM and (place not in found or _order(row) < _order(found[place])):
+            found[place] = row
+    return found
+
+
+def _order(row: Any) -> tuple[Any, ...]:
+    return rank((row.label, row), row.direction)
 
 
 def best_row(

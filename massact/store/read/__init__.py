@@ -147,6 +147,14 @@ class RunStore:
         """The finished confirmations, their baselines too, one per key, the oldest first."""
         return self._rows(experiment, Kind.CONFIRMATION, decode_evaluation)
 
+    def controls(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """What winners are held against, one per key, the oldest first."""
+        return self._rows(experiment, Kind.CONTROL, decode_evaluation)
+
+    def side_effects(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """Responses scored for other traits, those of baselines too, one per key, the oldest first."""
+        return self._rows(experiment, Kind.SIDE_EFFECT, decode_evaluation)
+
     def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """Cells that were given up on a part of their questions, one per key, the oldest first."""
         return self._rows(experiment, Kind.SCREENING, decode_evaluation)

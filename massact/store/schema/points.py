@@ -211,7 +211,7 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
 
 def is_point(row: EvaluationRow) -> bool:
     """Whether a row is a point of the grid: no second chance to win, nothing that was asked less than others."""
-    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
+    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING, Kind.CONTROL, Kind.SIDE_EFFECT):
         return False
     return None not in (row.position, row.label, row.layer, row.coefficient)
 

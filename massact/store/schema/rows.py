@@ -68,6 +68,8 @@ class EvaluationRow:
     depth: str | None = None  # how the coefficient lies over depth; `None`: the same at each layer
     decay: float | None = None  # what is left of the change at each token of the response; `None`: all
     gate: str | None = None  # name of the gate that had to be open to a prompt; `None`: there was none
+    vector_seed: int | None = None  # of a random direction; `None`: the experiment's
+    prompting_digest: str | None = None  # of what stood before every question in a vector's place
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -234,7 +236,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because", "metric_tokens",
+    "same_as", "same_as_key", "unscored_because", "vector_seed", "prompting_digest", "metric_tokens",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -269,11 +271,12 @@ def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
 
 def run_name(row: EvaluationRow) -> str:
     """A name that tells a run in the UI's list from its neighbours."""
-    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
+    again = f"{row.kind.replace('_', ' ')} · " if row.kind not in (Kind.EVALUATION, Kind.BASELINE) else ""
     if row.layer is None:
-        return f"{again}baseline · {row.model} · {row.trait}"
+        return f"{again}{row.label or 'baseline'} · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}"
+    other = f" · {row.trait}" if row.kind is Kind.SIDE_EFFECT else ""
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}{other}"
 
 
 def encode_row(row: Row) -> str:
