@@ -14,7 +14,7 @@ from massact.report.evidence import Evidence, Place, listed
 from massact.report.section import MOST_FIGURES, Figure, Section, key_places, rest_of_pairs, rest_of_places, signed
 from massact.store.schema import StoredPoint
 
-_MOST_PLACES = 4
+_MOST_PLACES = 2
 """Figures against the coefficient; that against coherence shows every window of a model."""
 _MOST_PAIRS = 2
 _MOST_WORDS = 8
