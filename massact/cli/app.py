@@ -49,6 +49,13 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
+    "chat": {
+        "explore":
+        "Show every evaluation of a store on a page of this machine: figures to click on, responses behind them.",
+        "chat": "Talk with a steered model: every answer beside that of the same model unsteered.",
+        "serve-model":
+        "Serve a model and every best that the store holds of it, over the API of OpenAI: chats, texts and streams.",
+    },
     "bake": {
         "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
     },

@@ -95,26 +95,20 @@ OFF = "off"  # what switches `--alike` off
 _PARTING_SECONDS = 1.0  # how long an interrupted judge may still take
 
 
-class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+def _alike(value: str) -> float | None:
     """A cosine above which vectors are alike; `None` where it is off."""
-
-    name = "cosine"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if value is None or str(value).strip().lower() == OFF:
-            return None
-        try:
-            cosine = float(value)
-        except ValueError:
-            cosine = 0.0
-        if not 0 < cosine <= 1:
-            self.fail(
-                f"{value!r} is no cosine: give one above 0 and at most 1, such as {DEFAULT_ALIKE}, or {OFF!r} to "
-                "evaluate every label itself",
-                param,
-                ctx,
-            )
-        return cosine
+    if value.strip().lower() == OFF:
+        return None
+    try:
+        cosine = float(value)
+    except ValueError:
+        cosine = 0.0
+    if not 0 < cosine <= 1:
+        raise click.BadParameter(
+            f"{value!r} is no cosine: give one above 0 and at most 1, such as {DEFAULT_ALIKE}, or {OFF!r} to "
+            "evaluate every label itself"
+        )
+    return cosine
 
 
 spool_option = click.option(
@@ -158,7 +152,7 @@ workload_options = stacked(
     evaluating_options,
     click.option(
         "--alike",
-        type=_Alike(),
+        type=_alike,
         default=str(DEFAULT_ALIKE),
         metavar="COSINE",
         help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "

@@ -273,13 +273,9 @@ def all_of(attempts: Iterable[Callable[[], T]]) -> list[T]:
             faults.append(error)
     if faults:
         lines = dict.fromkeys(line for fault in faults for line in str(fault).split("\n"))
-        raise ConfigError("\n".join(sorted(lines, key=_line_number))) from faults[0]
+        by_line = sorted(lines, key=lambda fault: int((re.search(r", line (\d+): ", fault) or (0, 0))[1]))
+        raise ConfigError("\n".join(by_line)) from faults[0]
     return found
-
-
-def _line_number(fault: str) -> int:
-    found = re.search(r", line (\d+): ", fault)
-    return int(found[1]) if found else 0
 
 
 def read_yaml(path: Path) -> Entry:

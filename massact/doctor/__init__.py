@@ -46,15 +46,9 @@ class Outcome:
 def open_context(tracking_uri: str, experiment: str, **fields: Any) -> Iterator[DoctorContext]:
     """What checks look with, until the block ends."""
     with closing(open_source(tracking_uri)) as source:
-        context = DoctorContext(
-            tracking_uri=tracking_uri,
-            experiment=experiment,
-            source=source,
-            files=RunFiles(tracking_uri),
-            mender=Mender(tracking_uri),
-            now=int(time.time() * 1000),
-            **fields,
-        )
+        means: Any = {"source": source, "files": RunFiles(tracking_uri), "mender": Mender(tracking_uri)}
+        now = int(time.time() * 1000)
+        context = DoctorContext(tracking_uri=tracking_uri, experiment=experiment, now=now, **means, **fields)
         for note in source.notes:
             context.say(note)
         yield context

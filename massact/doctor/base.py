@@ -189,13 +189,10 @@ class Check:
 
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
+    others: dict[Kind, Any] = dict.fromkeys((Kind.CALIBRATION, Kind.EXTRACTION), decode_stage)
+    others[Kind.PUBLISHED] = decode_published
     try:
-        if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING):
-            row: Row = decode_evaluation(text, cell)
-        elif kind == Kind.PUBLISHED:
-            row = decode_published(text, cell)
-        else:
-            row = decode_stage(text, cell)
+        row: Row = others.get(kind, decode_evaluation)(text, cell)
     except (ValueError, TypeError):
         return None
     return row if row.kind == kind else None

@@ -309,13 +309,8 @@ def _published_row(values: Mapping[str, str], experiment: str) -> PublishedRow:
     }
     present = {name: value for name, value in content.items() if value is not None}
     cell = canonical_json({"kind": Kind.PUBLISHED.value, "version": _KEY_VERSION, **present})
-    row = PublishedRow(
-        kind=Kind.PUBLISHED,
-        experiment=experiment,
-        key=digest_text(cell),
-        cell=cell,
-        **content,  # type: ignore[arg-type]  # names are the fields'
-    )
+    about: Any = {"kind": Kind.PUBLISHED, "experiment": experiment, "key": digest_text(cell), "cell": cell}
+    row = PublishedRow(**about, **content)  # type: ignore[arg-type]  # names are the fields'
     encode_row(row)  # refuses what no tag can hold, as long as it is one line's fault
     return row
 

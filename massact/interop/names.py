@@ -6,9 +6,8 @@ steering/.../responses/baseline.json
 inference/{variant}/massive_activations/calibration.json
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -49,7 +48,10 @@ def find_sources(path: Path) -> list[Source]:
     """The files to import: the one named, or those below a folder, ordered by path."""
     if path.is_dir():
         root = path.resolve()
-        sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
+        names = (RESULTS, "massive_activations/calibration*.json")
+        found = sorted(one for name in names for one in path.rglob(name))
+        files = (one for one in found if one.name == RESULTS or _CALIBRATION.fullmatch(one.name))
+        sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in files]
         if not sources:
             raise DataError(
                 f"{path}: nothing to import. Looked below it for steering/TRAIT/VARIANT/POSITION/PROMPT_SET/"
@@ -67,15 +69,6 @@ def is_within(path: Path, folder: Path) -> bool:
         return path.resolve().is_relative_to(folder)
     except (OSError, RuntimeError, ValueError):  # links in a circle, or no name for a file
         return False
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            is_calibration = _CALIBRATION.fullmatch(name) and Path(place).name == "massive_activations"
-            if name == RESULTS or is_calibration:
-                yield Path(place, name)
 
 
 def _source(path: Path) -> Source:

@@ -30,7 +30,7 @@ from massact.store.schema import (
     encode_row,
     stored_cell,
 )
-from massact.store.schema.rows import decode_scores
+from massact.store.schema.rows import decode_scores, run_name
 from massact.store.write.run_writer import FinishedRun, evaluation_run
 
 Times = tuple[int, int]  # when a run started and when it finished, in milliseconds since 1970
@@ -308,22 +308,12 @@ def result_run(
         files = {**files, Artifact.RESPONSES.value: response_bytes(responses)}
     if row.origin is None and (cell := stored_cell(row)) is not None:
         row = replace(row, cell=cell_json(cell))
+    name = run_name(replace(row, label=(row.label or OWN)[:100]))[:_NAME_LENGTH]  # a label of an import may be long
     try:
-        run = evaluation_run(
-            row, scores, name=_name(row), started_at=times[0], finished_at=times[1], tags=tags, files=files
-        )
+        run = evaluation_run(row, scores, name=name, started_at=times[0], finished_at=times[1], tags=tags, files=files)
     except ValueError as error:
         raise LineError(str(error)) from error
     for name, value in run.params.items():
         if len(value) > _PARAM_LENGTH:
             raise LineError(f"{name} has {len(value)} characters, MLflow keeps {_PARAM_LENGTH}")
     return run
-
-
-def _name(row: EvaluationRow) -> str:
-    # as massact.store.schema.run_name writes it; a label of an import may be long
-    if row.kind is Kind.BASELINE:
-        return f"baseline · {row.model} · {row.trait}"[:_NAME_LENGTH]
-    position = (row.position or "").removeprefix("response")
-    where = f"{position} · L{row.layer} · c={row.coefficient or 0:g}"
-    return f"{(row.label or OWN)[:100]} {where} · {row.model}"[:_NAME_LENGTH]

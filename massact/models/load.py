@@ -255,11 +255,8 @@ def _shape(config: Mapping[str, Any], place: str) -> ModelShape:
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ModelError(f"{place}{name} is {shown(value)}, not a whole number from 1")
-    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], _positions(config.get(_SHAPE[2])))
-
-
-def _positions(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    most = config.get(_SHAPE[2])
+    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], most if isinstance(most, int) and most > 0 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,14 +403,8 @@ class Description:
 
 def describe(model: SteerableModel) -> Description:
     """The description of a model that is loaded."""
-    return Description(
-        model.identity,
-        model.chat_template_digest,
-        model.shape,
-        model.chat,
-        model.unasked_chat,
-        sharing_of(model.model).note,
-    )
+    template, note = model.chat_template_digest, sharing_of(model.model).note
+    return Description(model.identity, template, model.shape, model.chat, model.unasked_chat, note)
 
 
 def read_description(
@@ -444,13 +435,11 @@ def read_notes(reference: str, revision: str | None = None, *, options: LoadConf
 
 def _stored_dtype(folder: Path | None) -> str | None:
     """The first float dtype in a checkpoint, which is what `auto` takes where the configuration has none."""
-    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
-    return _first_float(files[0]) if files else None
-
-
-def _first_float(path: Path) -> str | None:
     from safetensors import SafetensorError, safe_open
 
+    path = min(folder.glob("*.safetensors"), default=None) if folder is not None else None
+    if path is None:
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             dtypes = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118  # no mapping

@@ -16,7 +16,7 @@ import torch
 from massact.domain import Generation
 from massact.models.blocks import steer, text_config
 from massact.models.cache import RowCache, is_out_of_memory, with_cache
-from massact.models.decode import Batch, choose, end_tokens, finish, is_end
+from massact.models.decode import Batch, Enough, choose, end_tokens, finish, is_end
 from massact.models.load import SteerableModel
 from massact.models.operators import Edit
 from massact.models.support import sharing_of
@@ -85,10 +85,10 @@ class Recorder:
         self._graphs.clear()
         self._buffers = self._shape = self._pool = None
 
-    def finish(self, batch: Batch, settings: Generation) -> None:
-        """Generate the rest of a batch's responses."""
+    def finish(self, batch: Batch, settings: Generation, enough: Enough | None = None) -> None:
+        """Generate the rest of a batch's responses, of rows that say enough no more than they do."""
         if self._is_refused:
-            finish(self._model, batch, settings)
+            finish(self._model, batch, settings, enough)
             return
         n_rows, cache = len(batch.live), batch.cache
         buffers = self._take(batch, settings)
@@ -103,6 +103,9 @@ class Recorder:
                 repeat()
             step += n_steps
             cache.wrote(n_steps)
+            if enough is not None:
+                over = enough(buffers.written[: len(batch.written)]).to(buffers.done.device)
+                buffers.done[:n_rows] |= over[buffers.live[:n_rows]]
             n_going = n_rows - int(buffers.done[:n_rows].sum())
             if n_going == 0:
                 break

@@ -198,11 +198,8 @@ def identify(
         revision = weights_digest(folder, with_code=options.trust_remote_code)
         if not is_toy(reference):  # those are what they were when their keys were made
             revision += others_digest(folder)
-    return ModelIdentity(
-        id=name,
-        revision=revision if adapter is None else f"{revision}+adapter:{adapter}",
-        dtype=dtype if options.quantization is None else f"{dtype}+{options.quantization}",
-    )
+    revision += "" if adapter is None else f"+adapter:{adapter}"
+    return ModelIdentity(name, revision, dtype if options.quantization is None else f"{dtype}+{options.quantization}")
 
 
 def weights_digest(folder: Path, *, with_code: bool = False) -> str:

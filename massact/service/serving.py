@@ -246,7 +246,11 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
 def introduction(settings: Settings) -> list[str]:
     """What a person needs to know once the service answers."""
     address = settings.local_address
-    lines = [f"artifacts in {artifacts_shown(settings.artifacts)}", f"UI:      {address}"]
+    lines = [
+        f"artifacts in {artifacts_shown(settings.artifacts)}",
+        f"UI:      {address}",
+        f"explore: {address}/massact/",
+    ]
     clients = [f"export MLFLOW_TRACKING_URI={address}"]
     if settings.auth:
         clients.append("export MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=…   # or ~/.mlflow/credentials")

@@ -73,14 +73,7 @@ def intervention_of(steering: Steering, rows: torch.Tensor, n_blocks: int) -> In
         vectors = vectors.reshape(recipe.n_layers, -1, rows.shape[-1])
     if recipe.depth == EVERY_LAYER:
         layer, vectors = 0, vectors.expand(n_blocks, *vectors.shape[1:])
-    return Intervention(
-        layer,
-        vectors[0] if len(vectors) == 1 and vectors.ndim == 2 else vectors,
-        steering.coefficient,
-        recipe.operator,
-        recipe.tokens,
-        weights=steering.weights,
-        decay=recipe.decay or 1.0,
-        gate=steering.condition,
-        condition=condition,
-    )
+    vector = vectors[0] if len(vectors) == 1 and vectors.ndim == 2 else vectors
+    weights, decay, gate = steering.weights, recipe.decay or 1.0, steering.condition
+    how = (recipe.operator, recipe.tokens, weights, decay, gate, condition)
+    return Intervention(layer, vector, steering.coefficient, *how)

@@ -48,13 +48,8 @@ def continue_prompts(
 ) -> list[Continued]:
     """Greedy continuations of tokenised prompts."""
     with progress(what, len(prompts)) as advance:
-        responses = generate(
-            model,
-            [Row(prompt) for prompt in prompts],
-            Generation(max_new_tokens),
-            batch_rows=BATCH_ROWS,
-            progress=advance,
-        )
+        rows, settings = [Row(prompt) for prompt in prompts], Generation(max_new_tokens)
+        responses = generate(model, rows, settings, batch_rows=BATCH_ROWS, progress=advance)
     return [Continued(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 

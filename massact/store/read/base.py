@@ -132,11 +132,8 @@ MAX_RUN_IDS = 250_000  # runs that are asked about in one request
 
 def packed(**values: Any) -> bytes:
     """What a source gives as JSON: runs and steps as lists of their fields."""
-    return json.dumps(values, separators=(",", ":"), default=_fields).encode()
-
-
-def _fields(value: RawRun | ScoreStep) -> list[Any]:
-    return [getattr(value, name) for name in value.__slots__]
+    fields = lambda value: [getattr(value, name) for name in value.__slots__]  # noqa: E731
+    return json.dumps(values, separators=(",", ":"), default=fields).encode()
 
 
 def pack_points(points: RawPoints) -> bytes:

@@ -32,12 +32,14 @@ class TrackingServer:
     """What answers at an address under MLflow's REST API, with the login, the TLS settings and the time limit
     (MLFLOW_HTTP_REQUEST_TIMEOUT) of MLflow's own variables; see `massact.store.credentials`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, is_written_to: bool = False) -> None:
+        """`is_written_to`: nothing is asked twice, and no redirect followed, which would carry a password elsewhere."""
         self._url = uri.rstrip("/")
         self._name = shown_uri(self._url)
         self._session = requests.Session()
+        self._follows = not is_written_to
         # a server may close a kept connection at the moment it is used again; asking twice changes nothing
-        once_more = Retry(total=None, connect=0, read=1, status=0, other=0, allowed_methods=None)
+        once_more = Retry(total=None, connect=0, read=int(self._follows), status=0, other=0, allowed_methods=None)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=once_more))
         log_in(self._session)
@@ -64,6 +66,7 @@ class TrackingServer:
         connecting = min(TIMEOUT_SECONDS[0], limit)
         # `verify` unsaid, REQUESTS_CA_BUNDLE would win
         options: dict[str, Any] = {"timeout": (connecting, limit), "verify": self._session.verify}
+        options["allow_redirects"] = self._follows
         answered: Future[requests.Response] = Future()
 
         def send() -> None:

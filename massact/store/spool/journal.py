@@ -93,6 +93,13 @@ def decode(line: bytes) -> Record:
     raise OtherFormatError(other_format)
 
 
+def decode_run(line: bytes) -> FinishedRun:
+    """The run of a line that holds one."""
+    record = decode(line)
+    assert isinstance(record, RunRecord)
+    return record.run
+
+
 def _checksum(text: bytes) -> bytes:
     return sha256(text).hexdigest()[:_DIGITS].encode()
 
@@ -289,8 +296,6 @@ def _claim_new(folder: Path) -> Journal:
         path = folder / f"{now}-{host}-{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
         try:
             journal = _locked(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX)
-        except FileExistsError:
-            continue
         except OSError:
             path.unlink(missing_ok=True)
             raise

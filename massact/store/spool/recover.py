@@ -15,16 +15,14 @@ from massact.store.spool.journal import (
     Home,
     Journal,
     Opening,
-    RunRecord,
     Sent,
     Slot,
-    decode,
+    decode_run,
     encode,
     open_journal,
     read_contents,
 )
 from massact.store.spool.spool import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
-from massact.store.write.finished_run import FinishedRun
 
 
 @dataclass(slots=True)
@@ -161,7 +159,7 @@ class _Recovery:
                 continue
             try:
                 sender = self._senders.setdefault(home.store, Sender(usable_uri(home.store, self._uri)))
-                runs = {id_: _read(journal, slot) for id_, slot in slots}
+                runs = {id_: decode_run(journal.read(slot)) for id_, slot in slots}
                 outcome = sender.send(home.experiment_id, runs, look=True)
             except StoreError as error:
                 report.problem = self._problems[home.store] = str(error)
@@ -200,9 +198,3 @@ def _batches(contents: Contents) -> Iterator[tuple[Home, list[tuple[str, Slot]]]
                 batch, size = [], slot.length
             batch.append((id_, slot))
         yield home, batch
-
-
-def _read(journal: Journal, slot: Slot) -> FinishedRun:
-    record = decode(journal.read(slot))
-    assert isinstance(record, RunRecord)
-    return record.run

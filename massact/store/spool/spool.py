@@ -26,7 +26,7 @@ from massact.store.spool.journal import (
     Sent,
     Slot,
     create_journal,
-    decode,
+    decode_run,
     encode,
     explain,
 )
@@ -314,9 +314,7 @@ class Spool:
         runs, unreadable = {}, {}
         for entry in entries:
             try:
-                record = decode(self._journal.read(entry.slot) if entry.slot else entry.line)
-                assert isinstance(record, RunRecord)
-                runs[entry.id] = record.run
+                runs[entry.id] = decode_run(self._journal.read(entry.slot) if entry.slot else entry.line)
             except (OSError, DamagedLineError):
                 unreadable[entry.id] = OSError(f"{self._journal.path} cannot be read any more")
         outcome = Outcome()

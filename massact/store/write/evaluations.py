@@ -55,6 +55,8 @@ def evaluation_row(
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
     delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
+    measured = evaluation.measured
+    has_read = bool(summary.metrics.keys() & {"kl", "perplexity"})
     return _row(
         place,
         evaluation.planned,
@@ -62,7 +64,9 @@ def evaluation_row(
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
         delta=delta,
-        **asdict(summary),
+        **{**asdict(summary), "metrics": dict(summary.metrics) or None},
+        metric_tokens=measured.n_tokens if has_read else None,
+        metric_sources=dict(measured.sources) or None,
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
@@ -73,12 +77,13 @@ def evaluation_row(
 def evaluation_scores(evaluation: Evaluation) -> Scores:
     """Per-question scores, in the question set's order."""
     responses = evaluation.responses
-    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
+    metrics = {name: tuple(one.metrics.get(name) for one in responses) for name in evaluation.summary.metrics}
+    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses), metrics)
 
 
 _RESULT = (
     "baseline_key", "baseline_trait_mean", "delta", "trait_mean", "coherence_mean", "trait_std", "coherence_std",
-    "n_scored", "n_unscored",
+    "n_scored", "n_unscored", "metrics", "metric_tokens", "metric_sources",
 )  # fmt: skip
 """What a row says of responses and their scores."""
 
@@ -169,15 +174,8 @@ def taken_over_run(
         f"The same as {source.row.label}: their vectors have cosine {likeness:.4f}, so this cell was not evaluated "
         f"itself. Figures and scores are those of run {source.run_id}, which has the responses."
     )
-    return evaluation_run(
-        row,
-        source.scores,
-        name=run_name(row),
-        started_at=now,
-        finished_at=now,
-        tags=parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note},
-        files=vector_files(row, planned),
-    )
+    tags, files = parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note}, vector_files(row, planned)
+    return evaluation_run(row, source.scores, started_at=now, finished_at=now, tags=tags, files=files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,15 +219,10 @@ class RunMaker:
             Tag.UNUSED_SETTINGS.value: self.place.unused_settings,
             MlflowTag.NOTE.value: note,
         }
-        return evaluation_run(
-            row,
-            evaluation_scores(evaluation),
-            name=name + run_name(row),
-            started_at=self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000),
-            finished_at=self.finished_at,
-            tags=parent_tags(self.parent.run_id) | {name: text for name, text in tags.items() if text},
-            files=files,
-        )
+        began = self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000)
+        about: Any = {"name": name + run_name(row), "started_at": began, "finished_at": self.finished_at}
+        told = parent_tags(self.parent.run_id) | {key: text for key, text in tags.items() if text}
+        return evaluation_run(row, evaluation_scores(evaluation), **about, tags=told, files=files)
 
     def _failed(self, failed: FailedCell) -> FinishedRun:
         row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)

@@ -289,19 +289,17 @@ class Run:
             seconds, n_tokens = self._tools.cluster.get(ref)
         except CancelledError:
             self._done_with(task)
-            return
         except FailedError as error:
             self._failed(task, error.cause)
-            return
         except LostError as error:
             self._tools.worker_pool.lose(worker, error)
-            return
-        self._done_with(task)
-        self._n_losses = 0
-        worker.report.cells += len(task.cells)
-        worker.report.tokens += n_tokens
-        worker.report.busy_seconds += seconds
-        self._score(Judging(task, 0, len(task.cells)))
+        else:
+            self._done_with(task)
+            self._n_losses = 0
+            worker.report.cells += len(task.cells)
+            worker.report.tokens += n_tokens
+            worker.report.busy_seconds += seconds
+            self._score(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:
         self._tasks.remove(task)
@@ -357,25 +355,26 @@ class Run:
         self._n_judging -= 1
         try:
             results = self._tools.judge_pool.answer(self._judge, ref)
-        except (FailedError, GoneError) as error:
+        except GoneError as error:
             handle.open.remove(part)
-            self._not_scored(part, error)
+            self._lost_shard(part.shard, str(error))
         except LostError as error:
             self._tools.judge_pool.lose(handle, error)
             self._score_again(part, str(error), is_culprit=handle.culprit is part)
+        except FailedError as error:
+            handle.open.remove(part)
+            if isinstance(error.cause, MassactError):
+                self._fail(error.cause)
+            else:
+                self._score_again(part, str(error), is_culprit=True)
         else:
             handle.open.remove(part)
             for n, result in enumerate(() if self._is_left else results, part.first):
-                self._receive(part.task, n, result)
+                i, about = part.task.shard.cells[n], part.task.worker.about
+                if about is not None:
+                    self._tools.result_keeper.made(self._cells[i], about.node)
+                self._deliver(i, replace(result, planned=self._cells[i]))  # it came without its vector
         self._judge_on()
-
-    def _not_scored(self, part: Judging, error: FailedError | GoneError) -> None:
-        if isinstance(error, GoneError):
-            self._lost_shard(part.shard, str(error))
-        elif isinstance(error.cause, MassactError):
-            self._fail(error.cause)
-        else:
-            self._score_again(part, f"{type(error.cause).__name__}: {error.cause}", is_culprit=True)
 
     def _score_again(self, part: Judging, why: str, *, is_culprit: bool) -> None:
         """A judge was lost: what it worked on is judged elsewhere in halves, each cell a few times."""
@@ -392,13 +391,6 @@ class Run:
         else:
             i = part.task.shard.cells[part.first]
             self._deliver(i, FailedCell(self._cells[i], f"its judge was lost {ATTEMPTS} times: {why}"))
-
-    def _receive(self, task: Task, number: int, result: Result) -> None:
-        """A cell of a task, by its number in the shard, has its result, which came without the cell's vector."""
-        i = task.shard.cells[number]
-        if task.worker.about is not None:
-            self._tools.result_keeper.made(self._cells[i], task.worker.about.node)
-        self._deliver(i, replace(result, planned=self._cells[i]))
 
     def _deliver(self, number: int, result: Result) -> None:
         self._unsteered.discard(number)

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from massact import __version__
@@ -157,7 +158,8 @@ class WorkerPool:
             self._start()
         for worker in sorted(self.workers, key=lambda worker: worker.loaded is None)[:wanted]:
             if worker.about is not None and worker.model != model and not worker.tasks:
-                self._load(worker, model)
+                worker.model, worker.loaded = model, None
+                self._cluster.when(worker.actor.load.remote(*model), partial(self._took, worker, model))
         self._check()
 
     def with_model(self, model: Model) -> list[WorkerHandle]:
@@ -215,10 +217,6 @@ class WorkerPool:
             self._unfit(worker, ExecutorError(text))
             return
         worker.about, worker.report.node, worker.idle_since = about, about.host, time.monotonic()
-
-    def _load(self, worker: WorkerHandle, model: Model) -> None:
-        worker.model, worker.loaded = model, None
-        self._cluster.when(worker.actor.load.remote(*model), lambda ref: self._took(worker, model, ref))
 
     def _took(self, worker: WorkerHandle, model: Model, ref: Any) -> None:
         if worker not in self.workers or worker.model != model:
