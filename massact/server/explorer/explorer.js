@@ -448,7 +448,7 @@ const visible = (text) => String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007
 function block(name, response) {
   const made = document.createElement("div"), head = document.createElement("p"), text = document.createElement("p");
   head.className = "quiet";
-  head.textContent = response ? name + ("trait" in response ? `: trait ${figure(response.trait)}, coherence ${figure(response.coherence)}${response.reason ? ` (${response.reason})` : ""}` : "") : `${name}: not kept`;
+  head.textContent = response ? name + ("trait_score" in response ? `: trait ${figure(response.trait_score)}, coherence ${figure(response.coherence_score)}${response.unscored_because ? ` (${response.unscored_because})` : ""}` : "") : `${name}: not kept`;
   made.append(head);
   if (response?.thinking) made.append(Object.assign(document.createElement("p"), { className: "said thought", textContent: visible(response.thinking) }));
   text.className = "said";
