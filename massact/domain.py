@@ -20,14 +20,10 @@ Mode = Literal["keep", "winsorise"]
 ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
-RANDOM = "random_baseline"
-"""The method that gives a random direction, which real ones are measured against."""
-NEUTRAL_METHOD = "mean_centred"
-"""The method whose other side is neutral prompts."""
-PAIRED_METHOD = "pca"
-"""The method that takes prompt i of one side with prompt i of the other."""
-DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)
-"""Those of an experiment file that names none."""
+RANDOM = "random_baseline"  # the method that gives a random direction, which real ones are measured against
+NEUTRAL_METHOD = "mean_centred"  # the method whose other side is neutral prompts
+PAIRED_METHOD = "pca"  # the method that takes prompt i of one side with prompt i of the other
+DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)  # those of an experiment file that names none
 METHODS = (*DEFAULT_METHODS[:-1], PAIRED_METHOD, "lat", NEUTRAL_METHOD, RANDOM)
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Others may be added."""
 
@@ -78,7 +74,7 @@ def is_method(name: str) -> bool:
 
 def floor_warning(floor: float) -> str | None:
     """What is to be said of a coherence floor that is probably meant as a share; `None`: nothing."""
-    if not 0 < floor <= 1:
+    if getattr(floor, "metric", "coherence") != "coherence" or not 0 < floor <= 1:
         return None
     return (
         f"coherence floor {floor:g}: coherence runs from 0 to 100, so that this lets nearly everything through; "
@@ -95,24 +91,18 @@ SearchStart = Literal["prior", "probe"]
 SEARCH_STARTS: tuple[SearchStart, ...] = ("prior", "probe")
 """Where the first coefficients of a search come from: what is known before, or where short texts break."""
 
-DEFAULT_BUDGET = 8
-"""Evaluations that a search makes of one label at one layer at most."""
-DEFAULT_TOLERANCE = 0.4
-"""A coefficient that is expected to gain fewer points than this is not tried."""
+DEFAULT_BUDGET = 8  # evaluations that a search makes of one label at one layer at most
+DEFAULT_TOLERANCE = 0.4  # a coefficient that is expected to gain fewer points than this is not tried
 
-DEFAULT_SCREEN = 4
-"""Questions after which a search gives up a hopeless cell."""
-DEFAULT_CONFIDENCE = 0.99
-"""Chance that it does not give up a cell which could still win."""
+DEFAULT_SCREEN = 4  # questions after which a search gives up a hopeless cell
+DEFAULT_CONFIDENCE = 0.99  # chance that it does not give up a cell which could still win
 
 DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 
-COMPONENT = "residual"
-"""Where activations are read and vectors added: the output of a decoder block."""
+COMPONENT = "residual"  # where activations are read and vectors added: the output of a decoder block
 
-STEERED_TOKENS = "all"
-"""Which tokens are steered: every token of prompt and response."""
+STEERED_TOKENS = "all"  # which tokens are steered: every token of prompt and response
 
 
 TRAIT_INTERP_DIFFERS = (
@@ -364,6 +354,8 @@ class Response:
     """What the model thought before it answered; `None`: it did not."""
     is_answered: bool = True
     """Whether its thought ended, if it had one."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    """By name (`massact.metrics`); `None` where one has no value of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,8 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import (
-    ADDED,
-    Cell,
-    Cleaning,
-    Conversation,
-    Gate,
-    Generation,
-    JudgeIdentity,
-    ModelIdentity,
-    Recipe,
-    Setting,
-    Steering,
-)
-from massact.json_text import parse_object
+from massact.domain import ADDED, Cell, Conversation
+from massact.json_text import parse_object, read_as
 
 KEY_VERSION = 1
 
@@ -68,34 +56,14 @@ def cell_key(cell: Cell) -> str:
 def read_cell(text: str) -> Cell:
     """The cell that `cell_json` wrote. Raises ValueError: it is none, or holds what this version does not know."""
     try:
-        cell = _cell(parse_object(text))
+        values = parse_object(text)
+        cell: Cell = read_as(Cell, {"setting": values, "steering": values.get("steering")})
         again = cell_json(cell)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"not a cell: {error!r}") from error
     if again != text:
         raise ValueError("not a cell as this version writes it")
     return cell
-
-
-def _cell(values: dict[str, Any]) -> Cell:
-    steering = values.pop("steering", None)
-    del values["version"], values["kind"]
-    setting = Setting(
-        **values
-        | {
-            "model": ModelIdentity(**values["model"]),
-            "generation": Generation(**values["generation"]),
-            "judge": JudgeIdentity(**values["judge"]),
-        }
-    )
-    if steering is None:
-        return Cell(setting, None)
-    recipe = steering["recipe"]
-    recipe = Recipe(**recipe | {"cleaning": Cleaning(**recipe["cleaning"])})
-    del steering["steered_tokens"]  # the recipe's
-    gate, weights = steering.get("condition"), tuple(steering.get("weights", ()))
-    parts = {"recipe": recipe, "weights": weights, "condition": gate and Gate(**gate)}
-    return Cell(setting, Steering(**steering | parts))
 
 
 def setting_digest(cell: Cell) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
-from massact.cli.questions import OUTPUT_OPTIONS, Format, render, write
+from massact.cli.questions import OUTPUT_OPTIONS, render, write
 from massact.cli.session import force_option, open_session, spool_option, store_timeout_option, working
 from massact.config import JudgeConfig
 from massact.config.judges import judge_like
@@ -86,7 +86,7 @@ def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> 
         if options["judge"]:
             config = judge_like(config, options["judge"])
         rows = tuple(_rows(session, config, options["trait"], options["repeats"]))
-    _write(session, rows, options["output_format"], options["output"])
+    _write(session, rows, options)
     n_failed = sum(row.status != "ok" for row in rows)
     if n_failed:
         click.echo(f"the judge {config.name} fails {n_failed} of {len(rows)} canaries", err=True)
@@ -94,12 +94,12 @@ def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> 
     click.echo(f"the judge {config.name} passes all {len(rows)} canaries", err=True)
 
 
-def _write(session: "Session", rows: tuple[CanaryRow, ...], output_format: Format, output: Path | None) -> None:
+def _write(session: "Session", rows: tuple[CanaryRow, ...], options: dict[str, Any]) -> None:
     stds = [(name, [getattr(row, f"{name}_std") for row in rows]) for name in ("trait", "coherence")]
     largest = [(name, max((s for s in some if s is not None), default=None)) for name, some in stds]
     notes = tuple(f"largest standard deviation of {name}: {value:.2f}" for name, value in largest if value is not None)
     answer = Answer(question="judge-check", floor=session.experiment.coherence_floor, rows=rows, notes=notes)
-    write(render(answer, output_format), output)
+    write(render(answer, options["output_format"], columns=options["columns"]), options["output"])
     for note in notes:
         click.echo(note, err=True)
 

@@ -41,8 +41,7 @@ _KINDS = (
 )
 _ONE_SIDED = {"classifier": "trait", "regex": "trait", "perplexity": "coherence"}
 """Judges that give one of the two scores."""
-_OF_BOTH = ("cache", "prices", "thinking")
-"""Settings that two judges share."""
+_OF_BOTH = ("cache", "prices", "thinking")  # settings that two judges share
 _TWO = re.compile(r"trait=(?P<trait>.+),\s*coherence=(?P<coherence>.+)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_TIMEOUT = 86_400

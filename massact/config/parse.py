@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,20 +29,21 @@ from massact.config.values import (
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
 from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
+from massact.floors import COHERENCE, Floor
 from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label, parse_label
+from massact.metrics import METRIC_NAME, METRICS, all_metrics
 from massact.names import shown
 from massact.plugins import declare_own, forget_own
+from massact.store.schema import EvaluationRow
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
 
 _LARGEST = 1e12
-_STRONGEST = 10.0
-"""Relative strength at most: text breaks near 1, whatever the model."""
+_STRONGEST = 10.0  # relative strength at most: text breaks near 1, whatever the model
 _MOST_COEFFICIENTS = 1000
-_MOST_ARGUMENTS = 1000
-"""Characters of a chat template's arguments: they stand in the row of every run."""
+_MOST_ARGUMENTS = 1000  # characters of a chat template's arguments: they stand in the row of every run
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
@@ -130,25 +131,23 @@ def parse_coefficients(text: str) -> Coefficients:
     """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
-    values: dict[float, None] = {}
-    for part in listed.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(
-                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200 or relative:0.4,0.6"
-            )
-        if is_relative and abs(value) > _STRONGEST:
-            raise UsageError(
-                f"--coefficients {text!r}: {value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}"
-            )
-        try:
-            values[check_coefficient(value)] = None
-        except UsageError as error:
-            raise UsageError(f"--coefficients {text!r}: {error}") from error
+    try:
+        values = dict.fromkeys(_listed(part.strip(), is_relative=is_relative) for part in listed.split(","))
+    except UsageError as error:
+        raise UsageError(f"--coefficients {text!r}: {error}") from error
     return Coefficients(tuple(values), is_relative)
+
+
+def _listed(part: str, *, is_relative: bool) -> float:
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{part!r} is not a number; write 800,1000,1200 or relative:0.4,0.6")
+    if is_relative and abs(value) > _STRONGEST:
+        raise UsageError(f"{value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}")
+    return check_coefficient(value)
 
 
 def _range(entry: Entry) -> tuple[float, float]:
@@ -160,8 +159,7 @@ def _range(entry: Entry) -> tuple[float, float]:
 
 # The sections `calibration` and `extraction` of an experiment file.
 
-LARGEST_SPLIT = 0.5
-"""Share of a side that validation may take at most."""
+LARGEST_SPLIT = 0.5  # share of a side that validation may take at most
 
 
 def parse_extraction(entry: Entry) -> ExtractionConfig:
@@ -289,10 +287,7 @@ def _n_dims(entry: Entry) -> int | AllDims:
 
 
 def parse_window(entry: Entry) -> str:
-    position = entry.checked(lambda _: parse_position(entry.spelled()))
-    if position.is_empty:
-        raise entry.error(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
-    return str(position)
+    return str(entry.checked(lambda _: parse_position(entry.spelled())))
 
 
 def parse_calibration(entry: Entry) -> CalibrationConfig:
@@ -330,6 +325,12 @@ def load_experiment(path: str | Path) -> Experiment:
     attempts: list[Callable[[], None]] = [partial(read, *one) for one in readers.items()]
     attempts.append(top.close)
     all_of(attempts)
+    if floor := values.pop("floor"):
+        if top.find("coherence_floor") is not None:
+            raise top.take("floor").error("there is a coherence_floor too: leave one of them out")
+        if not floor.is_coherence and floor.metric not in values["metrics"]:
+            raise top.take("floor").error(f"{floor.metric} is not measured: write it under metrics")
+        values["coherence_floor"] = floor
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
     _check_vectors(experiment, top)
     n_groups = sum(len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases)
@@ -362,6 +363,28 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
         raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
     if shut := sorted({one.gate for one in labels if one.gate} - {gate.name for gate in experiment.gates}):
         raise top.take("phases").error(f"+if_{shut[0]}: declare {shut[0]} under the key 'gates'")
+
+
+def _metric(entry: Entry) -> str:
+    if isinstance(entry.value, str) and ":" in entry.value:
+        name = entry.checked(lambda _: declare_own("metrics", entry.text(), Path(entry.file).parent))
+    else:
+        name = entry.choice(*all_metrics())
+    taken = {COHERENCE, "trait", *(one.name for one in fields(EvaluationRow))}
+    if name in taken or (":" in str(entry.value) and name in METRICS) or not METRIC_NAME.fullmatch(name):
+        raise entry.error(f"a metric cannot be called {name!r}: write another name of lower-case letters, digits and _")
+    return name
+
+
+def _floor(entry: Entry) -> Floor:
+    section = entry.section()
+    limits = {"at_most": lambda e: e.number(), "at_least": lambda e: e.number()}
+    read = section.rest({"metric": Entry.text, **limits}, dict.fromkeys(limits))
+    given = {name: read[name] for name in limits if read[name] is not None}
+    if len(given) != 1:
+        raise entry.error("write one limit, at_most or at_least")
+    ((name, limit),) = given.items()
+    return entry.checked(lambda _: Floor.of(read["metric"], limit, is_most=name == "at_most"))
 
 
 def _temperature(entry: Entry) -> float:
@@ -419,8 +442,7 @@ def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
     return position
 
 
-_RESPONSES = Generation(max_new_tokens=64)
-"""How responses are generated where the file does not say."""
+_RESPONSES = Generation(max_new_tokens=64)  # how responses are generated where the file does not say
 _TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
 _GENERATION: Readers = {
     "max_new_tokens": lambda entry: entry.integer(at_least=1),
@@ -437,6 +459,9 @@ _SECTIONS: Readers = {
     "generation": lambda entry: Generation(**entry.section().rest(_GENERATION, asdict(_RESPONSES))),
     "judge": parse_judge,
     "coherence_floor": lambda entry: entry.number(low=0, high=100),
+    "floor": _floor,
+    "metrics": lambda entry: entry.unique_if_any(_metric),
+    "metric_tokens": Entry.integer,
     "least_scored": lambda entry: entry.number(low=0, high=1),
     "subset": Entry.integer,
     "questions": _confirm_share,
@@ -448,6 +473,7 @@ _SECTIONS: Readers = {
 _DEFAULTS: Mapping[str, Any] = {
     **defaults_of(Experiment),
     "questions": None,
+    "floor": None,
     "calibration": CalibrationConfig(),
     "extraction": ExtractionConfig(),
     "generation": _RESPONSES,

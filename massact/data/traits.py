@@ -26,8 +26,7 @@ from massact.errors import DataError
 from massact.keys import digest, digest_texts
 from massact.toy import is_toy, resolve
 
-_BITS = 53
-"""Of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1."""
+_BITS = 53  # of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1
 _WHOLE = float(2**_BITS)
 
 
@@ -40,11 +39,9 @@ def fraction(question: str) -> float:
 def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The questions that select and those that confirm, each in the order given; `share` is that of the latter, on
     average.
-
     A winner is chosen on the questions that it was scored on, so its figure is too good; questions that took no part in
     the choice tell how much (sample splitting: Cox, Biometrika 62, 1975; docs/statistics.md). A question's place
-    follows from its own text, so that adding, removing or reordering questions never moves another one.
-    """
+    follows from its own text, so that adding, removing or reordering questions never moves another one."""
     select: list[str] = []
     confirm: list[str] = []
     for question in questions:
@@ -60,10 +57,8 @@ class TraitDataset:
     """A trait's prompts, definition and steering questions."""
 
     folder: Path
-    positive: tuple[Prompt, ...] = field(repr=False)
-    """Prompts whose continuation shows the trait."""
-    negative: tuple[Prompt, ...] = field(repr=False)
-    """Prompts whose continuation does not."""
+    positive: tuple[Prompt, ...] = field(repr=False)  # prompts whose continuation shows the trait
+    negative: tuple[Prompt, ...] = field(repr=False)  # prompts whose continuation does not
     definition: str = field(repr=False)
     questions: tuple[str, ...] = field(repr=False)
     eval_prompt: str | None = field(repr=False, default=None)
@@ -218,15 +213,11 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(questions)
 
 
-FEW_PROMPTS = 10
-"""Fewer a side are doubtful: a mean of them says much about each single one."""
-UNEQUAL_SIDES = 1.5
-"""Ratio of the larger side to the smaller one from which on it is worth a word."""
-LONG_PROMPT = 4000
-"""Characters from which on a prompt may well be several whose line ends were lost."""
+FEW_PROMPTS = 10  # fewer a side are doubtful: a mean of them says much about each single one
+UNEQUAL_SIDES = 1.5  # ratio of the larger side to the smaller one from which on it is worth a word
+LONG_PROMPT = 4000  # characters from which on a prompt may well be several whose line ends were lost
 _UNUSED = ("coherence_prompt", "vet_prompt")
-_SHOWN = 3
-"""Places that one warning names."""
+_SHOWN = 3  # places that one warning names
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
@@ -251,8 +242,7 @@ def check_pairs(dataset: TraitDataset, reason: str) -> None:
         )
 
 
-EXAMPLE = "REPLACE THIS"
-"""What stands in the example lines of `massact init`."""
+EXAMPLE = "REPLACE THIS"  # what stands in the example lines of `massact init`
 
 
 def _examples(dataset: TraitDataset) -> Iterator[str]:

@@ -25,8 +25,7 @@ _MADE_BY = {
     Kind.PUBLISHED: "`massact import --published` reads it again",
 }
 _AT_ONCE = 100
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-"""A key that is none was made by another program."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")  # a key that is none was made by another program
 
 
 class UnreadableRows(Check):

@@ -23,11 +23,8 @@ from massact.models.prompting import Row
 def generate_plainly(
     model: SteerableModel, rows: Sequence[Row], settings: Generation, enough: Enough | None = None
 ) -> torch.Tensor:
-    """What rows say, as `Batch.written`. A row that has ended, or says enough, goes on unread until all have.
-
-    Args:
-        rows: of prompts of one length.
-    """
+    """What rows say, as `Batch.written`. A row that has ended, or says enough, goes on unread until all have. `rows`:
+    of prompts of one length."""
     prompts = torch.tensor([row.prompt for row in rows], device=model.device)
     choice = _Choice(model, rows, settings, enough)
     n_prompt, edits = prompts.shape[1], edits_of(rows, model.device)

@@ -21,10 +21,8 @@ from massact.models.load import SteerableModel
 from massact.models.operators import Edit
 from massact.models.support import sharing_of
 
-_STEPS_PER_LOOK = 8
-"""How often the host asks which rows have ended."""
-_ROWS, _TOKENS = 8, 32
-"""Graphs are recorded for multiples of these."""
+_STEPS_PER_LOOK = 8  # how often the host asks which rows have ended
+_ROWS, _TOKENS = 8, 32  # graphs are recorded for multiples of these
 
 Masks = torch.Tensor | dict[str, torch.Tensor]
 
@@ -60,12 +58,9 @@ class _Buffers:
     edits: dict[int, Edit]
     steered: torch.Tensor | None
     draws: torch.Tensor | None
-    written: torch.Tensor
-    """One row more than there are places, for what places without a row write."""
-    step: torch.Tensor
-    """`[1]`: which token of the response is next."""
-    place: torch.Tensor
-    """`[1]`: where the cache keeps the last token."""
+    written: torch.Tensor  # one row more than there are places, for what places without a row write
+    step: torch.Tensor  # `[1]`: which token of the response is next
+    place: torch.Tensor  # `[1]`: where the cache keeps the last token
 
     def state(self) -> list[torch.Tensor]:
         """What a step changes, the cache apart."""

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from massact.errors import UsageError
+from massact.floors import COHERENCE
 from massact.plot.interactive import interactive
 from massact.plot.sources import Source, calibrations_of, evidence_of
 from massact.query import Filters
+from massact.query.groups import ComparableGroups
 from massact.query.load import EVERYTHING
 from massact.report.before_after import BeforeAfter
 from massact.report.coefficients import RelativeStrength
@@ -49,27 +51,35 @@ MOST_MAPS = 24
 def tradeoff(
     source: Source,
     *,
-    against: Literal["coherence", "coefficient"] = "coherence",
+    against: str = "",
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """Delta and coherence along the coefficient, a line per label.
 
     Args:
-        against: `coherence` draws delta against coherence, a row per position window of one model and trait;
-            `coefficient` draws both against the coefficient, of one model, trait and position.
+        against: `coherence` or a metric such as `kl` draws delta against that, a row per position window of one model
+            and trait; `coefficient` draws both against the coefficient, of one model, trait and position; empty: what
+            the floor is of.
     """
     evidence = evidence_of(source, tracking_uri, only, floor)
-    if against not in ("coherence", "coefficient"):
-        raise UsageError(f"cannot draw against {against!r}; there is coherence and coefficient")
+    known = {COHERENCE, "coefficient", *(n for s in evidence.strata.values() for n in _metrics(s))}
+    if against and against not in known:
+        raise UsageError(f"cannot draw against {against!r}; there is {', '.join(sorted(known))}")
     figure: ReportFigure = (
         AgainstCoefficient(evidence, _place(evidence))
         if against == "coefficient"
-        else (AgainstCoherence(evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)')))
+        else AgainstCoherence(
+            evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)'), against=against
+        )
     )
     return _drawn(figure, "no label was evaluated at a coefficient other than 0", engine)
+
+
+def _metrics(stratum: ComparableGroups) -> set[str]:
+    return {name for part in stratum.slices.values() for name in part.points.all.metric_names}
 
 
 def heat_map(
@@ -77,7 +87,7 @@ def heat_map(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """Delta at every layer and coefficient of one model, trait and position, a panel per label.
@@ -101,7 +111,7 @@ def positions(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """The best delta of each label by position window, a row per model and trait, a column per method."""
@@ -114,7 +124,7 @@ def cleaning_curve(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """The best delta against the number of cleaned dims, a panel per place; published figures of a store beside it."""
@@ -127,7 +137,7 @@ def before_after(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """The best delta uncleaned, cleaned after and cleaned before extraction, a panel per place.
@@ -144,7 +154,7 @@ def relative_strength(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """Delta and coherence against relative strength, all models on one axis.
@@ -160,7 +170,7 @@ def published(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """Published figures, a dot per source, wherever several sources print a label; ours as a star.
@@ -178,7 +188,7 @@ def massive_energy(
     *,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
     engine: Engine = "matplotlib",
 ) -> Any:
     """How much of each vector's energy lies in the massive dims, by layer, a panel per place.

@@ -25,11 +25,9 @@ WORDS = {
 WITHIN_FACTOR = 1.2
 _N_DRAWS = 4000
 _LEVEL = 0.95
-MIN_GROUPS_FOR_INTERVAL = 5
-"""With fewer groups a bootstrap over them says nothing that can be relied on."""
+MIN_GROUPS_FOR_INTERVAL = 5  # with fewer groups a bootstrap over them says nothing that can be relied on
 _NOUN: dict[Target, str] = {"best": "the best coefficient", "cliff": "the coherence cliff"}
-_LEAST_SPREAD = math.log(1.02)
-"""No grid tells where a cliff is more exactly than that."""
+_LEAST_SPREAD = math.log(1.02)  # no grid tells where a cliff is more exactly than that
 
 
 def by_strength(facts: VectorFacts) -> float:
@@ -66,11 +64,9 @@ def groups_of(cases: Sequence[Case]) -> list[Group]:
 class Ratio:
     """One form's factor of error over another's on the same vectors: geometric mean, every group weighs the same."""
 
-    value: float
-    """Below 1: the first predicts better."""
+    value: float  # below 1: the first predicts better
     low: float | None = None
-    high: float | None = None
-    """Of the interval that holds it in 95 of 100; `None` with too few groups."""
+    high: float | None = None  # of the interval that holds it in 95 of 100; `None` with too few groups
 
     def __str__(self) -> str:
         interval = "" if self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
@@ -81,14 +77,10 @@ class Ratio:
 class Score:
     """How far one form's predictions of one target were off, on groups that it had not seen."""
 
-    median_factor: float
-    """Half of the predictions are within this factor of what was found."""
-    high_factor: float
-    """Nine in ten are within this one."""
-    share_within: float
-    """Share within a factor of 1.2."""
-    errors: tuple[float, ...]
-    """Mean |log error| of each group, in the order of `groups_of`."""
+    median_factor: float  # half of the predictions are within this factor of what was found
+    high_factor: float  # nine in ten are within this one
+    share_within: float  # share within a factor of 1.2
+    errors: tuple[float, ...]  # mean |log error| of each group, in the order of `groups_of`
     spread: float
     """Root mean square of the log error over the groups: what a prediction's standard deviation is said to be."""
 
@@ -114,8 +106,7 @@ class Trial:
 
     cases: tuple[Case, ...]
     scores: Mapping[tuple[Target, str], Score]
-    predicted: Mapping[tuple[Target, str], tuple[float, ...]]
-    """Coefficients, in the order of the cases."""
+    predicted: Mapping[tuple[Target, str], tuple[float, ...]]  # coefficients, in the order of the cases
 
     @property
     def groups(self) -> list[Group]:
@@ -162,10 +153,8 @@ def _by_group(cases: Sequence[Case], values: Sequence[float]) -> list[list[float
 @dataclass(frozen=True, slots=True)
 class Decision:
     target: Target
-    form: str
-    """What is expected from now on: `relative_strength` (refitted) or `given`."""
-    answer: str
-    """Whether it can be predicted: `yes`, `no` or `cannot be told`."""
+    form: str  # what is expected from now on: `relative_strength` (refitted) or `given`
+    answer: str  # whether it can be predicted: `yes`, `no` or `cannot be told`
     text: str
     part: Part
 
@@ -176,10 +165,8 @@ class OwnStrengths:
 
     group: Group
     n_cases: int
-    best: float
-    """Median relative strength of the best coefficients."""
-    best_scatter: float
-    """One standard deviation of its logarithm, as a factor; 1 for a single case."""
+    best: float  # median relative strength of the best coefficients
+    best_scatter: float  # one standard deviation of its logarithm, as a factor; 1 for a single case
     cliff: float
     cliff_scatter: float
 

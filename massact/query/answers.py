@@ -19,8 +19,7 @@ from massact.store.read.base import Failure, Stored
 from massact.store.schema import Declared, EvaluationRow, Points, PublishedRow, Scores, is_scored
 from massact.store.schema.points import Place
 
-EVEN = 0.5
-"""Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""
+EVEN = 0.5  # chance of being truly coherent that is asked of nothing: what is at or above the floor counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +177,7 @@ class Answers:
         *, least_scored: float | None = None,
     ) -> "Answers":  # fmt: skip
         """Everything that the questions need of one experiment, beside what is declared of it, in one phase or in all.
-
-        `least_scored` is what counts instead of what is declared.
-        """
+        `least_scored` is what counts instead of what is declared."""
         if least_scored is None:
             least_scored = declared.least_scored if declared else DEFAULT_LEAST_SCORED
         with collector_paused():
@@ -214,9 +211,7 @@ class Answers:
     @property
     def current_baselines(self) -> list[EvaluationRow]:
         """Of each model and trait the baseline of the setting that the file declares: what its evaluations are against.
-
-        Where there are none yet, or no file, the newest that it can be.
-        """
+        Where there are none yet, or no file, the newest that it can be."""
         declared, newest = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
         for stored in self.baselines.values():  # the oldest first
             # a baseline has no direction: it serves either
@@ -305,10 +300,8 @@ class Answers:
         return replace(self, confirmed=confirmed, choosing_scores=scores)
 
     def surely_coherent(self, floor: float, chance: float) -> tuple["Answers", tuple[str, ...]]:
-        """The same where only that counts as coherent which is so with a chance; and what that leaves out, in words.
-
-        At a chance of 0.5 all count that are at or above the floor; as does always what has no scores by question.
-        """
+        """The same where only that counts as coherent which is so with a chance; and what that leaves out, in words. At
+        a chance of 0.5 all count that are at or above the floor; as does always what has no scores by question."""
         if chance <= EVEN or self.scores is None:
             return self, ()
         places = strata(slices(self.whatever_the_cell))

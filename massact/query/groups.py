@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.labels import format_label, parse_label
 from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
@@ -152,13 +153,13 @@ def is_just_added(label: str) -> bool:
 
 
 def is_at_floor(point: AnyPoint, floor: float) -> bool:
-    """Whether a point is coherent; one without a coherence is not."""
-    return point.coherence_mean is not None and point.coherence_mean >= floor
+    """Whether a point is coherent, or within what else the floor is of; one without that is not."""
+    return as_floor(floor).is_met(point) is True
 
 
 def is_below_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is incoherent; one without a coherence is not that either."""
-    return point.coherence_mean is not None and point.coherence_mean < floor
+    return as_floor(floor).is_met(point) is False
 
 
 def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
@@ -261,7 +262,8 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
         + mixed
         + tuple(
             f"{model}, {trait}: evaluated against {len(found)} baselines "
-            f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
+            f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
+            f"{setting[:8]}, "
             "answered separately and never mixed"
             for (model, trait, setting), found in sorted(baselines.items())
             if len(found) > 1
@@ -294,10 +296,6 @@ def _samples(
             if len(part.points):
                 baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
     return samples, baselines
-
-
-def _baseline(trait_mean: float | None) -> str:
-    return "none" if trait_mean is None else f"{trait_mean:g}"
 
 
 def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
@@ -346,10 +344,8 @@ def _ended(finished_at: int | None) -> int:
 # each place is answered in the setting that it was run in last, and a note says so. Without a file each group
 # is answered in the one that it was run in last.
 
-Spot = tuple[str, str, str]
-"""Model, trait and position."""
-Against = tuple[str, float | None]
-"""A setting, and the trait mean of the baseline in it."""
+Spot = tuple[str, str, str]  # model, trait and position
+Against = tuple[str, float | None]  # a setting, and the trait mean of the baseline in it
 
 
 @dataclass(frozen=True, slots=True)

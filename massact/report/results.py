@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from massact.domain import RANDOM
 from massact.query.groups import setting_notes, slices
 from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlace
 from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.report.evidence import Evidence, Place, Provenance, counted, group_at, listed, place_of
+from massact.report.evidence import Evidence, Place, Provenance, counted, listed, place_of
 from massact.report.section import (
     MISSING,
     Cell,
@@ -21,6 +20,7 @@ from massact.report.section import (
     at_coefficient,
     group_cell,
     interval,
+    key_places,
     number,
     signed,
     span,
@@ -35,13 +35,12 @@ REAL = ("probe", "mean_diff")
 def gaps_section(evidence: Evidence) -> Section:
     """What every group of the matrix has, and what to try where it has nothing."""
     groups = evidence.answers.groups
-    at = f"at coherence {evidence.floor:g} or more"
+    at = f"at {evidence.floor.bound}"
     text = f"{evidence.n_gaps} of {counted(len(groups), 'declared group')} remain without a result {at}."
     if groups and not evidence.n_gaps:
         text = f"Every one of the {counted(len(groups), 'declared group')} has a result {at}."
     remaining = [row for row in evidence.gaps() if row.status != "ok" and row.is_current]
-    traits = [trait.name for trait in evidence.experiment.traits]
-    tables = (*(gap_matrix(evidence, trait) for trait in traits), _next_table(remaining)) if groups else ()
+    tables = (*(gap_matrix(evidence, trait) for trait in evidence.traits), _next_table(remaining)) if groups else ()
     bests = (evidence.best(place_of(group), group.label) for group in groups)
     notes = (
         *setting_notes(slices(evidence.answers.evaluations)),
@@ -50,22 +49,37 @@ def gaps_section(evidence: Evidence) -> Section:
     return Section("gaps", "Results by group", (text, *notes), tables)
 
 
-def gap_matrix(evidence: Evidence, trait: str) -> Table:
-    """Labels against places: `delta @ coherence`, or why there is none."""
-    declared = [group for group in evidence.answers.groups if group.trait == trait]
-    places = tuple(dict.fromkeys(map(place_of, declared)))
-    wanted = set(declared)
-    rows: list[Row] = [
-        (
-            label,
-            *(group_cell(evidence, place, label) if group_at(place, label) in wanted else Cell("") for place in places),
-        )
-        for label in dict.fromkeys(group.label for group in declared)
-    ]
+def gap_matrix(evidence: Evidence, trait: str, most: int | None = None) -> Table:
+    """Labels against places, so many at most: `delta @ coherence` and how it stands, or why there is none."""
+    every = [place for place in evidence.places() if place.trait == trait]
+    places = key_places(evidence, every, most)
+    known = {place: frozenset(evidence.labels(place)) for place in places}
+    ends = [0.0, *(delta for place in places for label in known[place] for delta in _reach(evidence, place, label))]
+    standings = {place: evidence.standings(place) for place in places}
+
+    def cell(place: Place, label: str) -> Cell:
+        if label not in known[place]:
+            return Cell("")
+        plain, reach = group_cell(evidence, place, label), _reach(evidence, place, label)
+        width = max(ends) - min(ends) or 1.0
+        bar = tuple((delta - min(ends)) / width for delta in reach)
+        return replace(plain, standing=standings[place].get(label, ""), bar=bar or None)
+
+    labels = dict.fromkeys(label for place in places for label in evidence.labels(place))
     # headers of a matrix are narrow, and most windows are of the response
     headers = ("label", *(f"{place.model} {place.position.removeprefix('response')}" for place in places))
-    caption = f"Best delta @ coherence by group{evidence.of_trait(trait)}; floor {evidence.floor:g}"
-    return Table.of(caption, headers, rows)
+    rest = f" ({most} of {len(every)} places)" if len(places) < len(every) else ""
+    what = f"Best delta @ coherence{evidence.of_trait(trait)}, at {evidence.floor.bound}"
+    caption = f"{what}{rest}; bold: winner of its place, =: tied with it"
+    return Table.of(caption, headers, [(label, *(cell(place, label) for place in places)) for label in labels])
+
+
+def _reach(evidence: Evidence, place: Place, label: str) -> tuple[float, ...]:
+    """Both ends of the interval of a best's delta, and the delta; where there is no interval, that alone for all."""
+    best = evidence.best(place, label)
+    if best is None or best.delta is None:
+        return ()
+    return (*(evidence.interval(place, label) or (best.delta, best.delta)), best.delta)
 
 
 def _next_table(gaps: Sequence[GapRow]) -> Table:
@@ -155,18 +169,10 @@ def controls_section(evidence: Evidence) -> Section:
         )
         for row in evidence.baselines
     ]
-    random: list[Row] = [
-        (evidence.name(place), *(group_cell(evidence, place, label) for label in (RANDOM, *REAL)))
-        for place in evidence.places()
-        if RANDOM in evidence.labels(place)
-    ]
     headers = ("model", "trait", "#trait mean", "#coherence", "#scored", "judge")
-    tables = (
-        Table.of("Baselines: the same questions, unsteered", headers, baselines),
-        Table.of("A random direction against the real vectors", ("place", RANDOM, *REAL), random),
-    )
-    text = () if baselines or random else ("Neither a baseline nor a random direction was evaluated.",)
-    return Section("controls", "Baselines and random directions", text, tables)
+    text = () if baselines else ("No baseline was evaluated.",)
+    caption = "Baselines: the same questions, unsteered"
+    return Section("controls", "Baselines", text, (Table.of(caption, headers, baselines),))
 
 
 _WHY = (

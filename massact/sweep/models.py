@@ -80,7 +80,9 @@ class Models:
         """A model in this process. One is kept in memory: asking for another lets the first go."""
         if self._loaded is None or self._loaded[0] != use:
             self._loaded = None
-            self._say(f"loading {self._named(use)}")
+            if (line := f"loading {self._named(use)}") not in self._warned_of:  # one is loaded again for each phase
+                self._warned_of.add(line)
+                self._say(line)
             self._loaded = (use, load_use(use))
         return self._loaded[1]
 
@@ -171,8 +173,7 @@ class Judges:
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
-        self._mute: dict[str, str] = {}
-        """How many canaries a judge left unscored where most were, else nothing."""
+        self._mute: dict[str, str] = {}  # how many canaries a judge left unscored where most were, else nothing
         self._told: set[str] = set()
 
     def of(

@@ -12,9 +12,9 @@ from massact.domain import Response
 from massact.errors import StoreError, UsageError
 from massact.names import shown, visible
 from massact.store.read import RunStore, open_source
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_responses
 
 _NARROWEST = 24
 """Characters of a column at least."""
@@ -40,8 +40,8 @@ class Shown:
             "responses": [{"steered": asdict(a), "unsteered": b and asdict(b)} for a, b in pairs],
         }
 
-    def text(self, most: int) -> str:
-        """For a terminal: the evaluation, then so many questions at most, two columns each."""
+    def text(self, most: int | None = None) -> str:
+        """For a terminal: the evaluation, then all questions, or so many at most, two columns each."""
         row, width = self.row, shutil.get_terminal_size((120, 24)).columns
         figures = f"delta {_score(row.delta, '+.1f')}, coherence {_score(row.coherence_mean)}"
         lines = [
@@ -52,8 +52,8 @@ class Shown:
             lines += ["", *textwrap.wrap(f"{number}. {visible(response.question)}", width)]
             pair = (("unsteered", self._unsteered(response.question)), ("steered", response))
             lines += columns([_told(*one) for one in pair], width)
-        if (left := len(self.responses) - most) > 0:
-            lines += ["", f"{left} more: --limit {len(self.responses)}"]
+        if most is not None and (left := len(self.responses) - most) > 0:
+            lines += ["", f"{left} more: leave --limit out"]
         return "\n".join(lines) + "\n"
 
     def _unsteered(self, question: str) -> Response | None:

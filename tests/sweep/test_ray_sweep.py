@@ -20,8 +20,9 @@ import pytest
 from massact.config import load_experiment
 from massact.labels import parse_label
 from massact.store.read import open_store, stored_runs
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
-from massact.store.write.stages import read_responses, read_tensor
+from massact.store.write.stages import read_tensor
 from massact.sweep.context import Session, Workload
 from massact.sweep.executors import RayOptions
 from massact.sweep.planner import Overrides

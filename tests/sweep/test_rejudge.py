@@ -14,9 +14,9 @@ from massact.config import load_experiment
 from massact.keys import cell_json
 from massact.store.read import open_store, stored_runs
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.write.client import connect
-from massact.store.write.stages import read_responses
 from massact.sweep.context import Session
 from massact.sweep.rejudge import _place
 from massact.sweep.stored import stored_subject

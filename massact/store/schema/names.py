@@ -3,8 +3,7 @@
 from enum import StrEnum
 
 SCHEMA_VERSION = 1
-TAG_LIMIT = 8000
-"""Characters of a tag's value that MLflow keeps; it cuts longer ones without a word."""
+TAG_LIMIT = 8000  # characters of a tag's value that MLflow keeps; it cuts longer ones without a word
 
 
 class Name(StrEnum):
@@ -75,8 +74,7 @@ class Tag(Name):
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 
 
-ROW_TAGS = (Tag.ROW, Tag.CELL)
-"""What a whole row is read from."""
+ROW_TAGS = (Tag.ROW, Tag.CELL)  # what a whole row is read from
 
 
 class MlflowTag(Name):
@@ -130,6 +128,8 @@ class Artifact(Name):
     RESPONSES = "responses.json"
     UNSCORED = "unscored.json"
     """Of an evaluation that kept no responses: why some have no score."""
+    PLACE = "place.svg"
+    """Of an evaluation: where it lies in the trade-off of its place."""
     CONTINUATIONS = "continuations.json"
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"
@@ -142,10 +142,8 @@ class Artifact(Name):
 
 DECLARED_TAG = "massact.declared"
 """Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.store.schema.declared`."""
-IMPORTING_TAG = "massact.importing"
-"""Prefix of the tags of an MLflow experiment by which imports wait for each other."""
-EXPERIMENT_TAG_LIMIT = 5000
-"""Characters of an experiment tag's value that every version of MLflow keeps."""
+IMPORTING_TAG = "massact.importing"  # prefix of the tags of an MLflow experiment by which imports wait for each other
+EXPERIMENT_TAG_LIMIT = 5000  # characters of an experiment tag's value that every version of MLflow keeps
 
 POINT_TAG = "massact.point"
 """Prefix of the tag that holds an evaluation's point; `massact.store.schema.point_tag` gives the whole key."""
