@@ -2,14 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from massact.errors import UsageError
-
-if TYPE_CHECKING:
-    import matplotlib.axes
-    import matplotlib.figure
-    import plotly.graph_objects as go
 
 _MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
             "x": "x-thin", "*": "star", ">": "triangle-right", "<": "triangle-left", ".": "circle", "d": "diamond-tall",
@@ -21,7 +16,7 @@ _POINTS = 4 / 3
 """Pixels of a point."""
 
 
-def interactive(figure: "matplotlib.figure.Figure") -> "go.Figure":
+def interactive(figure: Any) -> Any:
     """The same as a figure of plotly's. Raises UsageError: plotly is not installed."""
     try:
         import plotly.graph_objects as go
@@ -45,7 +40,7 @@ def interactive(figure: "matplotlib.figure.Figure") -> "go.Figure":
     return made
 
 
-def _legends(figure: "matplotlib.figure.Figure") -> list[Any]:
+def _legends(figure: Any) -> list[Any]:
     return [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
 
 
@@ -59,7 +54,7 @@ def _look(artist: Any) -> tuple[str, str, str]:
     )
 
 
-def _lay_out(made: "go.Figure", axes: "matplotlib.axes.Axes", number: int) -> None:
+def _lay_out(made: Any, axes: Any, number: int) -> None:
     """A panel's place, its axes with their ticks and names, its title and its texts."""
     place = axes.get_position()
     for name, axis, domain in (("x", axes.xaxis, (place.x0, place.x1)), ("y", axes.yaxis, (place.y0, place.y1))):
@@ -109,13 +104,13 @@ def _hex(colour: Any) -> str:
     return str(to_hex(colour))
 
 
-def _data(axes: "matplotlib.axes.Axes", points: Any) -> list[list[float]]:
+def _data(axes: Any, points: Any) -> list[list[float]]:
     """Points on the drawing as the panel's own, whichever way they were given."""
     found: list[list[float]] = axes.transData.inverted().transform(points).tolist()
     return found
 
 
-def _lines(axes: "matplotlib.axes.Axes", entries: dict[tuple[str, str, str], str]) -> Iterator[dict[str, Any]]:
+def _lines(axes: Any, entries: dict[tuple[str, str, str], str]) -> Iterator[dict[str, Any]]:
     """Lines and points; those of a label belong to its entry in the legend."""
     from matplotlib.collections import LineCollection
 
@@ -140,11 +135,11 @@ def _lines(axes: "matplotlib.axes.Axes", entries: dict[tuple[str, str, str], str
         if isinstance(collection, LineCollection):  # the bars of intervals
             for segment in collection.get_segments():
                 x, y = zip(*segment.tolist(), strict=True)
-                line = {"color": _hex(collection.get_color()[0]), "width": collection.get_linewidth()[0] * _POINTS}
-                yield {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip"}
+                look = {"color": _hex(collection.get_color()[0]), "width": collection.get_linewidth()[0] * _POINTS}
+                yield {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": look, "hoverinfo": "skip"}
 
 
-def _marks(axes: "matplotlib.axes.Axes") -> Iterator[dict[str, Any]]:
+def _marks(axes: Any) -> Iterator[dict[str, Any]]:
     """Points that are drawn one by one."""
     from matplotlib.collections import PathCollection
 
@@ -155,7 +150,7 @@ def _marks(axes: "matplotlib.axes.Axes") -> Iterator[dict[str, Any]]:
             yield {"type": "scatter", "x": x, "y": y, "mode": "markers", "marker": marker, "hoverinfo": "skip"}
 
 
-def _cells(axes: "matplotlib.axes.Axes") -> Iterator[dict[str, Any]]:
+def _cells(axes: Any) -> Iterator[dict[str, Any]]:
     """Bars, cells of a map and frames: closed lines, told what they stand for in their middle."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
@@ -166,7 +161,7 @@ def _cells(axes: "matplotlib.axes.Axes") -> Iterator[dict[str, Any]]:
             for vertices, colour in zip(paths, collection.get_facecolor(), strict=True):
                 yield _box(vertices[:5].tolist(), colour, {"width": 0})
             middles = [vertices[:4].mean(0).tolist() for vertices in paths]
-            values = collection.values  # type: ignore[attr-defined]  # as the map keeps them
+            values = collection.values
             texts = ["no delta" if value is None else f"{value:+.1f}" for value in values]
             yield _told([x for x, _ in middles], [y for _, y in middles], texts)
     for patch in axes.patches:
