@@ -38,8 +38,9 @@ RowT_co = TypeVar("RowT_co", covariant=True)
 class Point:
     """One evaluation: a layer and a coefficient, and what came of them."""
 
-    layer: int
-    coefficient: float
+    layer: int | None
+    """`None` of a prompt, which has neither; likewise the coefficient."""
+    coefficient: float | None
     trait_mean: float | None
     """0 to 100."""
     coherence_mean: float | None
@@ -62,6 +63,13 @@ class Point:
     """Of a best: whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     metrics: Mapping[str, float] | None = field(default=None, hash=False)
     """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`."""
+
+    @property
+    def spot(self) -> tuple[int, float]:
+        """Layer and coefficient, of a point of the grid. Raises ValueError: it is none."""
+        if self.layer is None or self.coefficient is None:
+            raise ValueError(f"run {self.run_id} is no point of the grid")
+        return self.layer, self.coefficient
 
 
 AnyPoint = Point | StoredPoint

@@ -259,7 +259,7 @@ class Driver:
             cells = todo if baseline else [self._source.unsteered(), *todo]
             with self._results(cells, Part(questions)) as results:
                 for result in results:
-                    if result.planned.cell.steering is None:
+                    if result.planned.cell.is_baseline:
                         baseline = self._put_baseline(result, tally)
                     else:
                         baseline = baseline or self._baseline_of_another()
@@ -411,7 +411,7 @@ class Evaluator:
         overrides: Overrides = NO_OVERRIDES,
     ) -> None:
         session.stores.send_leftovers()
-        self._session, self.subject = session, Subject(config, trait)
+        self._session, self.subject, self.parent = session, Subject(config, trait), parent
         self.planner = planner = Planner(session, config, trait, overrides)
         self._requests: list[GridRequest] = []
         self._best: dict[tuple[str, str], float] = {}
