@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -153,9 +154,14 @@ def test_a_method_an_operator_a_judge_an_executor_and_a_store_are_used_by_name(
     assert '"label": "largest"' in found
     assert '"label": "largest+halve"' in found
     assert "lab:strict" in found
-    rows = json.loads(found)["rows"]
+
+    def rows_of(said: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(said[said.index("{") : said.rindex("}") + 1])["rows"]
+        return rows
+
+    rows = rows_of(found)
     assert all(0 < row["vowels"] < 1 and row["kl"] > 0 and row["perplexity"] is None for row in rows)
-    (best, *_) = json.loads(run("best", "--floor", "vowels<=0.999", "--format", "json"))["rows"]
+    (best, *_) = rows_of(run("best", "--floor", "vowels<=0.999", "--format", "json"))
     assert best["status"] == "ok"
 
 
