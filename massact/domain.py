@@ -74,7 +74,7 @@ def is_method(name: str) -> bool:
 
 def floor_warning(floor: float) -> str | None:
     """What is to be said of a coherence floor that is probably meant as a share; `None`: nothing."""
-    if not 0 < floor <= 1:
+    if getattr(floor, "metric", "coherence") != "coherence" or not 0 < floor <= 1:
         return None
     return (
         f"coherence floor {floor:g}: coherence runs from 0 to 100, so that this lets nearly everything through; "
@@ -354,6 +354,8 @@ class Response:
     """What the model thought before it answered; `None`: it did not."""
     is_answered: bool = True
     """Whether its thought ended, if it had one."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    """By name (`massact.metrics`); `None` where one has no value of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,17 @@
 import hashlib
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from massact._lazy import Numbers, np
 from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Response, Timing
+from massact.floors import as_floor
+from massact.metrics import NOT_MEASURED, Measured, means
 
 if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
     import torch
@@ -40,15 +42,16 @@ def first_cells(cells: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of a question set's questions, in its order."""
+    """Some of a question set's questions, in its order, and what is measured of the responses."""
 
     questions: Sequence[str]
     numbers: Sequence[int] | None = None
     """Of each in the set, from 0: a sampled response hangs on it; `None`: they are the first ones."""
+    measured: Measured = NOT_MEASURED
 
     def only(self, numbers: Sequence[int]) -> "Part":
         """Those of a whole set with some numbers."""
-        return Part([self.questions[number] for number in numbers], tuple(numbers))
+        return Part([self.questions[number] for number in numbers], tuple(numbers), self.measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Summary:
     coherence_std: float | None
     n_scored: int  # responses with both scores
     n_unscored: int
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Mean of each metric over the responses that have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Evaluation:
     responses: tuple[Response, ...]  # one per question, in the question set's order
     timing: Timing
     given_up: str | None = None  # why it was given up on a part of its questions
+    measured: Measured = NOT_MEASURED  # what was measured of the responses
 
     @property
     def cell(self) -> Cell:
@@ -100,6 +106,7 @@ def summarise(responses: Sequence[Response]) -> Summary:
         coherence_std=statistics.stdev(coherence) if len(scored) > 1 else None,
         n_scored=len(scored),
         n_unscored=len(responses) - len(scored),
+        metrics=means([one.metrics for one in responses]),
     )
 
 
@@ -168,17 +175,25 @@ def _weights(n_asked: int, n_questions: int) -> Numbers:
 
 
 def stop_reason(responses: Sequence[Response], n_questions: int, screening: Screening) -> str | None:
-    """Why a cell is hopeless; `None` where it could still be coherent, or a response was not scored."""
-    coherences = [one.coherence for one in responses if one.coherence is not None]
-    if len(coherences) < max(2, len(responses)):
+    """Why a cell is hopeless; `None` where it could still be coherent, or a response was not scored. A metric that must
+    be so at least gives none up: it may be any size on the questions that were not asked."""
+    floor = as_floor(screening.floor)
+    if not (floor.is_coherence or floor.is_most):
         return None
-    bound = coherence_bound(coherences, n_questions, screening.confidence)
-    if bound >= screening.floor:
+    told = [floor.of_response(one) for one in responses]
+    values = [value for value in told if value is not None]
+    if len(values) < max(2, len(responses)) or any(one.coherence is None for one in responses):
         return None
+    bound = coherence_bound([floor.measure(value) for value in values], n_questions, screening.confidence)
+    if bound >= floor:
+        return None
+    mean, most = statistics.fmean(values), f"at most {bound:.1f}"
+    if not floor.is_coherence:
+        most = f"at least {floor.shown(floor.value_at(bound))}"
     return (
-        f"coherence {statistics.fmean(coherences):.1f} over {len(coherences)} of {n_questions} questions: "
-        f"over all of them it is at most {bound:.1f} (confidence {screening.confidence:g}), below the floor of "
-        f"{screening.floor:g}"
+        f"{floor.metric} {floor.shown(mean)} over {len(values)} of {n_questions} questions: "
+        f"over all of them it is {most} (confidence {screening.confidence:g}), "
+        f"{'below' if floor.is_coherence else 'beyond'} the floor of {floor:g}"
     )
 
 
@@ -192,4 +207,4 @@ def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evalu
     responses = list(rest.responses)
     for number, response in zip(numbers, first.responses, strict=True):
         responses.insert(number, response)
-    return Evaluation(first.planned, tuple(responses), timing)
+    return Evaluation(first.planned, tuple(responses), timing, measured=first.measured)

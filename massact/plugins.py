@@ -1,5 +1,5 @@
-"""What others add (docs/extending.md): packages, by entry points, vector methods, operators, judges, executors, run
-stores and questions; an experiment's own files methods and operators, as `module:function`.
+"""What others add (docs/extending.md): packages, by entry points, methods, operators, judges, metrics, executors, run
+stores and questions; an experiment's own files methods, operators and metrics, as `module:function`.
 
 They are looked for when a name is asked for that massact itself does not have, and loaded when they are used.
 """
@@ -27,7 +27,7 @@ _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 def plugin_names(kind: str) -> tuple[str, ...]:
     """The names that the experiment's own files and installed packages add. `kind`: `methods`, `operators`, `judges`,
-    `executors`, `stores` or `questions`."""
+    `metrics`, `executors`, `stores` or `questions`."""
     own = (name for (of_kind, name) in _own() if of_kind == kind)
     return (*own, *_by_name(f"massact.{kind}", tuple(sys.path)))
 

@@ -206,10 +206,10 @@ def _option_type(parameter: Parameter) -> Any:
         return click.IntRange(schema["minimum"], None)
     if schema["type"] == "number":
         return Number(schema["minimum"], schema["maximum"])
-    return _Written(parameter) if schema is not ANY_TEXT else str
+    return Written(parameter) if schema is not ANY_TEXT else str
 
 
-class _Written(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+class Written(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """A value that is written in a certain way."""
 
     def __init__(self, parameter: Parameter) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.addresses import shown_uri
-from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
+from massact.cli.options import OrFile, Written, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
@@ -21,6 +21,7 @@ from massact.cli.session import (
 )
 from massact.config import load_experiment
 from massact.domain import floor_warning
+from massact.query.question import FLOOR
 from massact.store.databases import is_absent
 from massact.store.read import open_store
 from massact.workflow.status import list_prerequisites
@@ -252,9 +253,10 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
 @tracking_uri_option
 @click.option(
     "--floor",
-    type=OrFile(Number(0, 100)),
-    metavar="COHERENCE",
-    help="Least mean coherence that counts; default: the file's. At another one nothing is registered.",
+    type=OrFile(Written(FLOOR)),
+    metavar="FLOOR",
+    help="Which results count: a least mean coherence, or a metric's limit such as kl<=0.3; default: the file's. At "
+    "another one nothing is registered.",
 )
 @click.option(
     "--judge",

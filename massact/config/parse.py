@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,10 +29,13 @@ from massact.config.values import (
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
 from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
+from massact.floors import COHERENCE, Floor
 from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label, parse_label
+from massact.metrics import METRIC_NAME, METRICS, all_metrics
 from massact.names import shown
 from massact.plugins import declare_own, forget_own
+from massact.store.schema import EvaluationRow
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
@@ -284,10 +287,7 @@ def _n_dims(entry: Entry) -> int | AllDims:
 
 
 def parse_window(entry: Entry) -> str:
-    position = entry.checked(lambda _: parse_position(entry.spelled()))
-    if position.is_empty:
-        raise entry.error(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
-    return str(position)
+    return str(entry.checked(lambda _: parse_position(entry.spelled())))
 
 
 def parse_calibration(entry: Entry) -> CalibrationConfig:
@@ -325,6 +325,12 @@ def load_experiment(path: str | Path) -> Experiment:
     attempts: list[Callable[[], None]] = [partial(read, *one) for one in readers.items()]
     attempts.append(top.close)
     all_of(attempts)
+    if floor := values.pop("floor"):
+        if top.find("coherence_floor") is not None:
+            raise top.take("floor").error("there is a coherence_floor too: leave one of them out")
+        if not floor.is_coherence and floor.metric not in values["metrics"]:
+            raise top.take("floor").error(f"{floor.metric} is not measured: write it under metrics")
+        values["coherence_floor"] = floor
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
     _check_vectors(experiment, top)
     n_groups = sum(len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases)
@@ -357,6 +363,28 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
         raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
     if shut := sorted({one.gate for one in labels if one.gate} - {gate.name for gate in experiment.gates}):
         raise top.take("phases").error(f"+if_{shut[0]}: declare {shut[0]} under the key 'gates'")
+
+
+def _metric(entry: Entry) -> str:
+    if isinstance(entry.value, str) and ":" in entry.value:
+        name = entry.checked(lambda _: declare_own("metrics", entry.text(), Path(entry.file).parent))
+    else:
+        name = entry.choice(*all_metrics())
+    taken = {COHERENCE, "trait", *(one.name for one in fields(EvaluationRow))}
+    if name in taken or (":" in str(entry.value) and name in METRICS) or not METRIC_NAME.fullmatch(name):
+        raise entry.error(f"a metric cannot be called {name!r}: write another name of lower-case letters, digits and _")
+    return name
+
+
+def _floor(entry: Entry) -> Floor:
+    section = entry.section()
+    limits = {"at_most": lambda e: e.number(), "at_least": lambda e: e.number()}
+    read = section.rest({"metric": Entry.text, **limits}, dict.fromkeys(limits))
+    given = {name: read[name] for name in limits if read[name] is not None}
+    if len(given) != 1:
+        raise entry.error("write one limit, at_most or at_least")
+    ((name, limit),) = given.items()
+    return entry.checked(lambda _: Floor.of(read["metric"], limit, is_most=name == "at_most"))
 
 
 def _temperature(entry: Entry) -> float:
@@ -431,6 +459,9 @@ _SECTIONS: Readers = {
     "generation": lambda entry: Generation(**entry.section().rest(_GENERATION, asdict(_RESPONSES))),
     "judge": parse_judge,
     "coherence_floor": lambda entry: entry.number(low=0, high=100),
+    "floor": _floor,
+    "metrics": lambda entry: entry.unique_if_any(_metric),
+    "metric_tokens": Entry.integer,
     "least_scored": lambda entry: entry.number(low=0, high=1),
     "subset": Entry.integer,
     "questions": _confirm_share,
@@ -442,6 +473,7 @@ _SECTIONS: Readers = {
 _DEFAULTS: Mapping[str, Any] = {
     **defaults_of(Experiment),
     "questions": None,
+    "floor": None,
     "calibration": CalibrationConfig(),
     "extraction": ExtractionConfig(),
     "generation": _RESPONSES,

@@ -20,6 +20,7 @@ from massact.domain import (
     Group,
 )
 from massact.errors import UsageError
+from massact.metrics import DEFAULT_METRIC_TOKENS, DEFAULT_METRICS
 from massact.store.schema import Declared, DeclaredPhase, DeclaredSetting
 
 
@@ -250,6 +251,7 @@ class Experiment:
     phases: tuple[PhaseConfig, ...] = ()  # those that the file declares, in the plan's order
     description: str = ""
     coherence_floor: float = DEFAULT_COHERENCE_FLOOR
+    """Which results count: of coherence, or a `massact.floors.Floor` of a metric."""
     subset: int = 0  # how many questions of a set are asked; 0 is all
     confirm_share: float | None = None
     """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
@@ -258,6 +260,10 @@ class Experiment:
     vectors: tuple[VectorConfig, ...] = ()
     operators: tuple[str, ...] = ()  # those of its own files, by the names that labels give them
     gates: tuple[GateConfig, ...] = ()
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    """What is measured of every response without a judge; see `massact.metrics`."""
+    metric_tokens: int = DEFAULT_METRIC_TOKENS
+    """Tokens of a response, from its first on, that `kl` and `perplexity` read; 0: all."""
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name. Raises UsageError: the file declares none; likewise the next two."""

@@ -65,6 +65,11 @@ class RowCache(Cache):
         for layer, source in zip(self._layers, other._layers, strict=True):
             layer.share(source, starts)
 
+    def take(self, other: "RowCache", rows: torch.Tensor) -> None:
+        """Begin each row with what another cache keeps in one of its rows, `[n_rows]`."""
+        for layer, source in zip(self._layers, other._layers, strict=True):
+            layer.take(source, rows)
+
     def rewind(self, length: int) -> None:
         """Forget all after the first `length` tokens."""
         for layer in self._layers:
@@ -138,6 +143,13 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 places = list(rows)
                 n_kept = max(0, self.length - start)
                 kept[places, :, start : start + n_kept] = known[:1, :, :n_kept]
+
+    def take(self, source: "_RowLayer", rows: torch.Tensor) -> None:
+        """Begin each row with the tokens of one of another layer's."""
+        self.lazy_initialization(source.keys, source.values)
+        self.length, rows = source.length, rows.to(source.keys.device)
+        for kept, known in ((self.keys, source.keys), (self.values, source.values)):
+            kept[:, :, : self.length] = known[rows, :, : self.length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of what is attended."""

@@ -207,6 +207,13 @@ class Batch:
     width: int  # tokens of the longest prompt
     reading: torch.Tensor | None = None
     """`[n, 1]`: whether the token that is read now is steered, or its share; `None`: it is."""
+    kept: torch.Tensor | None = None
+    """`[n_rows, n_kept, vocabulary]`: logits of the first tokens of the responses; `None`: they are not kept."""
+
+    def keep(self, logits: torch.Tensor, step: int) -> None:
+        """Keep the logits `[n, 1, vocabulary]` of a token, if it is one of the first."""
+        if self.kept is not None and step < self.kept.shape[1]:
+            self.kept[self.live, step] = logits[:, -1]
 
     def edit(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
         """The stream `[n, 1, d_model]` of that token after what is done to it."""
@@ -229,11 +236,13 @@ class Batch:
         self.steered = None if self.steered is None else kept(self.steered)
 
 
-def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cache: RowCache) -> Batch:
-    """Read the prompts of rows, and choose the first token of each."""
+def begin(
+    model: SteerableModel, rows: Sequence[Row], settings: Generation, cache: RowCache, *, n_kept: int = 0
+) -> Batch:
+    """Read the prompts of rows, and choose the first token of each; keep the logits of so many first tokens."""
     device = model.device
     plan = plan_branching(rows, len(model.blocks), device)
-    tokens, mask = _left_pad(plan.prompts, device)
+    tokens, mask = left_pad(plan.prompts, device)
     cache.begin(len(rows))
     cache.sources(plan.sources)
     with branching(model.blocks, plan):
@@ -257,6 +266,9 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
         written=torch.full((len(rows), settings.max_new_tokens), -1, device=device),
         width=mask.shape[1],
     )
+    if n_kept:
+        batch.kept = output.logits.new_zeros(len(rows), n_kept, output.logits.shape[-1])
+        batch.keep(output.logits, 0)
     batch.chosen = choose(output.logits, batch.draws, settings, torch.zeros(1, dtype=torch.long, device=device))
     batch.written[:, 0] = batch.chosen
     return batch
@@ -291,6 +303,7 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation, enough: En
                 position_ids=batch.positions,
                 **with_cache(model.model, batch.cache),
             )
+            batch.keep(output.logits, step)
             drawn = None if batch.draws is None else batch.draws[batch.live]
             batch.chosen = choose(output.logits, drawn, settings, torch.tensor([step], device=model.device))
             batch.written[batch.live, step] = batch.chosen
@@ -331,7 +344,7 @@ def is_end(chosen: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
     return (chosen[:, None] == ends).any(-1)
 
 
-def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, prompts))
     tokens = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros(len(prompts), width, dtype=torch.long)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Gate, Generation
-from massact.errors import ModelError
+from massact.errors import ModelError, UsageError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 from massact.vectors.positions import steered_tokens
@@ -128,6 +128,10 @@ class Intervention:
     decay: float = 1.0  # what is left of the change at each token of the response, a share of that at the one before
     gate: Gate | None = None  # `None`: it is open to every prompt
     condition: torch.Tensor | None = field(default=None, repr=False)  # the gate's vector, `[d_model]`
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int) or not isinstance(self.coefficient, int | float):
+            raise UsageError(f"layer {self.layer!r}, coefficient {self.coefficient!r}: a whole number and a number")
 
     @property
     def layers(self) -> range:

@@ -11,11 +11,13 @@ file's, else 68). A `massact.MassactError` says what is missing, unknown, or tha
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from massact.errors import UsageError
+from massact.floors import COHERENCE
 from massact.plot.sources import Source, calibrations_of, evidence_of
 from massact.query import Filters
+from massact.query.groups import ComparableGroups
 from massact.query.load import EVERYTHING
 from massact.report.before_after import BeforeAfter
 from massact.report.coefficients import RelativeStrength
@@ -49,30 +51,38 @@ MOST_MAPS = 24
 def tradeoff(
     source: Source,
     *,
-    against: Literal["coherence", "coefficient"] = "coherence",
+    against: str = "",
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
-    floor: float | None = None,
+    floor: float | str | None = None,
 ) -> "Figure":
     """Delta and coherence along the coefficient, a line per label.
 
     Args:
-        against: `coherence` draws delta against coherence, a row per position window of one model and trait;
-            `coefficient` draws both against the coefficient, of one model, trait and position.
+        against: `coherence` or a metric such as `kl` draws delta against that, a row per position window of one model
+            and trait; `coefficient` draws both against the coefficient, of one model, trait and position; empty: what
+            the floor is of.
     """
     evidence = evidence_of(source, tracking_uri, only, floor)
-    if against not in ("coherence", "coefficient"):
-        raise UsageError(f"cannot draw against {against!r}; there is coherence and coefficient")
+    known = {COHERENCE, "coefficient", *(n for s in evidence.strata.values() for n in _metrics(s))}
+    if against and against not in known:
+        raise UsageError(f"cannot draw against {against!r}; there is {', '.join(sorted(known))}")
     figure: ReportFigure = (
         AgainstCoefficient(evidence, _place(evidence))
         if against == "coefficient"
-        else (AgainstCoherence(evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)')))
+        else AgainstCoherence(
+            evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)'), against=against
+        )
     )
     return _drawn(figure, "no label was evaluated at a coefficient other than 0")
 
 
+def _metrics(stratum: ComparableGroups) -> set[str]:
+    return {name for part in stratum.slices.values() for name in part.points.all.metric_names}
+
+
 def heat_map(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """Delta at every layer and coefficient of one model, trait and position, a panel per label.
 
@@ -91,7 +101,7 @@ def heat_map(
 
 
 def positions(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """The best delta of each label by position window, a row per model and trait, a column per method."""
     figure = ByWindow(evidence_of(source, tracking_uri, only, floor))
@@ -99,7 +109,7 @@ def positions(
 
 
 def cleaning_curve(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """The best delta against the number of cleaned dims, a panel per place; published figures of a store beside it."""
     figure = CleaningCurve(evidence_of(source, tracking_uri, only, floor))
@@ -107,7 +117,7 @@ def cleaning_curve(
 
 
 def before_after(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """The best delta uncleaned, cleaned after and cleaned before extraction, a panel per place.
 
@@ -119,7 +129,7 @@ def before_after(
 
 
 def relative_strength(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """Delta and coherence against relative strength, all models on one axis.
 
@@ -130,7 +140,7 @@ def relative_strength(
 
 
 def published(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """Published figures, a dot per source, wherever several sources print a label; ours as a star.
 
@@ -141,7 +151,7 @@ def published(
 
 
 def massive_energy(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
 ) -> "Figure":
     """How much of each vector's energy lies in the massive dims, by layer, a panel per place.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.labels import format_label, parse_label
 from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
@@ -152,13 +153,13 @@ def is_just_added(label: str) -> bool:
 
 
 def is_at_floor(point: AnyPoint, floor: float) -> bool:
-    """Whether a point is coherent; one without a coherence is not."""
-    return point.coherence_mean is not None and point.coherence_mean >= floor
+    """Whether a point is coherent, or within what else the floor is of; one without that is not."""
+    return as_floor(floor).is_met(point) is True
 
 
 def is_below_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is incoherent; one without a coherence is not that either."""
-    return point.coherence_mean is not None and point.coherence_mean < floor
+    return as_floor(floor).is_met(point) is False
 
 
 def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:

@@ -51,7 +51,7 @@ def brackets(
 
 def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[float, float] | None) -> Bracket:
     """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try."""
-    layers, coefficients, _ = points.steered_grid()
+    layers, coefficients, _ = points.steered_grid(0.0)
     sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
     tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()
     ends: list[tuple[float | None, float]] = []
@@ -80,7 +80,7 @@ class _Side(NamedTuple):
 
 def _sides(points: PointSet, floor: float) -> list[_Side]:
     """The lowest layer first, of a layer the positive coefficients first."""
-    layers, coefficients, coherences = points.steered_grid()
+    layers, coefficients, coherences = points.steered_grid(floor)
     if not len(layers):
         return []
     signs = np.sign(coefficients)

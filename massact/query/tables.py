@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from massact.query.rows import Column, Point
+from massact.query.rows import MISS, Column, Point
 
 GRID_END = " end"
 """Stands behind the coefficient of a best at the end of its grid; see `Point.at_grid_end`."""
@@ -76,7 +76,7 @@ def miss_column(**flags: bool) -> Column:
         point: Point | None = row.nearest_miss
         return f"{point.coherence_mean:.1f} (layer {point.layer}, {point.coefficient:g})" if point else ""
 
-    return Column("miss: coherence", shown, **flags)
+    return Column(MISS, shown, **flags)
 
 
 def flips_column() -> Column:

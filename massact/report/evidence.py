@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from massact.config import Experiment
 from massact.config.values import declared_by
 from massact.domain import RANDOM, Direction, Group
+from massact.floors import Floor, as_floor
 from massact.query import Answers, Filters, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
@@ -212,8 +213,8 @@ class Evidence:
         )
 
     @property
-    def floor(self) -> float:
-        return self.experiment.coherence_floor
+    def floor(self) -> Floor:
+        return as_floor(self.experiment.coherence_floor)
 
     def strengths(self, model: str) -> tuple[float, ...]:
         """The relative strengths that the file declares for a model, in any phase."""

@@ -55,7 +55,7 @@ class AtAGlance:
         for pair in tradeoff_pairs(evidence)[:_MOST_PANELS]:
             places = [place for place in evidence.run_places if (place.model, place.trait) == pair]
             place = max(places, key=evidence.top_gain)
-            if lines := coherence_lines(evidence, place):
+            if lines := coherence_lines(evidence, place, evidence.floor.metric):
                 shown[place] = lines
         return shown
 
@@ -65,8 +65,10 @@ class AtAGlance:
             self._panel(panel, place, lines)
             panel.set_title(self.evidence.name(place))
             panel.set_ylabel("delta (points)")
-        panel.set_xlabel("coherence")
-        panel.set_xlim(102, -2)  # read from the left, as the coefficient rises and coherence falls
+        floor = self.evidence.floor
+        panel.set_xlabel(floor.metric)
+        every = [point for lines in self.data.values() for points in lines.values() for point in points]
+        style.floor_axis(panel, floor.metric, [floor.value_of(point) or 0.0 for point in every])
         labels = {label for lines in self.data.values() for label in lines}
         entries = [(method, {"color": style.method_colour(method)}) for method in style.methods_of(labels)]
         best: style.Look = {"linestyle": "", "marker": "*", "markersize": 10, "color": style.INK}
@@ -76,19 +78,22 @@ class AtAGlance:
     def _panel(self, panel: style.Axes, place: Place, lines: Lines) -> None:
         evidence = self.evidence
         panel.axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
-        panel.axvspan(-2, evidence.floor, color=style.QUIET, alpha=0.12, linewidth=0)
-        panel.axvline(evidence.floor, **style.FLOOR_DASHES)
-        panel.annotate(f"floor {evidence.floor:g}", (evidence.floor, 0.03), xycoords=("data", "axes fraction"),
+        floor, limit = evidence.floor, evidence.floor.limit
+        values = [floor.value_of(point) or 0.0 for points in lines.values() for point in points]
+        beyond = (limit, max([*values, limit]) * 1.05) if floor.is_most else (-2 if floor.is_coherence else 0, limit)
+        panel.axvspan(*beyond, color=style.QUIET, alpha=0.12, linewidth=0)
+        panel.axvline(limit, **style.FLOOR_DASHES)
+        panel.annotate(f"floor {limit:g}", (limit, 0.03), xycoords=("data", "axes fraction"),
                        xytext=(3, 0), textcoords="offset points", fontsize=8, color=style.INK)  # fmt: skip
         for label, points in lines.items():
             colour = style.method_colour(style.method_of(label).partition("+")[0].partition("@")[0])
-            xs, ys = [p.coherence_mean or 0.0 for p in points], [p.delta or 0.0 for p in points]
+            xs, ys = [floor.value_of(p) or 0.0 for p in points], [p.delta or 0.0 for p in points]
             panel.plot(xs, ys, color=colour, linewidth=1.0, alpha=0.75, marker="o", markersize=2.2)
         if bests := evidence.bests(place, lines):
             top = evidence.top(place, bests)
             best = bests[top]
-            if best.coherence_mean is not None and best.delta is not None:
-                at = (best.coherence_mean, best.delta)
+            if (x := floor.value_of(best)) is not None and best.delta is not None:
+                at = (x, best.delta)
                 panel.plot(*at, "*", markersize=11, color=style.INK, zorder=5)
                 below = best.delta > 0
                 panel.annotate(top, at, xytext=(6, -4 if below else 4), textcoords="offset points", fontsize=8.5,
@@ -98,8 +103,9 @@ class AtAGlance:
         n_left = len(tradeoff_pairs(self.evidence)) - len(self.data)
         rest = f" {counted(n_left, 'other model or trait', 'other models and traits')}: below." if n_left > 0 else ""
         return (
-            "Delta against coherence as the coefficient rises, from left to right, a curve for each label at the layer "
-            f"of its best. Shaded: below the floor of {self.evidence.floor:g}, where nothing counts.{rest}"
+            f"Delta against {self.evidence.floor.metric} as the coefficient rises, from left to right, a curve for "
+            "each label at the layer of its best. "
+            f"Shaded: below the floor of {self.evidence.floor:g}, where nothing counts.{rest}"
         )
 
     def alt(self) -> str:
@@ -111,4 +117,4 @@ class AtAGlance:
             reach = [point.delta or 0.0 for points in lines.values() for point in points] or [math.nan]
             ends = f"deltas from {signed(min(reach))} to {signed(max(reach))}"
             words.append(f"{self.evidence.name(place)}: {counted(len(lines), 'label')}, {ends}, {said}")
-        return f"Delta against coherence, floor {self.evidence.floor:g}. {'; '.join(words)}."
+        return f"Delta against {self.evidence.floor.metric}, floor {self.evidence.floor:g}. {'; '.join(words)}."

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from massact.addresses import write_whole
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.report import style
 from massact.report.before_after import before_after_section
 from massact.report.checks import Criterion, sanity_checks, success_criteria
@@ -111,7 +112,7 @@ class Report:
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
         facts = (
-            f"Models: {models}. Traits: {traits}. {judged}Coherence floor: {experiment.coherence_floor:g}. "
+            f"Models: {models}. Traits: {traits}. {judged}Floor: {as_floor(experiment.coherence_floor).reach}. "
             f"{counted(evidence.facts.provenance.n_evaluations, 'evaluation')} in the store; "
             f"written {evidence.facts.generated_at.isoformat(' ', 'minutes')}."
         )

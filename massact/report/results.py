@@ -35,7 +35,7 @@ REAL = ("probe", "mean_diff")
 def gaps_section(evidence: Evidence) -> Section:
     """What every group of the matrix has, and what to try where it has nothing."""
     groups = evidence.answers.groups
-    at = f"at coherence {evidence.floor:g} or more"
+    at = f"at {evidence.floor.bound}"
     text = f"{evidence.n_gaps} of {counted(len(groups), 'declared group')} remain without a result {at}."
     if groups and not evidence.n_gaps:
         text = f"Every one of the {counted(len(groups), 'declared group')} has a result {at}."
@@ -69,7 +69,7 @@ def gap_matrix(evidence: Evidence, trait: str, most: int | None = None) -> Table
     # headers of a matrix are narrow, and most windows are of the response
     headers = ("label", *(f"{place.model} {place.position.removeprefix('response')}" for place in places))
     rest = f" ({most} of {len(every)} places)" if len(places) < len(every) else ""
-    what = f"Best delta @ coherence{evidence.of_trait(trait)}, at coherence {evidence.floor:g} or more"
+    what = f"Best delta @ coherence{evidence.of_trait(trait)}, at {evidence.floor.bound}"
     caption = f"{what}{rest}; bold: winner of its place, =: tied with it"
     return Table.of(caption, headers, [(label, *(cell(place, label) for place in places)) for label in labels])
 

@@ -257,7 +257,7 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
         return Cell(result(best), best.run_id, "ok", ", ".join(filter(None, details)), best.delta)
     miss = evidence.nearest_miss(place, label)
     if miss is not None:
-        return Cell(f"below floor ({number(miss.coherence_mean, '.1f')})", miss.run_id, status)
+        return Cell(f"below floor ({evidence.floor.shown(evidence.floor.value_of(miss))})", miss.run_id, status)
     if status == "missing" and group_at(place, label) in evidence.evaluated:
         return Cell(f"{MISSING} (not in this setting)", state=status)
     return Cell(MISSING if status == "missing" else status, state=status)

@@ -13,6 +13,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.domain import IMPORTED, RANDOM, all_methods
+from massact.floors import COHERENCE
 from massact.labels import format_steering, parse_label
 from massact.query import Point
 from massact.query.groups import recipe_of
@@ -256,6 +257,16 @@ def log_coefficients(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def floor_axis(axes: Axes, metric: str, values: Sequence[float]) -> None:
+    """The x axis of coherence or a metric, so that it is read from the left, as the coefficient rises."""
+    if metric == COHERENCE:
+        axes.set_xlim(102, -2)
+    elif metric.startswith("distinct"):
+        axes.invert_xaxis()
+    elif values:
+        axes.set_xlim(0, 1.05 * (max(values) or 1.0))
 
 
 def floor_line(axes: Axes, floor: float, *, with_name: bool) -> None:

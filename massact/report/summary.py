@@ -42,7 +42,7 @@ def brief(report_of: Evidence, answers: Sequence[ShortAnswer], checks: Sequence[
     """What was found, for a screen of a terminal: what leads where, an answer a line, and which checks hold."""
     held = [check for check in checks if check.ok]
     lines = [
-        f"{report_of.experiment.name}, coherence floor {report_of.floor:g}",
+        f"{report_of.experiment.name}, floor {report_of.floor.reach}",
         *([TOY_BANNER] if report_of.facts.toy else []),
         *(limited(list(leads(report_of)), "massact best") or [answers[0].verdict]),
         *(answer.verdict for answer in answers[1:]),
@@ -123,7 +123,7 @@ def _winner(evidence: Evidence, place: Place, plain: ComparisonRow | None) -> tu
     bests = evidence.bests(place)
     if not bests:
         is_run = any(evidence.status(place, label) != "missing" for label in labels)
-        why = f"nothing reaches coherence {evidence.floor:g}" if is_run else "nothing was evaluated"
+        why = f"nothing reaches {evidence.floor.reach}" if is_run else "nothing was evaluated"
         return "none", f"{name}: cannot say, {why}."
     kind, first, tied, behind = _standing(evidence, place, bests)
     rest = _RESTS[kind]
@@ -152,7 +152,7 @@ def leads(evidence: Evidence) -> Iterator[str]:
     for place in evidence.run_places:
         bests = evidence.bests(place)
         if not bests:
-            yield f"{evidence.name(place)}: nothing reaches coherence {evidence.floor:g}"
+            yield f"{evidence.name(place)}: nothing reaches {evidence.floor.reach}"
             continue
         kind, first, tied, behind = _standing(evidence, place, bests)
         best = evidence.whole[place].best(first, evidence.floor) or bests[first]

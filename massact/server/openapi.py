@@ -66,7 +66,8 @@ class Schemas:
         head: Schema = {
             "schema_version": {"const": OUTPUT_SCHEMA_VERSION},
             "question": {"const": posed.name},
-            "floor": {"type": "number", "minimum": 0, "maximum": 100},
+            "floor": {"type": "number", "minimum": 0},
+            "floor_rule": {"type": "string", "description": "The floor as a request has it, such as `kl<=0.3`."},
             "experiment": {"type": "string", "description": "The experiment that was asked about."},
             "store": {"type": "null", "description": "Which run store: this server's."},
             "rows": {"type": "array", "items": self._reference(posed.row)},

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields, replace
 from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Screening, first_asked, joined, stop_reason
+from massact.floors import as_floor
 from massact.keys import cell_key
 from massact.labels import format_label
+from massact.metrics import Measured
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
 from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
@@ -296,7 +298,7 @@ class Driver:
         work = Work(
             session.models.use(self._model, self._model.instruct),
             ready_judge(session, self._parent, self._source.subject.trait, self._model),
-            part,
+            replace(part, measured=Measured.by(session.experiment.metrics, session.experiment.metric_tokens)),
             session.workload.batch_rows or None,
         )
         keys = {id(one): cell_key(one.cell) for one in cells}
@@ -447,8 +449,10 @@ class Evaluator:
         known = self._reuse.known(points, self.subject, baseline.row if baseline else None)
         cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
         same = self._reuse.of(cells, known)
+        lacking = self._reuse.lacking(points)
         runs = zip(points.keys, points.run_ids, strict=True)
-        stored = {key: run_id for key, run_id in runs if key in cells and key not in same}
+        # what lacks the floor's metric is generated again
+        stored = {key: run_id for key, run_id in runs if key in cells and key not in same and key not in lacking}
         return Plan(len(wanted), cells, same, stored)
 
     def _keeps_responses(self, result: Evaluation, baseline: Baseline) -> bool:
@@ -457,7 +461,8 @@ class Evaluator:
         if keep != "best":
             return keep == "all"
         summary, steering = result.summary, result.planned.cell.steering
-        coherent = (summary.coherence_mean or 0.0) >= self._session.experiment.coherence_floor
+        floor = as_floor(self._session.experiment.coherence_floor)
+        coherent = floor.is_met(summary) is True
         if steering is None or summary.trait_mean is None or not coherent:
             return False
         sign = 1 if self.planner.direction == "positive" else -1

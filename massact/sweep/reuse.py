@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from massact._lazy import Mask
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
+from massact.floors import as_floor
 from massact.labels import format_label, format_layers, format_steering, parse_label
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
 from massact.store.schema.points import HEAD, has_enough_scores
@@ -111,6 +112,7 @@ class Alikeness:
     def __init__(self, planner: Planner, session: Session) -> None:
         self._planner, self._threshold = planner, session.workload.alike
         self._least_scored = session.experiment.least_scored
+        self._floor = as_floor(session.experiment.coherence_floor)
         labels = (label for phase in session.experiment.phases for label in phase.labels)
         self._declared = tuple(dict.fromkeys(labels))  # in the order in which others may take over their results
         self._measured: dict[tuple[str, str], float] = {}
@@ -118,7 +120,17 @@ class Alikeness:
     def known(self, points: Points, subject: Subject, baseline: EvaluationRow | None) -> Known:
         """What of a model and trait is finished for this command; see `known_results`."""
         names, least = {"model": subject.model.name, "trait": subject.trait.name}, self._least_scored
-        return known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
+        known = known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
+        if lacking := self.lacking(points):
+            known = replace(known, evaluated=known.evaluated - lacking, taken=known.taken - lacking)
+        return known
+
+    def lacking(self, points: Points) -> set[str]:
+        """The keys of results that lack the metric which the floor is of, and so can neither count nor be a miss."""
+        if self._floor.is_coherence:
+            return set()
+        lacks = (points.column(self._floor.metric) != points.column(self._floor.metric)).tolist()  # NaN is not itself
+        return {key for key, is_lacking in zip(points.keys, lacks, strict=True) if is_lacking}
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
         """Of the cells that are not finished, those that need no generation, by key. A cell takes over the result of an
@@ -216,4 +228,5 @@ def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
         points = store.points(session.experiment.name)
         runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}
         rows, scores = store.rows(runs.values()), store.scores(runs.values())
+        scores = store.with_metrics(scores, {name for row in rows.values() for name in row.metrics or ()})
     return {key: Source(run, rows[run], scores.get(run)) for key, run in runs.items() if run in rows}

@@ -10,6 +10,7 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
+from massact.metrics import DEFAULT_METRIC_TOKENS, Measured
 from massact.models.chat import find_marks
 from massact.store.read.base import Stored
 from massact.store.responses import read_responses
@@ -157,18 +158,27 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
         if not is_own or not is_scored(row, session.experiment.least_scored):
             raise
         with session.stores.read() as store:
-            scores = store.scores([run_id]).get(run_id)
-        if scores is None:
+            found = store.with_metrics(store.scores([run_id]), row.metrics or ())
+        if run_id not in found:
             raise
+        scores = found[run_id]
         has_texts, reason = False, f"told by run {run_id}"
-        pairs = zip(scores.trait, scores.coherence, strict=True)
-        responses = tuple(Response("", "", *pair, None if None not in pair else reason) for pair in pairs)
+        responses = tuple(
+            Response(
+                "", "", *pair, None if None not in pair else reason,
+                metrics={name: of[n] for name, of in scores.metrics.items() if n < len(of)},
+            )
+            for n, pair in enumerate(zip(scores.trait, scores.coherence, strict=True))
+        )  # fmt: skip
     if not is_own:
         responses = tuple(replace(said, trait=None, coherence=None, reason=None) for said in responses)
         judge_seconds = 0.0
     seconds = row.generation_seconds or 0.0
     timing = Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))
-    return Again(run_id, Evaluation(planned, responses, timing), has_texts, session.stores.tracker.tags(run_id))
+    n_read = DEFAULT_METRIC_TOKENS if row.metric_tokens is None else row.metric_tokens
+    measured = Measured(tuple(row.metrics or ()), n_read, row.metric_sources or {})
+    evaluation = Evaluation(planned, responses, timing, measured=measured)
+    return Again(run_id, evaluation, has_texts, session.stores.tracker.tags(run_id))
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS
 from massact.errors import MassactError, StoreError
+from massact.labels import parse_label
 from massact.query.load import declared_by_data
 from massact.store.read import RunStore, open_patient_store, stored_runs
 from massact.store.retry import Patience, StoreLostError
@@ -21,7 +23,26 @@ from massact.sweep.executors import Workload
 from massact.sweep.executors.base import Executor
 
 Say = Callable[[str], None]
+_NOT_SHOWN = ("distinct_2", "longest_loop", "length")  # metrics whose column would take too much of a screen
 PARTING_SECONDS = 30.0  # how long an ending command waits for the spools of other machines
+
+
+def view_columns(experiment: Experiment) -> tuple[list[str], list[str]]:
+    """Metrics and params that tell an experiment's evaluations apart in MLflow's table, besides those of all."""
+    recipes = [parse_label(label) for phase in experiment.phases for label in phase.labels]
+    grids = [model.grid for model in experiment.models] + [grid for p in experiment.phases for _, grid in p.grids]
+    used = {
+        "operator": any(recipe.operator != DEFAULT_OPERATOR for recipe in recipes),
+        "n_vectors": any(recipe.n_layers > 1 or recipe.depth for recipe in recipes),
+        "depth": any(recipe.depth for recipe in recipes),
+        "steered_tokens": any(recipe.tokens != STEERED_TOKENS for recipe in recipes),
+        "decay": any(recipe.decay for recipe in recipes),
+        "gate": any(recipe.gate for recipe in recipes),
+    }
+    metrics = [name for name in experiment.metrics if name not in _NOT_SHOWN]
+    if any(grid.coefficients.is_relative for grid in grids):
+        metrics.insert(0, "relative_strength")
+    return metrics, [name for name, is_used in used.items() if is_used]
 
 
 class Stores:
@@ -41,7 +62,7 @@ class Stores:
     @cached_property
     def tracker(self) -> Tracker:
         """The writer; the first use creates the store where there is none."""
-        return Tracker(
+        tracker = Tracker(
             self.tracking_uri,
             self._experiment.name,
             description=self._experiment.description,
@@ -50,6 +71,8 @@ class Stores:
             declared=declared_by_data(self._experiment),
             say=self._say,
         )
+        tracker.columns = view_columns(self._experiment)
+        return tracker
 
     @property
     def spool(self) -> Spool:

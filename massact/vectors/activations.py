@@ -113,7 +113,7 @@ class Activations:
         if self.neutral is None:
             raise DataError(
                 f"{NEUTRAL_METHOD} needs activations of neutral prompts, which were not read: write it under "
-                "extraction.methods and run massact extract; in Python take mean_diff of positive and neutral prompts"
+                "extraction.methods and run massact extract; in Python give massact.extract(…, neutral=[…])"
             )
         return self.neutral[:, layer]
 

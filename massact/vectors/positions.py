@@ -83,7 +83,10 @@ def parse_position(text: str) -> Position:
         )
     start, stop = (int(match[i]) if match[i] is not None else None for i in (2, 4))
     frame: Frame = match[1] or "response"  # type: ignore[assignment]  # the pattern admits the three frames only
-    return Position(frame, start, stop, is_index)
+    position = Position(frame, start, stop, is_index)
+    if position.is_empty:
+        raise UsageError(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
+    return position
 
 
 def parse_position_slug(slug: str) -> Position:

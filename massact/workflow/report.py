@@ -11,6 +11,7 @@ from pathlib import Path
 from massact import __version__
 from massact.domain import RANDOM, Response
 from massact.errors import MassactError
+from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers
@@ -269,10 +270,11 @@ class _SamplePlace:
 
     def ask_what_broke(self, run_id: str | None, floor: float) -> None:
         """Choose the question whose answer broke as much as the run's answers did on the mean."""
-        scored = [(r.question, r.coherence) for r in self._responses(run_id) if r.coherence is not None]
-        below = [(question, coherence) for question, coherence in scored if coherence < floor]
+        told = ((r.question, as_floor(floor).of_response(r)) for r in self._responses(run_id))
+        scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
+        below = [(question, measure) for question, measure in scored if measure < floor]
         if below:
-            mean = statistics.fmean(coherence for _, coherence in scored)
+            mean = statistics.fmean(measure for _, measure in scored)
             self.question = min(below, key=lambda pair: abs(pair[1] - mean))[0]
 
     def _responses(self, run_id: str | None) -> list[Response]:

@@ -130,7 +130,7 @@ def test_texts_stops_and_seeds(served: Served) -> None:
     [
         ({"model": "nobody"}, 404, "no model 'nobody'; there are toy,"),
         ({"model": f"{BEST}@coefficient=much"}, 404, "write @coefficient=24"),
-        ({"model": f"{BEST}@layer=2"}, 404, "no evaluation of"),
+        ({"model": f"{BEST}@layer=2"}, 404, "no evaluated layer '2' in this experiment; there is 3"),
         ({"model": 3}, 400, "model has to be of the type str"),
         ({"temperature": 3}, 400, "temperature has to be a number of 0 to 2"),
         ({"temperature": True}, 400, "temperature has to be"),
@@ -252,7 +252,7 @@ def test_chatting_in_a_terminal(place: Place) -> None:
     assert f"{pair[0]} | {pair[0]}" in said  # a coefficient of 0
     errors = re.findall("error: (.*)", done.stderr)
     assert [error.split(",")[0] for error in errors] == [
-        "toy",
+        "no evaluated layer '2' in this experiment; there is 3",
         "'x' is no number",
         "no command /nothing. /coefficient 24",
     ]

@@ -1,7 +1,7 @@
 """Names and rows of the run store: what is written is read back, and missing is never zero."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any, Literal, get_type_hints
 
@@ -38,6 +38,7 @@ from massact.store.schema.rows import (
 TEXT = st.text(max_size=8)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 WHOLE = st.integers(0, MOST)
+METRIC = st.sampled_from(["kl", "perplexity", "distinct_2", "my_own"])
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Kind: st.sampled_from(Kind),
     str: TEXT,
@@ -50,6 +51,8 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Literal["imported"] | None: st.sampled_from([None, "imported"]),
     Mode | None: st.sampled_from([None, "keep", "winsorise"]),
     Direction | None: st.sampled_from([None, "positive", "negative"]),
+    Mapping[str, float] | None: st.none() | st.dictionaries(METRIC, NUMBER, min_size=1, max_size=4),
+    Mapping[str, str] | None: st.none() | st.dictionaries(METRIC, TEXT, max_size=2),
     tuple[str, ...]: st.lists(TEXT, max_size=5).map(tuple),
     tuple[int, ...]: st.lists(WHOLE, max_size=12).map(tuple),
 }

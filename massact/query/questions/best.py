@@ -1,7 +1,7 @@
 """The best evaluation of each group at or above the coherence floor."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import AllDims, Direction
@@ -108,6 +108,8 @@ class BestRow(PlaceRow):
     same_as_cosine: float | None = None
     at_grid_end: bool = False
     """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
+    metrics: Mapping[str, float] | None = field(default=None, hash=False)
+    """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`."""
     is_current: bool = True
     """Whether it is of the current setting, as in `gaps`."""
     coherent_chance: float | None = None
@@ -191,7 +193,7 @@ def best_row(
     sample = part.sample
     believed = beliefs.of(part, point) if point and beliefs else NOTHING
     standing = beliefs.standing(part.group.label, point.run_id) if point and beliefs else None
-    found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
+    found = {one.name: getattr(point, one.name) for one in fields(Point)} if point else {}
     return BestRow(
         **asdict(part.group),
         **_recipe_fields(part.group.label),

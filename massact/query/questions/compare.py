@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Unpack
 from massact._lazy import Numbers, np
 from massact.domain import Direction, Group
 from massact.errors import UsageError
+from massact.floors import Floor, as_floor
 from massact.labels import format_label, normalise_label
 from massact.query.answers import Answers
 from massact.query.equal_grids import EqualGrids, on_equal_grids
@@ -91,8 +92,8 @@ class ComparisonRow(PlaceRow):
     p_corrected: float | None = None
     """The same, corrected for the number of comparisons in this answer (Holm)."""
     matched_coherence: float | None = None
-    """Coherence of the more coherent best; `None` where the bests' gap in coherence is no more than noise, and where
-    the other was not evaluated at one as high."""
+    """Coherence of the more coherent best, or what else the floor is of; `None` where the bests' gap in it is no more
+    than noise, and where the other was not evaluated at one as high."""
     matched_difference: float | None = None
     """Delta of A minus delta of B where both have that coherence, each read along its curve."""
     matched_low: float | None = None
@@ -232,7 +233,7 @@ def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosi
             difference = round(a.delta - b.delta, 6)
             is_second = (difference < 0) != (stratum.direction == "negative")
             better = labels[is_second] if difference and not same else None
-            warnings = (*warnings, *_warnings(labels, a, b, is_same=bool(same)))
+            warnings = (*warnings, *_warnings(labels, a, b, as_floor(floor), is_same=bool(same)))
     return ComparisonRow(
         **stratum.fields(),
         label_a=labels[0],
@@ -278,10 +279,15 @@ def _tested(
     if gaps is None or not is_more_than_noise(gaps[0] - gaps[1]):
         return row
     baseline = answers.baselines.get(a.sample.baseline_key or "")
-    at_zero = baseline.row.coherence_mean if baseline else None
+    floor = as_floor(scores.floor)
+    at_zero = floor.measure_of(baseline.row) if baseline else None
     along = (whole.slices[label].points for label in (row.label_a, row.label_b))
-    matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero)
-    return row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
+    matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero, floor=floor)
+    if matched is None:
+        return row
+    matched_at = matched.coherence if floor.is_coherence else floor.value_at(matched.coherence)
+    told = _matched_fields(matched, differences, gaps[0] - gaps[1])
+    return replace(row, **told | {"matched_coherence": matched_at})
 
 
 def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> dict[str, Any]:
@@ -290,21 +296,18 @@ def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> di
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]
     low, high = (max(-LARGEST, min(LARGEST, limit - noise.mean() + difference)) for limit in mean_interval(noise))
-    return {
-        "matched_coherence": matched.coherence,
-        "matched_difference": round(difference, 6),
-        "matched_low": float(low),
-        "matched_high": float(high),
-    }
+    return {"matched_difference": round(difference, 6), "matched_low": float(low), "matched_high": float(high)}
 
 
-def _warnings(labels: Sequence[str], a: Point, b: Point, *, is_same: bool) -> Iterator[str]:
+def _warnings(labels: Sequence[str], a: Point, b: Point, floor: Floor, *, is_same: bool) -> Iterator[str]:
     if a.layer != b.layer:
         yield f"the bests lie at different layers: {a.layer} and {b.layer}"
-    if a.coherence_mean is not None and b.coherence_mean is not None:
-        gap = abs(a.coherence_mean - b.coherence_mean)
+    of_a, of_b = (floor.value_of(one) for one in (a, b))
+    if of_a is not None and of_b is not None:
+        gap, shown = abs(floor.measure(of_a) - floor.measure(of_b)), "{:.1f}" if floor.is_coherence else "{:.3g}"
         if gap > COHERENCE_WARNING_POINTS:
-            yield f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
+            points = f" by {gap:.1f} points" if floor.is_coherence else ""
+            yield f"{floor.metric} differs{points}: {shown.format(of_a)} and {shown.format(of_b)}"
     for label, best in zip(labels, (a, b), strict=True):
         if best.same_as is not None and not is_same:
             yield f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"

@@ -37,9 +37,10 @@ def coherent_chances(place: ComparableGroups, floor: float, scores: QuestionScor
         return {}
     labels = np.repeat(np.arange(len(parts)), [len(points) for points in parts])
     run_ids = [run_id for points in parts for run_id in points.run_ids()]
-    layers, coefficients, means = (
-        np.concatenate([points.column(name) for points in parts]) for name in ("layer", "coefficient", "coherence_mean")
+    layers, coefficients = (
+        np.concatenate([points.column(name) for points in parts]) for name in ("layer", "coefficient")
     )
+    means = np.concatenate([points.measures(floor) for points in parts])
     known = np.flatnonzero(~np.isnan(means) & (coefficients != 0))
     is_coherent = means[known] >= floor
     scatter = _scatter(known[is_coherent], run_ids, means, scores)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from massact._lazy import Numbers, np
+from massact.floors import DEFAULT_FLOOR, Floor, as_floor
 from massact.query.evaluations import Evaluations
 from massact.query.groups import GroupInSetting
 from massact.query.rows import AnyPoint, Point
@@ -148,6 +149,8 @@ class QuestionScores:
     """By run id."""
     baselines: Mapping[str, Scores]
     """By the key of the baseline."""
+    floor: Floor = DEFAULT_FLOOR
+    """What `coherences` are of."""
 
     @classmethod
     def from_store(
@@ -156,13 +159,12 @@ class QuestionScores:
         """The scores of evaluations at or above the floor, and of the baselines that they name."""
         wanted = {row.baseline_key for row in evaluations.samples.values()}
         runs = {key: one.run_id for key, one in baselines.items() if key in wanted}
-        of_baselines = store.scores(runs.values())
-        return cls(
-            evaluations=store.scores(
-                run for points in evaluations.by_place.values() for run in points.coherent_runs(floor)
-            ),
-            baselines={key: of_baselines[run] for key, run in runs.items() if run in of_baselines},
-        )
+        of_baselines, asked = store.scores(runs.values()), as_floor(floor)
+        scores = store.scores(run for points in evaluations.by_place.values() for run in points.coherent_runs(floor))
+        if not asked.is_coherence:
+            scores = store.with_metrics(scores, [asked.metric])
+        by_key = {key: of_baselines[run] for key, run in runs.items() if run in of_baselines}
+        return cls(scores, by_key, asked)
 
     def deltas(self, part: GroupInSetting, run_ids: Sequence[str]) -> Numbers | None:
         """Each question's delta of some runs of a slice, `[n_runs, n_questions]`, larger is better, NaN where unscored.
@@ -191,11 +193,15 @@ class QuestionScores:
         return (least - LARGEST, greatest) if is_negative else (-greatest, LARGEST - least)
 
     def coherences(self, run_ids: Sequence[str]) -> Numbers | None:
-        """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored."""
-        rows = [one.coherence for run_id in run_ids if (one := self.evaluations.get(run_id))]
+        """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored; or of what
+        else the floor is, on its scale."""
+        found = [one for run_id in run_ids if (one := self.evaluations.get(run_id))]
+        rows = [one.coherence if self.floor.is_coherence else one.metrics.get(self.floor.metric, ()) for one in found]
+        if not all(rows):
+            return None
         if not run_ids or len(rows) < len(run_ids) or len({len(row) for row in rows}) > 1:
             return None
-        return np.array(rows, dtype=float)
+        return self.floor.measure(np.array(rows, dtype=float))
 
 
 def _is_of(baseline: Scores, mean: float | None) -> bool:
@@ -255,12 +261,14 @@ def at_matched_coherence(
     points_b: Iterable[AnyPoint],
     *,
     at_zero: float | None = None,
+    floor: float = DEFAULT_FLOOR,
 ) -> Matched | None:
-    """The deltas of two labels where both have the coherence of the more coherent best.
+    """The deltas of two labels where both have the coherence of the more coherent best, or what else the
+    floor is of, on its scale.
     The other one is followed from its best to smaller coefficients of its layer, each read between its neighbours, so
     that its own luck is no difference. `at_zero` is the coherence of the baseline, the neighbour at coefficient 0.
     Returns `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that."""
-    a, b = _path(best_a, points_a, at_zero), _path(best_b, points_b, at_zero)
+    a, b = (_path(*one, at_zero, as_floor(floor)) for one in ((best_a, points_a), (best_b, points_b)))
     if not a or not b:
         return None
     is_a_followed = a[0].coherence < b[0].coherence
@@ -292,13 +300,13 @@ def _read(path: Sequence[_Reading], coherence: float) -> float | None:
     return None
 
 
-def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None) -> list[_Reading]:
+def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None, floor: Floor) -> list[_Reading]:
     """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
     known = {
-        abs(point.coefficient): _Reading(abs(point.coefficient), point.coherence_mean, point.delta)
+        abs(point.coefficient): _Reading(abs(point.coefficient), measure, point.delta)
         for point in points
         if point.layer == best.layer
-        and point.coherence_mean is not None
+        and (measure := floor.measure_of(point)) is not None
         and point.delta is not None
         and point.coefficient * best.coefficient > 0
     }

@@ -348,9 +348,9 @@ function tell() {
     mark.style.color = look(label).color;
     name.prepend(mark, " ");
     if (i >= 0) name.append(" ", button("open", `open the best of ${label}`, () => open(columns.run_id[i]).catch(failed)));
-    const status = i < 0 ? "gap" : n === 0 ? "winner" : (standing?.[label] ?? "");
+    const status = i < 0 ? "gap" : (standing?.[label] ?? (n === 0 ? "best" : ""));
     cell(row, status);
-    row.className = status;
+    row.className = n === 0 && i >= 0 ? "winner" : status;
     for (const figures of [signed(columns.delta[i]), figure(columns.coherence[i]), columns.layer[i] ?? "", i < 0 ? "" : short(columns.coefficient[i])]) cell(row, figures, "n");
     return row;
   }));

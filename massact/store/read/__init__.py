@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from massact._gc import collector_paused
@@ -32,8 +32,10 @@ from massact.store.schema.rows import (
     StageRow,
     decode_evaluation,
     decode_many_scores,
+    decode_metric,
     decode_published,
     decode_stage,
+    metric_tag,
 )
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
@@ -191,6 +193,15 @@ class RunStore:
         rows = self.rows([run_id for run_id in asked if run_id not in scores])
         steps = self._source.score_steps(list(rows)) if rows else {}
         return scores | {run_id: _stepped_scores(steps.get(run_id, []), row) for run_id, row in rows.items()}
+
+    def with_metrics(self, scores: Mapping[str, Scores], names: Iterable[str]) -> dict[str, Scores]:
+        """The same scores, by run, with metrics by question; a run that has none of a metric stays without."""
+        found: dict[str, dict[str, tuple[float | None, ...]]] = {run_id: {} for run_id in scores}
+        for name in names:
+            for run_id, text in self._source.finished_values(list(scores), metric_tag(name)).items():
+                with suppress(ValueError, TypeError):
+                    found[run_id][name] = decode_metric(text)
+        return {run_id: replace(one, metrics=found[run_id]) for run_id, one in scores.items()}
 
     def close(self) -> None:
         self._source.close()

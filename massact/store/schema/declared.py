@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
-from massact.errors import UnknownNameError
+from massact.errors import UnknownNameError, UsageError
+from massact.floors import Floor, as_floor
 from massact.json_text import parse_json, read_as
 from massact.store.schema.names import DECLARED_TAG, EXPERIMENT_TAG_LIMIT
 from massact.store.schema.points import experiment_digest
@@ -155,7 +156,8 @@ def declared_content(declared: Declared) -> dict[str, Any]:
     """What is declared as JSON can hold it, for `declared_from`."""
     return {
         "experiment": declared.experiment,
-        "floor": declared.floor,
+        "floor": float(declared.floor),
+        "floor_rule": as_floor(declared.floor).rule,
         "traits": declared.traits,
         "phases": [[one.name, one.models, one.positions, one.labels] for one in declared.phases],
         "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
@@ -199,7 +201,7 @@ def declared_from(experiment: str, content: Any) -> Declared:
         ranges = read_as(Mapping[str, tuple[float, float]], content["ranges"])
         return Declared(
             experiment=experiment,
-            floor=_within(content["floor"], 100),
+            floor=Floor.read(content.get("floor_rule", _within(content["floor"], 100))),
             traits=read_as(tuple[str, ...], content["traits"]),
             phases=tuple(DeclaredPhase(*phase) for phase in read_as(tuple[_PHASE, ...], content["phases"])),
             coefficient_ranges={name: (_within(low), _within(high)) for name, (low, high) in ranges.items()},
@@ -208,7 +210,7 @@ def declared_from(experiment: str, content: Any) -> Declared:
             least_scored=_within(content.get("least_scored", DEFAULT_LEAST_SCORED), 1),
             source=f"what the run store keeps of {experiment!r}'s file",
         )
-    except TypeError as error:
+    except (TypeError, UsageError) as error:
         raise ValueError(f"it is damaged: {error}") from error
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
@@ -49,6 +49,8 @@ class StoredPoint(NamedTuple):
     relative_strength: float | None
     same_as: str | None = None  # label whose result this one was taken over from, since their vectors are alike
     same_as_cosine: float | None = None
+    metrics: Mapping[str, float] | None = None
+    """Means by name; see `massact.metrics`."""
 
     @property
     def place(self) -> Place:
@@ -58,6 +60,7 @@ class StoredPoint(NamedTuple):
 
 NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
+_OTHER_COLUMNS = {*NUMBERS, *COUNTS, "layer"}
 MARKS = ("same_as", "same_as_cosine")  # what the third line ends with where a result was taken over from another label
 HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
 """What the third line holds, after the experiment's name; without the marks where there are none."""
@@ -72,7 +75,7 @@ class Points:
     keys: list[str]
     heads: list[list[Any]]  # the distinct third lines: `HEAD`, in its order
     head: Indices  # of each point, the index of its head
-    numbers: dict[str, Numbers]  # `NUMBERS`, `COUNTS` and `layer` by name; NaN where missing
+    numbers: dict[str, Numbers]  # `NUMBERS`, `COUNTS`, `layer` and metrics by name; NaN where missing
     told: "Points | None" = None  # the same as the store tells it, where `counting` took figures out
     short: Mask | None = None  # which of them have scores of too few responses; `None`: none has
     doubtful: Mask | None = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
@@ -81,6 +84,7 @@ class Points:
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
         """The same by column."""
         points = list(points)
+        metrics = dict.fromkeys(name for point in points for name in point.metrics or ())
         heads: dict[tuple[Any, ...], int] = {}
         head = [heads.setdefault(tuple(getattr(p, name) for name in HEAD), len(heads)) for p in points]
         return cls(
@@ -92,6 +96,10 @@ class Points:
             {
                 name: np.array([or_nan(getattr(point, name)) for point in points], dtype=np.float64)
                 for name in (*NUMBERS, *COUNTS, "layer")
+            }
+            | {
+                name: np.array([or_nan((point.metrics or {}).get(name)) for point in points], dtype=np.float64)
+                for name in metrics
             },
         )
 
@@ -107,9 +115,19 @@ class Points:
         numbers = {name: float(self.numbers[name][index]) for name in NUMBERS}
         values |= {name: None if math.isnan(number) else number for name, number in numbers.items()}
         values |= {name: int(self.numbers[name][index]) for name in COUNTS}
-        return StoredPoint(
-            run_id=self.run_ids[index], finished_at=int(self.finished_at[index]), key=self.keys[index], **values
-        )
+        told = ((name, float(self.numbers[name][index])) for name in self.metric_names)
+        metrics = {name: value for name, value in told if not math.isnan(value)} or None
+        run_id, finished_at = self.run_ids[index], int(self.finished_at[index])
+        return StoredPoint(run_id=run_id, finished_at=finished_at, key=self.keys[index], metrics=metrics, **values)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that any of them has."""
+        return [name for name in self.numbers if name not in _OTHER_COLUMNS]
+
+    def column(self, name: str) -> Numbers:
+        """One of the numbers; NaN where missing, as everywhere of a metric that none has."""
+        return self.numbers[name] if name in self.numbers else np.full(len(self), np.nan)
 
     def by_place(self) -> dict[Place, Indices]:
         """The indices of the points of each place."""
@@ -152,7 +170,8 @@ class Points:
             return self
         coherence = np.where(short, np.nan, numbers["coherence_mean"])
         delta = np.where(short | alone, np.nan, numbers["delta"])
-        counted = {**numbers, "coherence_mean": coherence, "delta": delta}
+        metrics = {name: np.where(short, np.nan, numbers[name]) for name in self.metric_names}
+        counted = {**numbers, "coherence_mean": coherence, "delta": delta, **metrics}
         return replace(self, numbers=counted, told=self, short=short)
 
     def doubting(self, run_ids: Container[str]) -> "Points":
@@ -185,7 +204,7 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
     """The point of a whole row; `None` for a row that is not a point of the grid."""
     if not is_point(row):
         return None
-    names = StoredPoint._fields[2:]
+    names = StoredPoint._fields[2:]  # as a row calls them
     return StoredPoint(run_id, -1 if finished_at is None else finished_at, *(getattr(row, n) for n in names))
 
 
@@ -197,7 +216,8 @@ def is_point(row: EvaluationRow) -> bool:
 
 
 # The text of the tag that holds a point, in three lines: the numbers (little-endian, in base64: `_RECORD`), the key,
-# and as JSON what all coefficients of a layer share, which is parsed once for all of them. The tag's key carries a
+# and as JSON what all coefficients of a layer share, which is parsed once for all of them; in a fourth line metrics:
+# their names, and their values as the numbers are. The tag's key carries a
 # digest of the experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
 
 POINT_VERSION = 1
@@ -239,7 +259,9 @@ def encode_point(row: EvaluationRow) -> str | None:
     head = [row.experiment, *(getattr(row, name) for name in HEAD)]
     if row.same_as is None:
         del head[-len(MARKS) :]  # as every version wrote it
-    lines = (base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":")))
+    lines = [base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":"))]
+    if row.metrics:
+        lines.append(_metric_line(row.metrics))
     text = "\n".join(lines)
     return text if len(text.encode()) <= POINT_LIMIT else None
 
@@ -265,10 +287,10 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
         return Points.of(())
     # by columns, a call for all: a hundred thousand calls cost more than what they decode
     run_ids, ends, texts = zip(*runs, strict=True)
-    lines = [text.split("\n", 2) for text in texts]
-    if set(map(len, lines)) != {3}:
-        raise ValueError("a point has three lines")
-    numbers, keys, thirds = zip(*lines, strict=True)
+    lines = [text.split("\n", 3) for text in texts]
+    if not set(map(len, lines)) <= {3, 4}:
+        raise ValueError("a point has three lines, or four")
+    numbers, keys, thirds = zip(*(line[:3] for line in lines), strict=True)
     records = base64.b64decode("".join(numbers), validate=True)
     if set(map(len, numbers)) != {_WIDTH} or len(records) != _RECORD.size * len(runs):
         raise ValueError("a point's numbers are of another length")
@@ -277,7 +299,41 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     parsed = _parse_heads(experiment, list(heads))
     layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
     ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
-    return Points(list(run_ids), ended, list(keys), parsed, head, _numbers(records) | {"layer": layers[head]})
+    numbers = _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines])
+    return Points(list(run_ids), ended, list(keys), parsed, head, numbers)
+
+
+def _metric_line(metrics: Mapping[str, float]) -> str:
+    values = struct.pack(f"<{len(metrics)}d", *metrics.values())
+    if not all(map(math.isfinite, metrics.values())):
+        raise ValueError(f"a metric is NaN or infinite: {metrics}")
+    # a multiple of three bytes, so that no padding stands in the midst of many
+    return f"{','.join(metrics)} {base64.b64encode(values + bytes(-len(values) % 3)).decode()}"
+
+
+def _metrics(lines: Sequence[Sequence[str]]) -> dict[str, Numbers]:
+    """The columns of all metrics that any of the fourth lines has."""
+    by_names: dict[str, tuple[list[int], list[str]]] = {}
+    for index, line in enumerate(lines):
+        if line:
+            names, _, values = line[0].rpartition(" ")
+            places, texts = by_names.setdefault(names, ([], []))
+            places.append(index)
+            texts.append(values)
+    columns: dict[str, Numbers] = {}
+    for text, (places, texts) in by_names.items():
+        names_of = text.split(",")
+        width = -(-8 * len(names_of) // 3) * 3
+        records = base64.b64decode("".join(texts), validate=True)
+        if len(records) != width * len(places) or set(map(len, texts)) != {width // 3 * 4}:
+            raise ValueError("a point's metrics are of another length")
+        table = np.frombuffer(records, dtype=np.uint8).reshape(-1, width)[:, : 8 * len(names_of)]
+        values_of = np.ascontiguousarray(table).view("<f8")
+        if not np.isfinite(values_of).all() or _OTHER_COLUMNS & set(names_of):
+            raise ValueError("a point's metrics are not finite, or have names of other figures")
+        for name, column in zip(names_of, values_of.T, strict=True):
+            columns.setdefault(name, np.full(len(lines), np.nan))[places] = column
+    return columns
 
 
 def _numbers(records: bytes) -> dict[str, Numbers]:

@@ -1,7 +1,7 @@
 """Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from massact.domain import AllDims, Direction, Mode
 from massact.json_text import parse_json, parse_object, read_as
-from massact.store.schema.names import TAG_LIMIT, Kind
+from massact.store.schema.names import TAG_LIMIT, Kind, Tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,12 @@ class EvaluationRow:
     same_as_key: str | None = None
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
+    metrics: Mapping[str, float] | None = field(default=None, hash=False)
+    """Means over the responses, by name (`massact.metrics`); `None` where an earlier version measured none."""
+    metric_tokens: int | None = None
+    """First tokens of a response that `kl` and `perplexity` read."""
+    metric_sources: Mapping[str, str] | None = field(default=None, hash=False)
+    """SHA-256 of the file of each metric that is a function of the experiment's own."""
     cell: str | None = field(default=None, compare=False, repr=False)
     """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
     where the run does not hold it."""
@@ -163,7 +169,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because",
+    "same_as", "same_as_key", "unscored_because", "metric_tokens",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -193,7 +199,7 @@ def evaluation_params(row: EvaluationRow) -> dict[str, str]:
 def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
     """Metrics of an evaluation's run; a missing value is absent, never zero."""
     values = ((name, getattr(row, name)) for name in _METRICS)
-    return {name: float(value) for name, value in values if value is not None}
+    return {name: float(value) for name, value in values if value is not None} | dict(row.metrics or {})
 
 
 def run_name(row: EvaluationRow) -> str:
@@ -247,6 +253,8 @@ class Scores:
 
     trait: tuple[float | None, ...]
     coherence: tuple[float | None, ...]
+    metrics: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, hash=False)
+    """Of each metric likewise, each in a tag of its own; read only where they are asked for."""
 
 
 def encode_scores(scores: Scores) -> str | None:
@@ -258,6 +266,22 @@ def encode_scores(scores: Scores) -> str | None:
     }
     text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
     return text if len(text) <= TAG_LIMIT else None
+
+
+def encode_metrics(scores: Scores) -> dict[str, str]:
+    """Metrics by question as the tags `massact.scores.NAME`, each a JSON list; one that does not fit is left out."""
+    texts = {name: json.dumps(values, separators=(",", ":")) for name, values in scores.metrics.items()}
+    return {metric_tag(name): text for name, text in texts.items() if len(text) <= TAG_LIMIT}
+
+
+def metric_tag(name: str) -> str:
+    """The tag that holds a metric's values by question."""
+    return f"{Tag.SCORES}.{name}"
+
+
+def decode_metric(text: str) -> tuple[float | None, ...]:
+    """The values that `encode_metrics` wrote. Raises ValueError, TypeError: no such values."""
+    return _score_list(parse_json(text))
 
 
 def decode_scores(text: str) -> Scores:

@@ -55,6 +55,8 @@ def evaluation_row(
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
     delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
+    measured = evaluation.measured
+    has_read = bool(summary.metrics.keys() & {"kl", "perplexity"})
     return _row(
         place,
         evaluation.planned,
@@ -62,7 +64,9 @@ def evaluation_row(
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
         delta=delta,
-        **asdict(summary),
+        **{**asdict(summary), "metrics": dict(summary.metrics) or None},
+        metric_tokens=measured.n_tokens if has_read else None,
+        metric_sources=dict(measured.sources) or None,
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
@@ -73,12 +77,13 @@ def evaluation_row(
 def evaluation_scores(evaluation: Evaluation) -> Scores:
     """Per-question scores, in the question set's order."""
     responses = evaluation.responses
-    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
+    metrics = {name: tuple(one.metrics.get(name) for one in responses) for name in evaluation.summary.metrics}
+    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses), metrics)
 
 
 _RESULT = (
     "baseline_key", "baseline_trait_mean", "delta", "trait_mean", "coherence_mean", "trait_std", "coherence_std",
-    "n_scored", "n_unscored",
+    "n_scored", "n_unscored", "metrics", "metric_tokens", "metric_sources",
 )  # fmt: skip
 """What a row says of responses and their scores."""
 

@@ -19,6 +19,7 @@ from massact.store.schema.points import encode_point, point_tag
 from massact.store.schema.rows import (
     EvaluationRow,
     Scores,
+    encode_metrics,
     encode_scores,
     evaluation_metrics,
     evaluation_params,
@@ -52,6 +53,8 @@ def evaluation_run(
         more[point_tag(row.experiment)] = point
     if scores and (encoded := encode_scores(scores)) is not None:
         more[Tag.SCORES.value] = encoded
+    if scores:
+        more |= encode_metrics(scores)
     if row.same_as_key is not None:
         more[Tag.SAME_AS.value] = row.same_as_key
     if Artifact.RESPONSES in files:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from massact.addresses import check_path, first_line, is_database, moved_folder, shown_uri
 from massact.errors import MassactError, StoreError, UnusableStoreError
+from massact.floors import as_floor
 from massact.store.databases import of_database
 from massact.store.retry import Patience, StoreLostError, held_back, is_outage
 from massact.store.schema import Declared, Kind, MlflowTag, Tag, encode_declared
@@ -88,19 +89,21 @@ def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
 EVALUATIONS, PHASES = "evaluations", "phases"
 VIEW_TAG = "mlflow.sharedViewState."
 
-_COLUMNS = (
-    "metrics.`coefficient`", "metrics.`coherence_mean`", "metrics.`delta`", "metrics.`layer`",
-    "params.`label`", "params.`model`", "params.`position`",
-)  # fmt: skip
+_METRICS, _PARAMS = ("coefficient", "coherence_mean", "delta", "layer"), ("label", "model", "position")
 """Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
 _BY_START = "attributes.start_time"
 """The order in which the table nests runs under their parents; in any other it lists them flat."""
 
 
-def view_tags(floor: float) -> dict[str, str]:
-    """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
-    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
-    views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
+def view_tags(floor: float, metrics: Sequence[str] = (), params: Sequence[str] = ()) -> dict[str, str]:
+    """Experiment tags that define the views: evaluations by delta above the floor, and phases. `metrics`, `params`: the
+    columns that an experiment has besides those of all."""
+    asked = as_floor(floor)
+    limit = f"metrics.{'coherence_mean' if asked.is_coherence else asked.metric} {'<=' if asked.is_most else '>='}"
+    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and {limit} {asked.limit:g}"
+    columns = [f"metrics.`{name}`" for name in (*_METRICS, *metrics)]
+    columns += [f"params.`{name}`" for name in (*_PARAMS, *params)]
+    views = {EVALUATIONS: _state(columns, above, "metrics.`delta`"), PHASES: _state(columns, "", _BY_START)}
     return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
 
@@ -123,8 +126,8 @@ def _place(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def _state(search: str, order: str) -> str:
-    view = {"selectedColumns": _COLUMNS, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
+def _state(columns: Sequence[str], search: str, order: str) -> str:
+    view = {"selectedColumns": columns, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
     return json.dumps({**view, "viewMaximized": True})
 
 
@@ -158,6 +161,7 @@ class Tracker:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor
+        self.columns: tuple[Sequence[str], Sequence[str]] = ((), ())  # metrics and params of the UI's views besides
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri, say=say)
@@ -185,7 +189,7 @@ class Tracker:
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares, for questions that are asked without the file."""
 
-        tags = view_tags(self._floor)
+        tags = view_tags(self._floor, *self.columns)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Iteration
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take
 from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
+from massact.metrics import NOT_MEASURED, Measured
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext
@@ -160,6 +161,9 @@ class Generated:
     seconds: float  # that the cells took together
     n_tokens: Sequence[int]  # of each cell
     error: str | None = None
+    metrics: Sequence[Sequence[Mapping[str, float | None]]] = ()
+    """Of each cell and response; empty: none was measured."""
+    measured: Measured = NOT_MEASURED
 
 
 class JudgeThread:
@@ -223,16 +227,18 @@ def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
     if len(verdicts) != len(asked):
         raise ValueError(f"the judge gave {len(verdicts)} verdicts for {len(asked)} exchanges")
     verdict, n_cells = iter(verdicts), len(batch.cells)
+    metrics = batch.metrics or [[{}] * len(exchanges) for exchanges in batch.exchanges]
     return [
         Evaluation(
             cell,
             tuple(
-                Response(e.question, e.response, v.trait, v.coherence, v.reason, e.thinking, e.is_answered)
-                for e, v in zip(exchanges, verdict, strict=False)
+                Response(e.question, e.response, v.trait, v.coherence, v.reason, e.thinking, e.is_answered, of)
+                for e, of, v in zip(exchanges, mine, verdict, strict=False)
             ),
             Timing(batch.seconds / n_cells, seconds / n_cells, n_tokens),
+            measured=batch.measured,
         )
-        for cell, exchanges, n_tokens in zip(batch.cells, batch.exchanges, batch.n_tokens, strict=True)
+        for cell, exchanges, mine, n_tokens in zip(batch.cells, batch.exchanges, metrics, batch.n_tokens, strict=True)
     ]
 
 
@@ -240,4 +246,5 @@ def part_of(batch: Generated, some: slice) -> Generated:
     """Some cells of a batch, with their share of the time."""
     cells = batch.cells[some]
     seconds = batch.seconds * len(cells) / len(batch.cells)
-    return replace(batch, cells=cells, exchanges=batch.exchanges[some], seconds=seconds, n_tokens=batch.n_tokens[some])
+    of = {name: getattr(batch, name)[some] for name in ("exchanges", "n_tokens", "metrics")}
+    return replace(batch, cells=cells, seconds=seconds, **of)

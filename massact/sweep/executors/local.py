@@ -11,10 +11,13 @@ import torch
 
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
+from massact.metrics import NEUTRAL, Reading
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
+from massact.models.neutral import NeutralPrompts
 from massact.models.prompting import encode_chat, read_response
-from massact.models.thinking import generate_thinking
+from massact.models.reading import Likelihoods
+from massact.models.thinking import generate_and_read
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import (
@@ -39,6 +42,7 @@ class CellGenerator:
 
     def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
         self._model, self._questions, self._generator = model, part.questions, generator
+        self._measured, self._neutral = part.measured, NeutralPrompts(model)
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
         self._prompts = [encode_chat(model, question) for question in part.questions]
         n_rows = generator.batch_rows * generator.n_batches(self._prompts)
@@ -70,12 +74,18 @@ class CellGenerator:
         began = time.perf_counter()
         try:
             settings = batch[0].cell.setting.generation
-            tokens = generate_thinking(self._model, self._generator, rows, settings)
+            n_read = self._measured.n_read(settings.max_new_tokens)
+            tokens, read = generate_and_read(self._model, self._generator, rows, settings, n_read)
         except NotFiniteError as error:
             # a cell fails with the first of its rows that is not finite; the others were generated as they are
             for i in reversed([i for i, said in enumerate(error.said) if said is None]):
                 reasons[i // width] = error.reason(i)
-            tokens = [said or () for said in error.said]
+            tokens, read = [said or () for said in error.said], list(error.read)
+        neutral = (
+            [()] * len(batch)
+            if NEUTRAL not in self._measured.names
+            else self._neutral.kl(self._generator, [row.intervention for row in rows[::width]])
+        )
         share = (time.perf_counter() - began) / len(batch)
         for reason, group in groupby(range(len(batch)), reasons.get):
             numbers = list(group)
@@ -85,7 +95,26 @@ class CellGenerator:
             said = [tokens[n * width : (n + 1) * width] for n in numbers]
             exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in said]
             n_tokens = [sum(map(len, mine)) for mine in said]
-            yield Generated([batch[n] for n in numbers], exchanges, share * len(numbers), n_tokens)
+            metrics = [
+                self._metrics(asked, mine, read[n * width : (n + 1) * width], neutral[n])
+                for n, mine, asked in zip(numbers, said, exchanges, strict=True)
+            ]
+            cells, measured = [batch[n] for n in numbers], self._measured
+            yield Generated(cells, exchanges, share * len(cells), n_tokens, metrics=metrics, measured=measured)
+
+    def _metrics(
+        self,
+        exchanges: Sequence[Exchange],
+        said: Sequence[tuple[int, ...]],
+        read: Sequence[Likelihoods],
+        neutral: tuple[float, ...],
+    ) -> list[dict[str, float | None]]:
+        """The metrics of a cell's responses."""
+        likelihoods = read or [Likelihoods()] * len(said)
+        return [
+            self._measured.of(Reading(e.question, e.response, tokens, one.log_probabilities, one.kl, neutral))
+            for e, tokens, one in zip(exchanges, said, likelihoods, strict=True)
+        ]
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:
         thought, answer = read_response(self._model, tokens)
