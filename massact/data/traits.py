@@ -12,15 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from massact.data.prompt_files import (
-    Prompt,
-    read_json,
-    read_pairs,
-    read_prompt_file,
-    read_question,
-    read_side,
-    read_text,
-)
+from massact.data.prompt_files import PAIRS, Prompt, read_json, read_prompt_file, read_question, read_sides, read_text
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts
@@ -128,13 +120,13 @@ def load_trait(reference: str) -> TraitDataset:
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {_PAIRS}), "
+            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {PAIRS}), "
             "definition.txt and steering.json"
         )
     steering = read_json(folder / _STEERING)
     if not isinstance(steering, dict):
         raise DataError(f'{folder / _STEERING}: not an object with "questions"')
-    files, (positive, negative) = _read_sides(folder)
+    files, (positive, negative) = read_sides(folder)
     _check_sides_differ(folder, positive, negative, files)
     definition = read_text(folder / "definition.txt").strip()
     if not definition:
@@ -154,21 +146,6 @@ def load_trait(reference: str) -> TraitDataset:
             name: value for name, value in steering.items() if name not in ("questions", "eval_prompt", "system_prompt")
         },
     )
-
-
-_PAIRS = "pairs.json"
-_Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
-
-
-def _read_sides(folder: Path) -> tuple[tuple[str, str], _Sides]:
-    """The names of the files of both sides, which may be one, and their prompts."""
-    pairs = folder / _PAIRS
-    if not pairs.exists():
-        (first, positive), (second, negative) = (read_side(folder, side) for side in ("positive", "negative"))
-        return (first.name, second.name), (positive, negative)
-    if others := [path.name for side in ("positive", "negative") for path in folder.glob(f"{side}.*")]:
-        raise DataError(f"{folder}: {_PAIRS} and {', '.join(others)} both hold contrastive prompts; keep one kind")
-    return (_PAIRS, _PAIRS), read_pairs(pairs)
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:

@@ -9,28 +9,14 @@ from massact._gc import collector_paused
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
 from massact.plugins import load_plugin, plugin_names
-from massact.store.read.base import (
-    FINISHED,
-    Failure,
-    PhaseRun,
-    RawPoints,
-    RawRun,
-    RunSource,
-    ScoreStep,
-    Stored,
-    newest_per_key,
-)
+from massact.store.read.base import FINISHED, Failure, RawPoints, RawRun, RunSource, ScoreStep, Stored, newest_per_key
 from massact.store.retry import Patience
+from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow, decode_evaluation
 from massact.store.schema.declared import Declared, declared_prefix, decode_declared
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import (
-    EvaluationRow,
-    PublishedRow,
     RowT,
-    Scores,
-    StageRow,
-    decode_evaluation,
     decode_many_scores,
     decode_metric,
     decode_published,
@@ -163,13 +149,9 @@ class RunStore:
             self.points(experiment)
         return self._n_foreign[experiment]
 
-    def phases(self, experiment: str) -> list[PhaseRun]:
+    def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
-        raw = self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,))
-        return [
-            PhaseRun(run.run_id, run.tags.get(Tag.PHASE, ""), run.status, run.started_at, run.finished_at)
-            for run in sorted(raw, key=_start)
-        ]
+        return sorted(self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,)), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
 from massact.json_text import parse_object
-from massact.store.schema import EvaluationRow, Kind
+from massact.store.schema import EvaluationRow, Kind, Tag
 from massact.store.schema.points import RunText
 from massact.store.schema.rows import RowT
 
@@ -34,17 +34,6 @@ class Failure:
     row: EvaluationRow
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseRun:
-    """The run of an entry point, finished or not."""
-
-    run_id: str
-    phase: str
-    status: str
-    started_at: int | None  # milliseconds since 1970
-    finished_at: int | None  # milliseconds since 1970; `None` while it runs, or where it was killed
-
-
 def newest_per_key(runs: Iterable[Stored[RowT]]) -> list[Stored[RowT]]:
     """Each key's newest run (by end, then run id), the oldest first."""
     newest: dict[str, Stored[RowT]] = {}
@@ -64,6 +53,11 @@ class RawRun:
     finished_at: int | None
     tags: dict[str, str]  # those of the tags asked for that the run has
     artifact_uri: str = ""
+
+    @property
+    def phase(self) -> str:
+        """Of the run of an entry point, which one."""
+        return self.tags.get(Tag.PHASE, "")
 
 
 @dataclass(frozen=True, slots=True)
