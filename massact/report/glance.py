@@ -1,6 +1,5 @@
 """The report's first screen: at most five sentences, the results as a matrix, and the trade-off beside it."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,7 @@ from massact.report import style
 from massact.report.evidence import Evidence, Place, counted
 from massact.report.published import Published, cannot_be_known, printed_matrix, printed_sentences
 from massact.report.results import gap_matrix
-from massact.report.section import Figure, Section, result, signed
+from massact.report.section import Figure, Section, result
 from massact.report.summary import answers_in_short, caveat
 from massact.report.trade_off import Lines, coherence_lines, tradeoff_pairs
 
@@ -114,7 +113,5 @@ class AtAGlance:
             bests = self.evidence.bests(place, lines)
             top = self.evidence.top(place, bests) if bests else None
             said = f"best {top} with {result(bests[top])}" if top else "nothing at the floor"
-            reach = [point.delta or 0.0 for points in lines.values() for point in points] or [math.nan]
-            ends = f"deltas from {signed(min(reach))} to {signed(max(reach))}"
-            words.append(f"{self.evidence.name(place)}: {counted(len(lines), 'label')}, {ends}, {said}")
+            words.append(f"{self.evidence.name(place)}: {counted(len(lines), 'label')}, {said}")
         return f"Delta against {self.evidence.floor.metric}, floor {self.evidence.floor:g}. {'; '.join(words)}."

@@ -323,7 +323,10 @@ class Published:
 
     evidence: Evidence
     most: int = _MOST_PANELS
-    name = "published"
+
+    @property
+    def name(self) -> str:
+        return "published" if self.most == _MOST_PANELS else f"published-{self.most}"
 
     @cached_property
     def data(self) -> list[PrintedPlace]:

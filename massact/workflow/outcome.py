@@ -17,6 +17,7 @@ from massact.store.write.tracker import EVALUATIONS, PHASES, OpenRun, view_link
 from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.stores import Stores
 from massact.vectors.positions import parse_position
+from massact.workflow.run_notes import tell_evaluations
 from massact.workflow.status import require
 
 
@@ -48,6 +49,8 @@ def log_outcome(
     figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
     text = phase_markdown(phase, whole)
     keep_outcome(session, run, phase, phase_verdicts(phase, whole), text, figures)
+    if is_last:  # else the report does
+        tell_evaluations(session, run, whole)
     session.tell(text, phase_brief(phase, whole) if is_last else "")
 
 

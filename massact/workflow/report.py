@@ -32,6 +32,7 @@ from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine
+from massact.workflow.run_notes import tell_evaluations
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9
@@ -73,6 +74,7 @@ def run_report(
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
+        tell_evaluations(session, run, report.evidence)
         # within `output`, and no other experiment's
         taken = [path.name for path in output.iterdir()] if output.is_dir() else ()
         folder = output / file_name(session.experiment.name, taken)

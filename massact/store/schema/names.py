@@ -128,6 +128,8 @@ class Artifact(Name):
     RESPONSES = "responses.json"
     UNSCORED = "unscored.json"
     """Of an evaluation that kept no responses: why some have no score."""
+    PLACE = "place.svg"
+    """Of an evaluation: where it lies in the trade-off of its place."""
     CONTINUATIONS = "continuations.json"
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"

@@ -19,8 +19,8 @@ from massact.store.write.client import connect, explained, set_up_client
 Files = Mapping[str, bytes]  # content by path within the run
 
 
-def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:
-    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut."""
+def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str, *, lasting: bool = True) -> None:
+    """Write the artifacts of runs, each to its artifact URI; on this machine `lasting` ones survive a power cut."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     written: list[Path] = []
@@ -35,7 +35,7 @@ def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) 
                     repository = get_artifact_repository(place, tracking_uri=tracking_uri)
                     repository.log_artifacts(temporary)  # type: ignore[no-untyped-call]
         # after all are written: the first sync then carries most of the others with it
-        for path in written:
+        for path in written if lasting else ():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 

@@ -31,6 +31,7 @@ from massact.store.write.client import (
     run_tags,
     without_password,
 )
+from massact.store.write.database import write_tags
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.run_writer import open_writer
 
@@ -91,6 +92,8 @@ VIEW_TAG = "mlflow.sharedViewState."
 
 _METRICS, _PARAMS = ("coefficient", "coherence_mean", "delta", "layer"), ("label", "model", "position")
 """Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
+_PHASE_COLUMNS = ("metrics.`coherence_mean`", "metrics.`delta`", f"tags.`{Tag.VERDICT}.criterion`")
+"""What a phase came to, and its evaluations: as many as fit beside the assistant's panel."""
 _BY_START = "attributes.start_time"
 """The order in which the table nests runs under their parents; in any other it lists them flat."""
 
@@ -103,7 +106,7 @@ def view_tags(floor: float, metrics: Sequence[str] = (), params: Sequence[str] =
     above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and {limit} {asked.limit:g}"
     columns = [f"metrics.`{name}`" for name in (*_METRICS, *metrics)]
     columns += [f"params.`{name}`" for name in (*_PARAMS, *params)]
-    views = {EVALUATIONS: _state(columns, above, "metrics.`delta`"), PHASES: _state(columns, "", _BY_START)}
+    views = {EVALUATIONS: _state(columns, above, "metrics.`delta`"), PHASES: _state(_PHASE_COLUMNS, "", _BY_START)}
     return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
 
@@ -313,6 +316,15 @@ class Tracker:
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
         self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
+
+    def set_notes(self, notes: Mapping[str, str]) -> None:
+        """Set the notes of many runs, by run id: of a database in one transaction."""
+        texts = {run_id: fit_tag(text) for run_id, text in notes.items()}
+        if is_database(self.tracking_uri):
+            self._ask(lambda: write_tags(self.tracking_uri, MlflowTag.NOTE.value, texts))
+            return
+        for run_id, text in texts.items():
+            self._ask(partial(self._client.set_tag, run_id, MlflowTag.NOTE.value, text))
 
     def set_tags(self, run: OpenRun, tags: Mapping[str, str]) -> None:
         """Set tags in one request, which is made once: whoever asks for it knows whether it may wait."""
