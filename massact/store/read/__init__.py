@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from massact._gc import collector_paused
@@ -15,14 +16,7 @@ from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow, 
 from massact.store.schema.declared import Declared, declared_prefix, decode_declared
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
-from massact.store.schema.rows import (
-    RowT,
-    decode_many_scores,
-    decode_metric,
-    decode_published,
-    decode_stage,
-    metric_tag,
-)
+from massact.store.schema.rows import RowT, decode_many_scores, decode_metric, decode_row, decode_stage, metric_tag
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 
@@ -141,7 +135,7 @@ class RunStore:
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
-        return self._rows(experiment, Kind.PUBLISHED, decode_published)
+        return self._rows(experiment, Kind.PUBLISHED, partial(decode_row, PublishedRow))
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
