@@ -218,7 +218,7 @@ def encode_row(row: Row) -> str:
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
         raise ValueError(f"the row of {row.kind} {row.key[:12]} takes {len(text)} characters, {TAG_LIMIT} fit in a tag")
-    decode_row(type(row), text)  # type: ignore[type-var]  # of whichever kind it is
+    decode_row(type(row), text)
     return text
 
 
