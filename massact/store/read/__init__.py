@@ -97,14 +97,9 @@ class RunStore:
         return points.joined([point for point in more if point is not None]).newest()
 
     def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
-        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in failed}
         open_runs = [run for run in failed if run.tags.get(Tag.KEY) not in finished]
         newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
-        return [
-            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
-            for run in newest
-            if run.row.key not in finished
-        ]
+        return [run for run in newest if run.row.key not in finished]
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
@@ -196,9 +191,9 @@ class RunStore:
         decoded = []
         for run in sorted(runs, key=_start):
             with suppress(ValueError, TypeError):
-                row = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
+                row, error = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), run.tags.get(Tag.ERROR, "")
                 if kind is None or row.kind == kind:
-                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row, error))
                     continue
             self._unreadable[run.run_id] = None
         return decoded

@@ -22,16 +22,10 @@ class Stored(Generic[RowT]):
     status: str
     finished_at: int | None  # milliseconds since 1970; `None` where the run has no end
     row: RowT
+    error: str = ""  # of one that failed: its text; empty where the run holds none
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An evaluation that failed and was not finished since."""
-
-    run_id: str
-    finished_at: int | None
-    error: str  # the error's text; empty where the run holds none
-    row: EvaluationRow
+Failure = Stored[EvaluationRow]  # an evaluation that failed and was not finished since
 
 
 def newest_per_key(runs: Iterable[Stored[RowT]]) -> list[Stored[RowT]]:
