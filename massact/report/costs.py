@@ -100,8 +100,8 @@ def effects_section(evidence: Evidence) -> Section | None:
     moved = [row for row in others if row.moves]
     text = (
         "The responses of each winner, scored by the judge of every trait, on the questions of the trait that it is "
-        "steered for. A mark says that another trait moves by more than noise: its interval leaves out zero, corrected for "
-        f"{counted(len(others), 'such figure')}."
+        "steered for. A star says that another trait moves by more than noise: its interval leaves out zero, corrected "
+        f"for {counted(len(others), 'such figure')}."
     )
     lines = [
         f"{evidence.name(place_of(row))}: `{row.label}` moves {row.scored_for} too, by {signed(row.delta)} "

@@ -44,7 +44,8 @@ class CostRow(PlaceRow):
     what: Literal["winner", "prompt", "few_shot", "random"]
     label: str
     status: Status
-    """`below_floor`: its text is less coherent than the floor asks for; of random directions that of the one with the median delta."""
+    """`below_floor`: its text is less coherent than the floor asks for; of random directions by the one with the median
+    delta."""
     layer: int | None
     """`None` of a prompt, which has neither; likewise the coefficient."""
     coefficient: float | None
