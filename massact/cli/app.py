@@ -46,6 +46,9 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
         "rejudge": "Score stored responses with another judge, without generating any again.",
     },
+    "label": {
+        "label": "Have a person score stored responses, blind: without label, coefficient and the judge's scores."
+    },
     "serve": {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
@@ -59,6 +62,9 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     },
     "bake": {
         "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
+    },
+    "capability": {
+        "capability": "Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.",
     },
     "vectors": {
         "vectors": "Steering vectors as files of other tools, out and in.",

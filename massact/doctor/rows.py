@@ -33,6 +33,8 @@ _MADE_BY = {
     Kind.CALIBRATION: "`massact calibrate` makes it again",
     Kind.EXTRACTION: "`massact extract` makes it again",
     Kind.PUBLISHED: "`massact import --published` reads it again",
+    Kind.AGREEMENT: "`massact judge-check --labels` makes it again",
+    Kind.CAPABILITY: "`massact capability` makes it again",
 }
 _AT_ONCE = 100
 _DIGEST = re.compile(r"[0-9a-f]{64}")  # a key that is none was made by another program

@@ -8,6 +8,7 @@ from itertools import chain
 from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError, UsageError
+from massact.query.costs import Costs
 from massact.query.evaluations import Evaluations, group_of, group_of_row
 from massact.query.groups import Currency, natural_order, slices, strata
 from massact.query.settings import differences
@@ -174,6 +175,7 @@ class Answers:
     cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Of two vectors by their digests, in either order, where it is known."""
     published: tuple[PublishedRow, ...] = ()
+    costs: Costs = field(default_factory=dict)
     controls: tuple[Stored[EvaluationRow], ...] = ()
     """What winners are held against; see `massact.query.controls`."""
     side_effects: Confirmed = field(default_factory=Confirmed)

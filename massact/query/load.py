@@ -12,6 +12,7 @@ from massact.floors import Floor, as_floor
 from massact.metrics import all_metrics
 from massact.names import as_held, visible
 from massact.query.answers import EVEN, Answers, Confirmed, Filters
+from massact.query.costs import costs_of
 from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
@@ -54,6 +55,8 @@ class Needs:
     confirmations: bool = False
     """What was evaluated once more, and the scores that winners were chosen by."""
     published: bool = False
+    costs: bool = False
+    """What evaluations cost on tasks."""
     controls: bool = False
     """What winners are held against."""
     side_effects: bool = False
@@ -86,6 +89,8 @@ def load(
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
+    if needs.costs:
+        answers = replace(answers, costs=costs_of(store, name))
     if needs.controls:
         answers = replace(answers, controls=tuple(store.controls(name)))
     if needs.side_effects:

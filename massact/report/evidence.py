@@ -31,6 +31,7 @@ from massact.query.questions.gaps import GapRow, ask_gaps
 from massact.query.questions.published import PublishedComparison, ask_compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
+from massact.store.schema.rows import AgreementRow
 from massact.vectors.massive_dims import Calibration
 
 T = TypeVar("T")
@@ -141,6 +142,8 @@ class Facts:
     energies: Energies = field(default_factory=dict)
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
+    agreements: tuple[AgreementRow, ...] = ()
+    """Judges held against people, the oldest first."""
     provenance: Provenance = Provenance(n_evaluations=0)
     generated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_link: RunLink | None = None

@@ -27,6 +27,8 @@ from massact.report.results import (
     confirmed_section,
     controls_section,
     gaps_section,
+    judge_in_words,
+    judges_held,
     provenance_section,
     samples_section,
 )
@@ -110,12 +112,12 @@ class Report:
     def about(self) -> tuple[str, ...]:
         """What was asked, and of whom."""
         evidence, experiment = self.evidence, self.evidence.experiment
-        judges = sorted({s.sample.judge for s in evidence.strata.values() if s.sample is not None})
+        judges = [judge_in_words(*one) for one in judges_held(evidence).items()]
         judged = f"{'Judge' if len(judges) < 2 else 'Judges'}: {listed(judges)}. " if judges else ""
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
         facts = (
-            f"Models: {models}. Traits: {traits}. {judged}Floor: {as_floor(experiment.coherence_floor).reach}. "
+            f"Models: {models}. Traits: {traits}. {judged}{as_floor(experiment.coherence_floor).name.capitalize()}. "
             f"{counted(evidence.facts.provenance.n_evaluations, 'evaluation')} in the store; "
             f"written {evidence.facts.generated_at.isoformat(' ', 'minutes')}."
         )

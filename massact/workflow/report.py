@@ -16,6 +16,7 @@ from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers
 from massact.query.answers import Confirmed
+from massact.query.costs import costs_of
 from massact.query.groups import gain, is_below_floor, recipe_of
 from massact.query.questions.best import BestRow, ask_best
 from massact.query.questions.costs import ask_costs
@@ -112,7 +113,9 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         baselines = store.baselines(experiment.name)
         whole = [stored.row for stored in store.evaluations(experiment.name)]
         published = tuple(stored.row for stored in store.published(experiment.name))
+        agreements = tuple(stored.row for stored in store.agreements(experiment.name))
         effects = Confirmed.counting(store, store.side_effects(experiment.name), experiment.least_scored)
+        answers = replace(answers, costs=costs_of(store, experiment.name))
         held = replace(answers, controls=tuple(store.controls(experiment.name)), side_effects=effects)
         held = held.with_scores(store, experiment.coherence_floor)
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
@@ -128,6 +131,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
             for model, run_id in calibrations.items()
         },
         published=published,
+        agreements=agreements,
         costs=ask_costs.of(held, experiment.coherence_floor).rows,
         effects=ask_effects.of(held, experiment.coherence_floor).rows,
         energies=energies_of(whole),

@@ -32,6 +32,10 @@ class Kind(Name):
     REPORT = "report"
     PUBLISHED = "published"
     """A figure that somebody printed; never mixed with what was measured."""
+    AGREEMENT = "agreement"
+    """A judge held against people's scores of the same responses."""
+    CAPABILITY = "capability"
+    """An evaluation's intervention, held against the unsteered model on a task."""
 
 
 class Tag(Name):
@@ -141,6 +145,8 @@ class Artifact(Name):
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"
     """Of a `predict` phase: what was found of every vector, and what each form expected without its group."""
+    DOCUMENTS = "documents.json"
+    """Of a capability: what the steered and the unsteered model got for each document, 0 to 1 as a rule."""
     PRIOR = "prior.json"
     PRIOR_MODEL = "prior_model"
     REPORT_HTML = "report.html"
