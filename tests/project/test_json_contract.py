@@ -16,7 +16,9 @@ from massact.query.questions.best import ask_best
 from massact.query.questions.coefficients import ask_coefficients
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.confirmations import ask_confirmations
+from massact.query.questions.costs import ask_costs
 from massact.query.questions.curve import ask_curve
+from massact.query.questions.effects import ask_effects
 from massact.query.questions.gaps import ask_gaps
 from massact.query.questions.judges import ask_judges
 from massact.query.questions.published import ask_compare_published
@@ -83,7 +85,9 @@ ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
         ),
         FLOOR,
     ),
+    "costs": lambda: ask_costs.of(answers_of(ROWS, scores=SCORES), FLOOR),
     "curve": lambda: ask_curve.of(answers_of(ROWS), FLOOR, method="mean_diff"),
+    "effects": lambda: ask_effects.of(answers_of(ROWS, scores=SCORES), FLOOR),
     "gaps": lambda: ask_gaps.of(answers_of(ROWS, failures=tuple(FAILURES), groups=tuple(GROUPS)), FLOOR),
     "judges": lambda: ask_judges.of(answers_of(JUDGED), FLOOR),
     "runs": lambda: ask_runs.of(answers_of(ROWS, failures=tuple(FAILURES)), FLOOR),
