@@ -161,7 +161,7 @@ class Answer(Generic[RowT_co]):
         """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
         n_rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows)} rows"
         of = f" of {escape(self.experiment)}" if self.experiment else ""
-        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, floor {as_floor(self.floor).reach}: {n_rows}</p>"]
+        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, {as_floor(self.floor).name}: {n_rows}</p>"]
         parts += [_html_table(table) for table in self.tables() if table.rows]
         parts += [_html_list(self.lines()), _html_list(self.notes, "Notes")]
         return f"<div>{''.join(parts)}</div>"
@@ -192,8 +192,8 @@ def to_content(answer: Answer[Any]) -> dict[str, Any]:
 def to_mapping(value: object) -> Any:
     if is_dataclass(value):
         named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
-        more = named.pop("differs", {}) | _measured(named)
-        return named | more
+        differs, measured = named.pop("differs", {}), _measured(named)
+        return named | measured | differs
     if isinstance(value, Mapping):
         return {str(key): to_mapping(inner) for key, inner in value.items()}
     return [to_mapping(inner) for inner in value] if isinstance(value, tuple | list) else value
@@ -263,7 +263,7 @@ def flatten(row: object) -> dict[str, Any]:
             flat[one.name] = value
     differs: Mapping[str, Any] = flat.pop("differs", {})
     measured = _measured(flat)
-    return {**flat, **differs, **measured}
+    return {**flat, **measured, **differs}
 
 
 # tables

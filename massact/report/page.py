@@ -114,7 +114,7 @@ class Report:
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
         facts = (
-            f"Models: {models}. Traits: {traits}. {judged}Floor: {as_floor(experiment.coherence_floor).reach}. "
+            f"Models: {models}. Traits: {traits}. {judged}{as_floor(experiment.coherence_floor).name.capitalize()}. "
             f"{counted(evidence.facts.provenance.n_evaluations, 'evaluation')} in the store; "
             f"written {evidence.facts.generated_at.isoformat(' ', 'minutes')}."
         )

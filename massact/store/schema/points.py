@@ -300,8 +300,8 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     parsed = _parse_heads(experiment, list(heads))
     layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
     ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
-    numbers = _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines])
-    return Points(list(run_ids), ended, list(keys), parsed, head, numbers)
+    columns = _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines])
+    return Points(list(run_ids), ended, list(keys), parsed, head, columns)
 
 
 def _metric_line(metrics: Mapping[str, float]) -> str:
