@@ -114,10 +114,10 @@ def processor_seconds() -> tuple[float, float]:
 def start(executor: RayExecutor, n_workers: int) -> float:
     """Wait until so many workers have their model. Returns the seconds that took."""
     began, model = time.perf_counter(), (USE, None)
-    worker_pool, events = executor.tools.worker_pool, executor.tools.events
+    worker_pool, cluster = executor.tools.worker_pool, executor.tools.cluster
     while len(worker_pool.with_model(model)) < n_workers:
         worker_pool.adjust(n_workers, model)
-        events.turn(0.2)
+        cluster.turn(0.2)
     return time.perf_counter() - began
 
 

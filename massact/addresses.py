@@ -77,10 +77,8 @@ def local_folder(artifact_uri: str) -> Path | None:
 
 
 def moved_folder(artifact_uri: str, tracking_uri: str) -> Path | None:
-    """Where a folder of artifacts lies now that its SQLite file and what lies beside it were moved.
-
-    MLflow keeps whole paths. `None` where the folder is in its place, or nothing of its name lies beside the file.
-    """
+    """Where a folder of artifacts lies now that its SQLite file and what lies beside it were moved. MLflow keeps whole
+    paths. `None` where the folder is in its place, or nothing of its name lies beside the file."""
     folder = local_folder(artifact_uri)
     if folder is None or scheme_of(tracking_uri) != "sqlite" or folder.is_dir():
         return None
@@ -91,12 +89,9 @@ def moved_folder(artifact_uri: str, tracking_uri: str) -> Path | None:
 
 
 def resolve_tracking_uri(value: str | None) -> str:
-    """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory.
-
-    Raises:
-        ConfigError: it is no URI, or a tracking server's with a login in it.
-        UnusableStoreError: it names a file that MLflow would take for another one.
-    """
+    """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory. Raises ConfigError: it
+    is no URI, or a tracking server's with a login in it; UnusableStoreError: it names a file that MLflow would take for
+    another one."""
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
     if "://" not in value:
         raise ConfigError(
@@ -117,9 +112,7 @@ def resolve_tracking_uri(value: str | None) -> str:
 
 def shown_uri(uri: str) -> str:
     """A URI as messages show it: `***` for the password of its login, and for the values in its query that are secret.
-
-    Whatever stands between the first `:` and the last `@` counts as the password, as people write theirs unquoted.
-    """
+    Whatever stands between the first `:` and the last `@` counts as the password, as people write theirs unquoted."""
     shown = uri
     for start, end in reversed(_secret_spans(uri)):
         shown = f"{shown[:start]}***{shown[end:]}"
@@ -127,10 +120,8 @@ def shown_uri(uri: str) -> str:
 
 
 def artifacts_shown(uri: str) -> str:
-    """Where artifacts lie, as messages show it: without a login, and of a query the names alone.
-
-    The user's name may be the identifier of a key, and the path of a folder is no URI.
-    """
+    """Where artifacts lie, as messages show it: without a login, and of a query the names alone. The user's name may be
+    the identifier of a key, and the path of a folder is no URI."""
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return uri

@@ -5,6 +5,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,14 +21,10 @@ Mode = Literal["keep", "winsorise"]
 ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
-RANDOM = "random_baseline"
-"""The method that gives a random direction, which real ones are measured against."""
-NEUTRAL_METHOD = "mean_centred"
-"""The method whose other side is neutral prompts."""
-PAIRED_METHOD = "pca"
-"""The method that takes prompt i of one side with prompt i of the other."""
-DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)
-"""Those of an experiment file that names none."""
+RANDOM = "random_baseline"  # the method that gives a random direction, which real ones are measured against
+NEUTRAL_METHOD = "mean_centred"  # the method whose other side is neutral prompts
+PAIRED_METHOD = "pca"  # the method that takes prompt i of one side with prompt i of the other
+DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)  # those of an experiment file that names none
 METHODS = (*DEFAULT_METHODS[:-1], PAIRED_METHOD, "lat", NEUTRAL_METHOD, RANDOM)
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Others may be added."""
 
@@ -78,7 +75,7 @@ def is_method(name: str) -> bool:
 
 def floor_warning(floor: float) -> str | None:
     """What is to be said of a coherence floor that is probably meant as a share; `None`: nothing."""
-    if not 0 < floor <= 1:
+    if getattr(floor, "metric", "coherence") != "coherence" or not 0 < floor <= 1:
         return None
     return (
         f"coherence floor {floor:g}: coherence runs from 0 to 100, so that this lets nearly everything through; "
@@ -95,24 +92,18 @@ SearchStart = Literal["prior", "probe"]
 SEARCH_STARTS: tuple[SearchStart, ...] = ("prior", "probe")
 """Where the first coefficients of a search come from: what is known before, or where short texts break."""
 
-DEFAULT_BUDGET = 8
-"""Evaluations that a search makes of one label at one layer at most."""
-DEFAULT_TOLERANCE = 0.4
-"""A coefficient that is expected to gain fewer points than this is not tried."""
+DEFAULT_BUDGET = 8  # evaluations that a search makes of one label at one layer at most
+DEFAULT_TOLERANCE = 0.4  # a coefficient that is expected to gain fewer points than this is not tried
 
-DEFAULT_SCREEN = 4
-"""Questions after which a search gives up a hopeless cell."""
-DEFAULT_CONFIDENCE = 0.99
-"""Chance that it does not give up a cell which could still win."""
+DEFAULT_SCREEN = 4  # questions after which a search gives up a hopeless cell
+DEFAULT_CONFIDENCE = 0.99  # chance that it does not give up a cell which could still win
 
 DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 
-COMPONENT = "residual"
-"""Where activations are read and vectors added: the output of a decoder block."""
+COMPONENT = "residual"  # where activations are read and vectors added: the output of a decoder block
 
-STEERED_TOKENS = "all"
-"""Which tokens are steered: every token of prompt and response."""
+STEERED_TOKENS = "all"  # which tokens are steered: every token of prompt and response
 
 
 TRAIT_INTERP_DIFFERS = (
@@ -176,6 +167,8 @@ class Recipe:
     """What is left of the change at each token of the response, a share of that at the one before; `None`: all."""
     gate: str | None = field(default=None, metadata=ADDED)
     """Name of the experiment file's gate that must be open to a prompt; `None`: every prompt is steered."""
+    seed: int | None = field(default=None, metadata=ADDED)
+    """Of a random direction, where it is another than the experiment's."""
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
@@ -198,7 +191,7 @@ class Recipe:
     @property
     def of_vector(self) -> "Recipe":
         """What its vector is made by, however that steers."""
-        return Recipe(self.method, self.cleaning)
+        return Recipe(self.method, self.cleaning, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +229,17 @@ class Generation:
     """Of the sampling; greedy generation does not depend on it."""
 
 
+Message = tuple[str, str]
+"""Role (`system`, `user` or `assistant`) and content."""
+
+
 class Conversation(str):
     """A question of several messages, which a model is asked; as a text it is what judges and people read."""
 
-    messages: tuple[tuple[str, str], ...]
-    """Role (`system`, `user` or `assistant`) and content; the last is the user's."""
+    messages: tuple[Message, ...]
+    """The last is the user's."""
 
-    def __new__(cls, messages: Iterable[tuple[str, str]]) -> "Conversation":
+    def __new__(cls, messages: Iterable[Message]) -> "Conversation":
         messages = tuple(messages)
         self = super().__new__(cls, "\n\n".join(f"{role.title()}: {content}" for role, content in messages))
         self.messages = messages
@@ -250,6 +247,37 @@ class Conversation(str):
 
     def __getnewargs__(self) -> tuple[Any]:
         return (self.messages,)
+
+
+CHOICES = "choices"
+"""The judge of questions with two answers: nothing is generated for them, and nobody asked."""
+
+
+class Choice(str):
+    """A question with two answers, `(A)` and `(B)`, between which the model's own probabilities choose."""
+
+    answers: tuple[str, str]
+    """That which matches the trait, and the other."""
+
+    def __new__(cls, question: str, answers: tuple[str, str]) -> "Choice":
+        self = super().__new__(cls, question)
+        self.answers = answers
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (str(self), self.answers)
+
+    @property
+    def orders(self) -> "tuple[Choice, Choice]":
+        """As it stands, and with what stands behind `(A)` and `(B)` swapped. Raises ValueError: it has no such two."""
+        found = _OPTIONS.fullmatch(self)
+        if found is None or {*self.answers} != {"(A)", "(B)"}:
+            raise ValueError("the question does not end with choices (A) and (B) that the answers name")
+        stem, a, between, b, end = found.groups()
+        return self, Choice(f"{stem}{b}{between}{a}{end}", self.answers[::-1])
+
+
+_OPTIONS = re.compile(r"(.*\(A\)\s*)(.*?)(\s*\(B\)\s*)(.*?)(\s*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +355,30 @@ class Steering:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompting:
+    """What stands before every question in a vector's place."""
+
+    name: str
+    """`prompt` or `few_shot`; see `massact.sweep.baselines`."""
+    direction: Direction
+    digest: str
+    """Of its messages."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One point of the experiment: everything that decides an evaluation's outcome."""
 
     setting: Setting
     steering: Steering | None
     """`None` for the baseline: the same questions, unsteered."""
+    prompting: Prompting | None = field(default=None, metadata=ADDED)
+    """`None`: the questions alone are asked."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.steering is None and self.prompting is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +410,8 @@ class Response:
     """What the model thought before it answered; `None`: it did not."""
     is_answered: bool = True
     """Whether its thought ended, if it had one."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    """By name (`massact.metrics`); `None` where one has no value of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,20 @@
 import hashlib
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Response, Timing
+from massact._lazy import Numbers, np
+from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Message, Response, Timing
+from massact.floors import as_floor
+from massact.metrics import NOT_MEASURED, Measured, means
 
 if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class PlannedCell:
     vector: "torch.Tensor | None"
     """Unit vector `[d_model]`, float32, or `[n_layers, d_model]` where several layers are steered; `None` for the
     baseline."""
-    geometry: Geometry | None = None
-    """Of the first layer."""
+    geometry: Geometry | None = None  # of the first layer
     n_dims_cleaned: int | None = None
+    before: tuple[Message, ...] = ()
+    """What stands before every question."""
 
 
 Take = Callable[[Sequence[PlannedCell], int], Sequence[PlannedCell]]
@@ -42,15 +44,16 @@ def first_cells(cells: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of a question set's questions, in its order."""
+    """Some of a question set's questions, in its order, and what is measured of the responses."""
 
     questions: Sequence[str]
     numbers: Sequence[int] | None = None
     """Of each in the set, from 0: a sampled response hangs on it; `None`: they are the first ones."""
+    measured: Measured = NOT_MEASURED
 
     def only(self, numbers: Sequence[int]) -> "Part":
         """Those of a whole set with some numbers."""
-        return Part([self.questions[number] for number in numbers], tuple(numbers))
+        return Part([self.questions[number] for number in numbers], tuple(numbers), self.measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,12 @@ class Summary:
 
     trait_mean: float | None
     coherence_mean: float | None
-    trait_std: float | None
-    """Sample standard deviation; `None` below two scored responses."""
+    trait_std: float | None  # sample standard deviation; `None` below two scored responses
     coherence_std: float | None
-    n_scored: int
-    """Responses with both scores."""
+    n_scored: int  # responses with both scores
     n_unscored: int
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Mean of each metric over the responses that have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,10 @@ class Evaluation:
     """A cell and its result: what rows, points, params, metrics and scores are derived from."""
 
     planned: PlannedCell
-    responses: tuple[Response, ...]
-    """One per question, in the question set's order."""
+    responses: tuple[Response, ...]  # one per question, in the question set's order
     timing: Timing
-    given_up: str | None = None
-    """Why it was given up on a part of its questions."""
+    given_up: str | None = None  # why it was given up on a part of its questions
+    measured: Measured = NOT_MEASURED  # what was measured of the responses
 
     @property
     def cell(self) -> Cell:
@@ -106,6 +108,7 @@ def summarise(responses: Sequence[Response]) -> Summary:
         coherence_std=statistics.stdev(coherence) if len(scored) > 1 else None,
         n_scored=len(scored),
         n_unscored=len(responses) - len(scored),
+        metrics=means([one.metrics for one in responses]),
     )
 
 
@@ -120,8 +123,7 @@ def silent(_what: str, _total: int) -> Iterator[Advance]:
     yield lambda _n: None
 
 
-_MOST_WAYS = 40_000
-"""Ways in which the questions asked may lie among all that are looked at; of more so many are drawn."""
+_MOST_WAYS = 40_000  # ways in which the questions asked may lie among all that are looked at; of more so many are drawn
 _SEED = 20_251_109
 
 
@@ -129,19 +131,15 @@ _SEED = 20_251_109
 class Screening:
     """How a cell is looked at before it is given all of its questions."""
 
-    n_first: int
-    """Questions that are asked first; see `first_asked`."""
-    floor: float
-    """Least mean coherence that counts, 0 to 100."""
+    n_first: int  # questions that are asked first; see `first_asked`
+    floor: float  # least mean coherence that counts, 0 to 100
     confidence: float = DEFAULT_CONFIDENCE
     """Chance that a cell which is at or above the floor over all questions is not given up."""
 
 
 def first_asked(questions: Sequence[str], n: int) -> list[int]:
     """The numbers, from 0 in order, of the questions that every cell is asked first: as if drawn, whatever their order.
-
-    They are those with the least digests of their texts: the same for all cells, and in every sweep.
-    """
+    They are those with the least digests of their texts: the same for all cells, and in every sweep."""
     digests = [hashlib.sha256(f"asked first: {text}".encode()).digest() for text in questions]
     return sorted(sorted(range(len(questions)), key=lambda number: (digests[number], number))[:n])
 
@@ -161,8 +159,6 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
     Args:
         coherences: of the k questions asked, 0 to 100.
     """
-    import numpy as np
-
     weights = _weights(len(coherences), n_questions)
     means = weights @ np.array([*sorted(coherences), 100.0])
     n_beyond = math.floor((1 - confidence) * len(means) + 1e-9)
@@ -170,10 +166,8 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
 
 
 @cache
-def _weights(n_asked: int, n_questions: int) -> "NDArray[np.float64]":
+def _weights(n_asked: int, n_questions: int) -> Numbers:
     """Of each score asked and of 100, as they may lie among all scores, `[n_ways, n_asked + 1]`."""
-    import numpy as np
-
     if math.comb(n_questions, n_asked) <= _MOST_WAYS:
         places = np.array(list(combinations(range(n_questions), n_asked)))
     else:
@@ -183,26 +177,31 @@ def _weights(n_asked: int, n_questions: int) -> "NDArray[np.float64]":
 
 
 def stop_reason(responses: Sequence[Response], n_questions: int, screening: Screening) -> str | None:
-    """Why a cell is hopeless; `None` where it could still be coherent, or a response was not scored."""
-    coherences = [one.coherence for one in responses if one.coherence is not None]
-    if len(coherences) < max(2, len(responses)):
+    """Why a cell is hopeless; `None` where it could still be coherent, or a response was not scored. A metric that must
+    be so at least gives none up: it may be any size on the questions that were not asked."""
+    floor = as_floor(screening.floor)
+    if not (floor.is_coherence or floor.is_most):
         return None
-    bound = coherence_bound(coherences, n_questions, screening.confidence)
-    if bound >= screening.floor:
+    told = [floor.of_response(one) for one in responses]
+    values = [value for value in told if value is not None]
+    if len(values) < max(2, len(responses)) or any(one.coherence is None for one in responses):
         return None
+    bound = coherence_bound([floor.measure(value) for value in values], n_questions, screening.confidence)
+    if bound >= floor:
+        return None
+    mean, most = statistics.fmean(values), f"at most {bound:.1f}"
+    if not floor.is_coherence:
+        most = f"at least {floor.shown(floor.value_at(bound))}"
     return (
-        f"coherence {statistics.fmean(coherences):.1f} over {len(coherences)} of {n_questions} questions: "
-        f"over all of them it is at most {bound:.1f} (confidence {screening.confidence:g}), below the floor of "
-        f"{screening.floor:g}"
+        f"{floor.metric} {floor.shown(mean)} over {len(values)} of {n_questions} questions: "
+        f"over all of them it is {most} (confidence {screening.confidence:g}), "
+        f"{'below' if floor.is_coherence else 'beyond'} the floor of {floor:g}"
     )
 
 
 def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evaluation:
-    """One evaluation of a cell whose questions were asked in two parts.
-
-    Args:
-        numbers: of the questions of the first part among all, in order.
-    """
+    """One evaluation of a cell whose questions were asked in two parts. `numbers`: of the questions of the first part
+    among all, in order."""
     a, b = first.timing, rest.timing
     timing = Timing(
         a.generation_seconds + b.generation_seconds, a.judge_seconds + b.judge_seconds, a.n_tokens + b.n_tokens
@@ -210,4 +209,4 @@ def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evalu
     responses = list(rest.responses)
     for number, response in zip(numbers, first.responses, strict=True):
         responses.insert(number, response)
-    return Evaluation(first.planned, tuple(responses), timing)
+    return Evaluation(first.planned, tuple(responses), timing, measured=first.measured)

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 
 from massact.errors import UsageError
 
-LONGEST_NAME = 200
-"""Characters of a name."""
+LONGEST_NAME = 200  # characters of a name
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that no name holds: control, format (bidi) and surrogate characters, separators of lines."""
 _JOINERS = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
@@ -24,15 +23,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*(\..*)
 
 
 def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> str:
-    """The name in Unicode's composed form (NFC), without white space around it.
-
-    Args:
-        what: what is named, for the message.
-        may_be_path: whether it may lead through folders: the reference of a model does.
-
-    Raises:
-        UsageError: it is empty, too long, holds characters that do not show, or leads through a folder.
-    """
+    """The name in Unicode's composed form (NFC), without white space around it. `what`: what is named, for the message.
+    `may_be_path`: whether it may lead through folders: the reference of a model does. Raises UsageError: it is empty,
+    too long, holds characters that do not show, or leads through a folder."""
     text = unicodedata.normalize("NFC", name.strip())
     if not text:
         raise UsageError(f"the {what} is empty: write a name")

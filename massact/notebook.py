@@ -23,22 +23,19 @@ from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import ModelShape, SteerableModel, load_model, model_lock
 from massact.models.prompting import encode_chat, encode_text, read_response
 from massact.models.thinking import generate_thinking
-from massact.plugins import own_digest
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
-from massact.store.schema import stored_cell
 from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.planner import Overrides
 from massact.vectors.activations import split_sides
 from massact.vectors.calibrate import calibrate
-from massact.vectors.extract import make_vectors, read_contrast
+from massact.vectors.extract import make_vectors, read_contrast, read_neutral
 from massact.vectors.massive_dims import Calibration, check_cleaning
 from massact.vectors.positions import Position, parse_position, parse_tokens
-from massact.vectors.steering import intervention_of
 from massact.vectors.streams import Continued, Reading, continue_and_read, window_means
+from massact.workflow.steered import stored_intervention
 from massact.workflow.steps import Request, run_evaluate
-from massact.workflow.vectors import stored_vector
 
 __all__ = ["Intervention", "Model", "evaluate", "extract"]
 
@@ -131,6 +128,8 @@ class Model:
             DataError: an activation is not finite.
         """
         windows = [parse_position(one) for one in _listed(positions)]
+        if not windows:
+            raise UsageError("no window to read: name one, such as response[:5]")
         n_new, encoded = _n_new(windows, max_new_tokens), self._encoded(prompts, chat=chat)
         with model_lock(self.steerable.model):
             if n_new:
@@ -156,18 +155,7 @@ class Model:
         Raises:
             UsageError: the run is no finished evaluation with a vector, or another model's.
         """
-        row, vector, _ = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
-        cell, mine = stored_cell(row), self.steerable.identity
-        if cell is None or cell.steering is None or cell.setting.model != mine:
-            steered = (
-                "what cannot be told: it is imported, or an earlier version's" if cell is None else cell.setting.model
-            )
-            raise UsageError(f"run {run_id} steered {steered}, and this is {mine}")
-        if cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
-            raise UsageError(
-                f"run {run_id}: the file of the operator {cell.steering.recipe.operator} was changed since"
-            )
-        return intervention_of(cell.steering, vector, self.shape.n_layers)
+        return stored_intervention(self.steerable, run_id, resolve_tracking_uri(tracking_uri))[1]
 
     @overload
     def generate(
@@ -269,7 +257,7 @@ class Model:
         return vector
 
 
-def extract(
+def extract(  # noqa: PLR0913  # what a notebook has to say
     model: Model,
     positive: Sequence[str],
     negative: Sequence[str],
@@ -278,6 +266,7 @@ def extract(
     position: str = "response[:5]",
     max_new_tokens: int | None = None,
     calibration: Calibration | None = None,
+    neutral: Sequence[str] = (),
 ) -> torch.Tensor:
     """Unit vectors from contrastive prompts, which the model goes on with, as `massact extract` makes them.
 
@@ -289,6 +278,7 @@ def extract(
         position: window over which activations are averaged.
         max_new_tokens: as of `Model.record`.
         calibration: of the model that is steered, by `Model.calibrate`; only cleaned labels need it.
+        neutral: prompts that ask for nothing of the trait; only `mean_centred` needs them.
 
     Returns:
         `[n_layers, d_model]`, float32, each of unit length.
@@ -308,8 +298,13 @@ def extract(
     dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
     with model_lock(model.steerable.model):
         rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
+        neutral_rows = None
+        if neutral:
+            one = read_neutral(model.steerable, _texts(neutral), [window], is_chat=False, max_new_tokens=n_new)
+            neutral_rows = one[window]
     is_paired = recipe.method == PAIRED_METHOD and len(positive) == len(negative)
-    activations = split_sides(rows[: len(positive)], rows[len(positive) :], 0.0, is_paired=is_paired)
+    sides_of = (rows[: len(positive)], rows[len(positive) :])
+    activations = split_sides(*sides_of, 0.0, is_paired=is_paired, neutral=neutral_rows)
     (made,) = make_vectors([recipe], activations, calibration, seed=0).values()
     return made.vectors
 

@@ -1,5 +1,5 @@
-"""What others add (docs/extending.md): packages, by entry points, vector methods, operators, judges, executors, run
-stores and questions; an experiment's own files methods and operators, as `module:function`.
+"""What others add (docs/extending.md): packages, by entry points, methods, operators, judges, metrics, executors, run
+stores and questions; an experiment's own files methods, operators and metrics, as `module:function`.
 
 They are looked for when a name is asked for that massact itself does not have, and loaded when they are used.
 """
@@ -27,7 +27,7 @@ _OWN_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 def plugin_names(kind: str) -> tuple[str, ...]:
     """The names that the experiment's own files and installed packages add. `kind`: `methods`, `operators`, `judges`,
-    `executors`, `stores` or `questions`."""
+    `metrics`, `executors`, `stores` or `questions`."""
     own = (name for (of_kind, name) in _own() if of_kind == kind)
     return (*own, *_by_name(f"massact.{kind}", tuple(sys.path)))
 
@@ -39,12 +39,8 @@ def forget_own() -> None:
 
 def declare_own(kind: str, reference: str, folder: Path) -> str:
     """Have `module:function`, of a file in the experiment's folder, known under the function's name, which is returned.
-
-    Nothing of the file runs until it is used.
-
-    Raises:
-        UsageError: there is no such file or function, or the name is taken.
-    """
+    Nothing of the file runs until it is used. Raises UsageError: there is no such file or function, or the name is
+    taken."""
     module, _, name = reference.partition(":")
     file = _file(module, folder)
     if not _OWN_NAME.fullmatch(name):
@@ -82,20 +78,13 @@ def _file(module: str, folder: Path) -> Path:
     return folder.resolve().joinpath(*module.split(".")).with_suffix(".py")
 
 
-_READ: dict[str, str] = {}
-"""Digest of each file of a user that was imported."""
+_READ: dict[str, str] = {}  # digest of each file of a user that was imported
 
 
 def load_code(reference: str, folder: str, what: str) -> Any:
-    """What `module:name` names, in a file of a folder or in an installed module.
-
-    Args:
-        folder: empty: only what is installed.
-        what: what it is, for the message.
-
-    Raises:
-        ConfigError: there is no such module or name, or it cannot be loaded.
-    """
+    """What `module:name` names, in a file of a folder or in an installed module. `folder`: empty: only what is
+    installed. `what`: what it is, for the message. Raises ConfigError: there is no such module or name, or it cannot be
+    loaded."""
     module, _, name = reference.partition(":")
     if folder and folder not in sys.path:
         sys.path.append(folder)

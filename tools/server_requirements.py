@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-WANTED = ("mlflow[auth]", "psycopg[binary]", "boto3", "uvloop", "setuptools")
+WANTED = ("mlflow[auth]", "plotly", "psycopg[binary]", "boto3", "uvloop", "setuptools")
 """Beside what massact itself depends on; setuptools builds it."""
 LEFT_OUT = {"torch", "transformers", "scikit-learn", "matplotlib", "safetensors", "skops", "tqdm"}
 """What massact or MLflow depend on, and the server never loads: most of what they weigh."""

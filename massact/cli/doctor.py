@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from massact.store.schema import EvaluationRow
     from massact.sweep.context import Session
 
-SHOWN = 10
-"""Findings of one kind that are shown one by one."""
+SHOWN = 10  # findings of one kind that are shown one by one
 
 
 @click.command()

@@ -143,12 +143,25 @@ experiment_option = click.option(
 )
 
 
+class _Whole(click.types.StringParamType):
+    """A text that no environment variable splits."""
+
+    envvar_list_splitter = "\0"
+
+
+_ASKED = (
+    "Experiment file, or its bare name under experiments/ or here; without such a file, an experiment's name in the "
+    "store{}; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file."
+)
 asked_experiment_option = click.option(
+    "--experiment", default=None, envvar="MASSACT_EXPERIMENT", help=_ASKED.format("")
+)
+asked_experiments_option = click.option(
     "--experiment",
-    default=None,
+    type=_Whole(),
+    multiple=True,
     envvar="MASSACT_EXPERIMENT",
-    help="Experiment file, or its bare name under experiments/ or here; without such a file, an experiment's "
-    "name in the store; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file.",
+    help=_ASKED.format(" (repeatable: one answer over all)"),
 )
 
 
@@ -193,10 +206,10 @@ def _option_type(parameter: Parameter) -> Any:
         return click.IntRange(schema["minimum"], None)
     if schema["type"] == "number":
         return Number(schema["minimum"], schema["maximum"])
-    return _Written(parameter) if schema is not ANY_TEXT else str
+    return Written(parameter) if schema is not ANY_TEXT else str
 
 
-class _Written(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+class Written(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """A value that is written in a certain way."""
 
     def __init__(self, parameter: Parameter) -> None:

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.addresses import shown_uri
-from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
+from massact.cli.options import OrFile, Written, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
     force_option,
     open_session,
     rounds_option,
+    verbose_option,
     working,
     workload_options,
 )
 from massact.config import load_experiment
 from massact.domain import floor_warning
+from massact.query.question import FLOOR
 from massact.store.databases import is_absent
 from massact.store.read import open_store
 from massact.workflow.status import list_prerequisites
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from massact.sweep.context import Session
     from massact.sweep.driver import Tally
 
-_places = stacked(experiment_option, tracking_uri_option)
+_places = stacked(experiment_option, tracking_uri_option, verbose_option)
 _grid_options = stacked(_places, rounds_option, val_split_option, workload_options, dry_run_option)
 _output_option = click.option(
     "--output",
@@ -43,7 +45,7 @@ def _work(
     session: "Session", run: "Callable[[Session], Tally | None]", show: "Callable[[Session], None] | None" = None
 ) -> None:
     """Do a command's work and say where to look next, or only show what there is to do; exit code 1 if cells failed."""
-    from massact.workflow.steps import next_lines
+    from massact.workflow.outcome import next_lines
 
     with working(session):
         if show is not None:
@@ -59,14 +61,14 @@ def _work(
 
 @click.command()
 @_places
-def calibrate(experiment_file: str, tracking_uri: str) -> None:
+def calibrate(experiment_file: str, tracking_uri: str, *, verbose: bool) -> None:
     """Find each model's massive dims from neutral prompts.
 
     \b
     Example:
       massact calibrate --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri)
+    session = open_session(experiment_file, tracking_uri, verbose=verbose)
     from massact.workflow.steps import run_calibrate
 
     _work(session, run_calibrate)
@@ -76,14 +78,14 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
 @_places
 @val_split_option
 @force_option
-def extract(experiment_file: str, tracking_uri: str, val_split: float | None, *, force: bool) -> None:
+def extract(experiment_file: str, tracking_uri: str, val_split: float | None, **flags: bool) -> None:
     """Extract activations and vectors, with every cleaning before and after.
 
     \b
     Example:
       massact extract --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, val_split=val_split, force=force)
+    session = open_session(experiment_file, tracking_uri, val_split=val_split, **flags)
     from massact.workflow.steps import run_extract
 
     _work(session, run_extract)
@@ -134,15 +136,15 @@ phase3 = _grid_phase(
 
 @click.command()
 @_places
-def phase4(experiment_file: str, tracking_uri: str) -> None:
+def phase4(experiment_file: str, tracking_uri: str, *, verbose: bool) -> None:
     """Work out coefficient patterns and recommendations from the store.
 
     \b
     Example:
       massact phase4 --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri)
-    from massact.workflow.steps import run_patterns
+    session = open_session(experiment_file, tracking_uri, verbose=verbose)
+    from massact.workflow.outcome import run_patterns
 
     _work(session, run_patterns)
 
@@ -170,6 +172,26 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
 
 @click.command()
 @_places
+@evaluating_options
+@dry_run_option
+def baselines(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+    """Evaluate what winners are held against: a prompt, examples, random directions of the same norm.
+
+    The experiment file says which, under the key baselines; massact costs shows them beside the winners.
+
+    \b
+    Example:
+      massact baselines --experiment experiments/costs.yaml
+    """
+    session = open_session(experiment_file, tracking_uri, **workload)
+    from massact.sweep.baselines import run_baselines
+    from massact.workflow.dry_run import show_baselines
+
+    _work(session, run_baselines, show_baselines if dry_run else None)
+
+
+@click.command()
+@_places
 @_output_option
 @click.option(
     "--findings",
@@ -177,7 +199,7 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
     help="File whose marked section is written anew with the findings, the rest left alone; the section is added at "
     "the end of a file that has none.",
 )
-def report(experiment_file: str, tracking_uri: str, output: Path, findings: str | None) -> None:
+def report(experiment_file: str, tracking_uri: str, output: Path, findings: str | None, *, verbose: bool) -> None:
     """Write the report of everything the store holds, as HTML and Markdown.
 
     \b
@@ -185,11 +207,12 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
       massact report --experiment experiments/toy.yaml --output reports
       massact report --experiment experiments/toy.yaml --findings docs/research_findings.md
     """
-    opened = open_session(experiment_file, tracking_uri)
+    opened = open_session(experiment_file, tracking_uri, verbose=verbose)
     from massact.workflow.report import run_report
 
     def run(session: "Session") -> None:
-        session.show(run_report(session, output, findings=Path(findings) if findings else None).summary)
+        written = run_report(session, output, findings=Path(findings) if findings else None)
+        session.tell(written.checklist, written.summary)
 
     _work(opened, run)
 
@@ -200,7 +223,8 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
 def main_command(experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any) -> None:
     """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
 
-    Where the experiment file keeps questions for it, winners are confirmed on them before the report.
+    Where the experiment file keeps questions for it, winners are confirmed on them before the report; where it names
+    baselines, they are evaluated; where it has several traits, winners are scored for all of them.
 
     \b
     Example:
@@ -250,9 +274,10 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
 @tracking_uri_option
 @click.option(
     "--floor",
-    type=OrFile(Number(0, 100)),
-    metavar="COHERENCE",
-    help="Least mean coherence that counts; default: the file's. At another one nothing is registered.",
+    type=OrFile(Written(FLOOR)),
+    metavar="FLOOR",
+    help="Which results count: a least mean coherence, or a metric's limit such as kl<=0.3; default: the file's. At "
+    "another one nothing is registered.",
 )
 @click.option(
     "--judge",

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,26 +12,100 @@ import click
 
 from massact._gc import collector_paused
 from massact.api import ENTRIES, question
-from massact.cli.options import asked_experiment, asked_experiment_option, option_of, stacked, tracking_uri_option
+from massact.cli.options import asked_experiment, asked_experiments_option, option_of, stacked, tracking_uri_option
 from massact.errors import UsageError
+from massact.names import shown as shown_name
 from massact.names import visible
 from massact.query import Answer
 from massact.query.question import ABOUT_FLOOR, FILTERS, Parameter, Question
-from massact.query.rows import Column, flatten, text_table, to_json, to_mapping
+from massact.query.rows import Column, flatten, printed, text_table, to_json, to_mapping, with_differences
 
 # answers as text; missing is empty or null, never 0
 
-Format = Literal["table", "json", "csv", "markdown"]
-FORMATS = ("table", "json", "csv", "markdown")
+Format = Literal["table", "json", "csv", "markdown", "latex"]
+FORMATS = ("table", "json", "csv", "markdown", "latex")
+Rows = Sequence[tuple[Answer[Any], Any]]
+"""Rows, each with the answer that it is of."""
 
 
-def render(answer: Answer[Any], output_format: Format) -> str:
-    """An answer as text, ending in a line break."""
+def render(answer: Answer[Any], output_format: Format, *others: Answer[Any], columns: Sequence[str] = ()) -> str:
+    """An answer as text, ending in a line break; with `others`, the same question's about other experiments, as one.
+
+    Args:
+        columns: those of tables and CSV, by header or by field; empty: each format's own.
+    """
+    answers = (answer, *others)
     if output_format == "json":
-        return to_json(answer)
+        if columns:
+            raise UsageError("--columns chooses among what tables and CSV show; JSON holds every field: leave it out")
+        return to_json(*answers)
     if output_format == "csv":
-        return _csv(answer)
-    return answer.text(text_table if output_format == "table" else _markdown)
+        return _csv([(one, row) for one in answers for row in one.rows], columns)
+    draw = {"table": text_table, "markdown": _markdown, "latex": _latex}[output_format]
+    parts = [draw(*table) for table in _tables(answers, columns)]
+    mark = "% " if output_format == "latex" else "- "
+    parts.append("".join(f"{mark}{line}\n" for one in answers for line in one.lines()))
+    return "\n".join(part for part in parts if part)
+
+
+def _tables(answers: Sequence[Answer[Any]], wanted: Sequence[str]) -> list[tuple[Sequence[Column], Sequence[object]]]:
+    """Every table of the answers, each over all of them, with the columns that are wanted."""
+    parts: dict[object, tuple[Sequence[Column], list[tuple[Answer[Any], Any]]]] = {}
+    for one in answers:
+        for index, table in enumerate(one.tables()):
+            if table.rows:
+                kind = type(table.rows[0]) if len(answers) > 1 else index
+                parts.setdefault(kind, (table.columns, []))[1].extend((one, row) for row in table.rows)
+    tables, unknown, headers = [], set(wanted) if parts else set[str](), dict[str, None]()
+    for base, told in parts.values():
+        pairs, columns = told, base
+        if len(answers) > 1:  # which settings differ in depends on the experiment
+            names = dict.fromkeys(name for _, row in told for name in getattr(row, "differs", ()))
+            pairs = [(one, replace(row, differs={**names, **row.differs}) if names else row) for one, row in told]
+            columns = with_differences(tuple(base), [row for _, row in pairs])
+        about = (_about(pairs, "experiment"), _about(pairs, "floor"))
+        shown: Sequence[Column] = (about[0], *columns) if len(answers) > 1 else columns
+        headers |= dict.fromkeys(one.header for one in (*about, *columns))
+        if wanted:
+            known = {**_fields(pairs), **{_plain(one.header): one for one in (*columns, *about)}}
+            taken = [known[_plain(name)] for name in wanted if _plain(name) in known]
+            shown = [replace(column, is_optional=False, is_shared=False) for column in taken]
+            unknown -= {name for name in wanted if _plain(name) in known}
+        if shown:
+            tables.append((shown, [row for _, row in pairs]))
+    if unknown:
+        wrong = ", ".join(map(shown_name, sorted(unknown)))
+        raise UsageError(f"no column {wrong}; there is {', '.join(headers)}, and every field that --format csv has")
+    return tables
+
+
+def _about(pairs: Rows, name: str) -> Column:
+    """What is asked about, of each row."""
+    values = {id(row): getattr(one, name) for one, row in pairs}
+    return Column(name, lambda row: _text(values[id(row)]), is_shared=True)
+
+
+def _fields(pairs: Rows) -> dict[str, Column]:
+    """A column for each field of the rows."""
+    flat = {id(row): flatten(row) for _, row in pairs}
+    return {
+        _plain(name): Column(
+            name,
+            lambda row, name=name: _text(flat[id(row)].get(name)),  # type: ignore[misc]
+            is_number=any(isinstance(one.get(name), float) for one in flat.values()),
+        )
+        for name in dict.fromkeys(name for one in flat.values() for name in one)
+    }
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", " ").replace("-", " ")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(_csv_value(value))
 
 
 def write(text: str, output: Path | None) -> None:
@@ -46,11 +121,17 @@ def write(text: str, output: Path | None) -> None:
         raise UsageError(f"cannot write {output}: {error.strerror}. Name a file in a folder that exists") from error
 
 
-def _csv(answer: Answer[Any]) -> str:
-    rows = [flatten(row) for row in answer.rows]
+def _csv(pairs: Rows, wanted: Sequence[str]) -> str:
+    """Every field of the rows, and of which experiment and at which floor they are."""
+    rows = [{"experiment": one.experiment, "floor": one.floor, **flatten(row)} for one, row in pairs]
+    names = {_plain(name): name for row in rows for name in row}
+    if rows and (unknown := [name for name in wanted if _plain(name) not in names]):
+        there = ", ".join(names.values())
+        raise UsageError(f"no field {', '.join(map(shown_name, unknown))}; CSV has {there}")
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        fields = [names[_plain(name)] for name in wanted] or list(names.values())
+        writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows({name: _csv_value(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
@@ -72,14 +153,42 @@ def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+_TEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {one: f"\\{one}" for one in "&%$#_{}"}
+)
+
+
+def _latex(columns: Sequence[Column], rows: Sequence[object]) -> str:
+    """A tabular for the package booktabs; what all rows share stands above it as a comment."""
+    found = printed(columns, rows)
+    head, *body = (
+        " & ".join(text.translate(_TEX) for text in cells) + r" \\"
+        for cells in ([one.header for one in found.columns], *found.cells)
+    )
+    sides = "".join("r" if one.is_number else "l" for one in found.columns)
+    shared = ", ".join(f"{header} {value}" for header, value in found.shared.items())
+    lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([f"% {shared}", *lines] if shared else lines) + "\n"
+
+
+def _names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, (value or "").split(","))))
+
+
 OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--format", "output_format", type=click.Choice(FORMATS), default="table", help="How the answer is written."
+        "--format", "output_format", type=click.Choice(FORMATS), default="table",
+        help="How the answer is written; latex: tabulars for the package booktabs.",
+    ),
+    click.option(
+        "--columns", callback=_names, metavar="NAMES",
+        help="Columns of tables and CSV, with commas between them: headers, or fields as CSV and JSON name them.",
     ),
     click.option(
         "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
     ),
-)
+)  # fmt: skip
 
 
 def command(name: str) -> click.Command:
@@ -94,7 +203,7 @@ def command(name: str) -> click.Command:
             _answer(ctx, asked, options)
 
     options = stacked(
-        asked_experiment_option,
+        asked_experiments_option,
         tracking_uri_option,
         *(option_of(one) for one in (*FILTERS, *ABOUT_FLOOR, *posed.shared)),
         *OUTPUT_OPTIONS,
@@ -132,20 +241,23 @@ def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, An
     if posed.traits.no_floor and any(options[one.key] is not None for one in ABOUT_FLOOR):
         raise UsageError(posed.traits.no_floor)
     about, own = posed.split({name: value for name, value in options.items() if value not in (None, ())})
-    experiment = asked_experiment(options["experiment"], options["tracking_uri"])
-    answer = posed.ask(experiment, about, own)
-    show(answer, options["output_format"], options["output"])
-    verdict = answer.verdict()
-    if verdict is not None:
-        is_yes, words = verdict
-        click.echo(words, err=True)
-        if not is_yes:
-            ctx.exit(1)
+    names: tuple[str | None, ...] = tuple(dict.fromkeys(options["experiment"])) or (None,)
+    asked = [asked_experiment(name, options["tracking_uri"]) for name in names]
+    # a file and a name may stand for one experiment
+    answers = [*{(one := posed.ask(experiment, about, own)).experiment: one for experiment in asked}.values()]
+    for answer in answers:
+        click.echo(f"experiment {visible(answer.experiment)}, store {answer.store}", err=True)
+    write(render(answers[0], options["output_format"], *answers[1:], columns=options["columns"]), options["output"])
+    verdicts = [_say(answer, f"{visible(answer.experiment)}: " if len(answers) > 1 else "") for answer in answers]
+    if not all(verdicts):
+        ctx.exit(1)
 
 
-def show(answer: Answer[Any], output_format: Format, output: Path | None) -> None:
-    """Print an answer, and say on stderr what has to be said about it."""
-    click.echo(f"experiment {visible(answer.experiment)}, store {answer.store}", err=True)
-    write(render(answer, output_format), output)
+def _say(answer: Answer[Any], whose: str) -> bool:
+    """Say on stderr what has to be said about an answer. Returns False for a question that is answered with no."""
     for note in answer.notes:
-        click.echo(f"note: {visible(note)}", err=True)
+        click.echo(f"note: {whose}{visible(note)}", err=True)
+    is_yes, words = answer.verdict() or (True, "")
+    if words:
+        click.echo(f"{whose}{words}", err=True)
+    return is_yes

@@ -87,38 +87,28 @@ def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
     return {"executor": executor}
 
 
-QUIET_SECONDS = 2.0
-"""Work shorter than this shows no bar."""
-LOG_SECONDS = 15.0
-"""How often a bar writes a line where stderr is no terminal."""
+QUIET_SECONDS = 2.0  # work shorter than this shows no bar
+LOG_SECONDS = 15.0  # how often a bar writes a line where stderr is no terminal
 WORKLOAD = ("save_responses", "batch_rows", "alike", "force", "spool", "store_timeout", *EXECUTOR)
 """Names of `workload_options`, as `open_session` takes them."""
-OFF = "off"
-"""What switches `--alike` off."""
-_PARTING_SECONDS = 1.0
-"""How long an interrupted judge may still take."""
+OFF = "off"  # what switches `--alike` off
+_PARTING_SECONDS = 1.0  # how long an interrupted judge may still take
 
 
-class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+def _alike(value: str) -> float | None:
     """A cosine above which vectors are alike; `None` where it is off."""
-
-    name = "cosine"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if value is None or str(value).strip().lower() == OFF:
-            return None
-        try:
-            cosine = float(value)
-        except ValueError:
-            cosine = 0.0
-        if not 0 < cosine <= 1:
-            self.fail(
-                f"{value!r} is no cosine: give one above 0 and at most 1, such as {DEFAULT_ALIKE}, or {OFF!r} to "
-                "evaluate every label itself",
-                param,
-                ctx,
-            )
-        return cosine
+    if value.strip().lower() == OFF:
+        return None
+    try:
+        cosine = float(value)
+    except ValueError:
+        cosine = 0.0
+    if not 0 < cosine <= 1:
+        raise click.BadParameter(
+            f"{value!r} is no cosine: give one above 0 and at most 1, such as {DEFAULT_ALIKE}, or {OFF!r} to "
+            "evaluate every label itself"
+        )
+    return cosine
 
 
 spool_option = click.option(
@@ -162,7 +152,7 @@ workload_options = stacked(
     evaluating_options,
     click.option(
         "--alike",
-        type=_Alike(),
+        type=_alike,
         default=str(DEFAULT_ALIKE),
         metavar="COSINE",
         help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "
@@ -170,6 +160,9 @@ workload_options = stacked(
     ),
 )
 """Options of every command that evaluates cells of labels; none of them but `--alike` changes a result."""
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, help="Show the tables too, and tell every step of the work."
+)
 dry_run_option = click.option(
     "--dry-run",
     is_flag=True,
@@ -189,6 +182,7 @@ def open_session(
     *,
     judge: str | None = None,
     val_split: float | None = None,
+    verbose: bool = False,
     **workload: Any,
 ) -> "Session":
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's. Commands import
@@ -213,6 +207,7 @@ def open_session(
         progress=show_bar,
         say=lambda line: click.echo(line, err=True),
         show=lambda text: click.echo(text + "\n"),
+        verbose=verbose,
     )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -120,29 +120,12 @@ def _import(path: Path, target: "Target", tracking_uri: str, *, published: bool,
     from massact.interop.importer import import_into
     from massact.interop.names import find_sources
 
-    say = partial(click.echo, err=True)
-    if published:
-        file = read_published(path, target.experiment)
-        return import_into(
-            tracking_uri,
-            target,
-            lambda importer: importer.run_figures(file),
-            params={"path": str(path)},
-            dry_run=dry_run,
-            say=say,
-        )
-    sources = find_sources(path)
+    sources = [] if published else find_sources(path)
+    what = read_published(path, target.experiment) if published else sources
     n_bytes = sum(source.path.stat().st_size for source in sources if source.path.is_file())
     with show_bar("bytes imported", n_bytes) as advance:
-        return import_into(
-            tracking_uri,
-            target,
-            lambda importer: importer.run(sources),
-            params={"path": str(path), "model": target.model, "trait": target.trait},
-            dry_run=dry_run,
-            on_bytes=advance,
-            say=say,
-        )
+        options: Any = {"on_bytes": advance, "say": partial(click.echo, err=True)}
+        return import_into(tracking_uri, target, what, path=path, dry_run=dry_run, **options)
 
 
 def _print_table(report: "ImportReport", *, dry_run: bool) -> None:

@@ -131,7 +131,7 @@ def import_(files: tuple[Path, ...], experiment_file: str, name: str, **read: An
 @asked_experiment_option
 @tracking_uri_option
 @stacked(*FILTER_OPTIONS)
-@click.option("--limit", type=click.IntRange(1), default=3, help="Questions at most.")
+@click.option("--limit", type=click.IntRange(1), help="Questions at most; default: all.")
 @table_or_json_option("How they are written; json has all questions.")
 def show(
     run_id: str | None,
@@ -139,7 +139,7 @@ def show(
     best: bool,
     experiment: str | None,
     tracking_uri: str,
-    limit: int,
+    limit: int | None,
     output_format: str,
     **only: Any,
 ) -> None:

@@ -37,12 +37,11 @@ _LOAD: Readers = {
 CACHE_OFF = "off"
 _KINDS = (
     *("likelihood", "openai:MODEL", "systemone:MODEL", "hf:MODEL", "self", "perplexity", "classifier"),
-    *("regex", "regex:PATTERN", "python:MODULE:CLASS"),
+    *("regex", "regex:PATTERN", "choices", "python:MODULE:CLASS"),
 )
 _ONE_SIDED = {"classifier": "trait", "regex": "trait", "perplexity": "coherence"}
 """Judges that give one of the two scores."""
-_OF_BOTH = ("cache", "prices", "thinking")
-"""Settings that two judges share."""
+_OF_BOTH = ("cache", "prices", "thinking")  # settings that two judges share
 _TWO = re.compile(r"trait=(?P<trait>.+),\s*coherence=(?P<coherence>.+)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_TIMEOUT = 86_400

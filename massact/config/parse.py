@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from massact.config.judges import parse_judge, parse_load
 from massact.config.values import (
     AdapterConfig,
+    BaselinesConfig,
     CalibrationConfig,
     ChatConfig,
     Experiment,
@@ -29,20 +30,21 @@ from massact.config.values import (
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
 from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
+from massact.floors import COHERENCE, Floor
 from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label, parse_label
+from massact.metrics import METRIC_NAME, METRICS, all_metrics
 from massact.names import shown
 from massact.plugins import declare_own, forget_own
+from massact.store.schema import EvaluationRow
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
 
 _LARGEST = 1e12
-_STRONGEST = 10.0
-"""Relative strength at most: text breaks near 1, whatever the model."""
+_STRONGEST = 10.0  # relative strength at most: text breaks near 1, whatever the model
 _MOST_COEFFICIENTS = 1000
-_MOST_ARGUMENTS = 1000
-"""Characters of a chat template's arguments: they stand in the row of every run."""
+_MOST_ARGUMENTS = 1000  # characters of a chat template's arguments: they stand in the row of every run
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
@@ -130,25 +132,23 @@ def parse_coefficients(text: str) -> Coefficients:
     """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
-    values: dict[float, None] = {}
-    for part in listed.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(
-                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200 or relative:0.4,0.6"
-            )
-        if is_relative and abs(value) > _STRONGEST:
-            raise UsageError(
-                f"--coefficients {text!r}: {value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}"
-            )
-        try:
-            values[check_coefficient(value)] = None
-        except UsageError as error:
-            raise UsageError(f"--coefficients {text!r}: {error}") from error
+    try:
+        values = dict.fromkeys(_listed(part.strip(), is_relative=is_relative) for part in listed.split(","))
+    except UsageError as error:
+        raise UsageError(f"--coefficients {text!r}: {error}") from error
     return Coefficients(tuple(values), is_relative)
+
+
+def _listed(part: str, *, is_relative: bool) -> float:
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{part!r} is not a number; write 800,1000,1200 or relative:0.4,0.6")
+    if is_relative and abs(value) > _STRONGEST:
+        raise UsageError(f"{value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}")
+    return check_coefficient(value)
 
 
 def _range(entry: Entry) -> tuple[float, float]:
@@ -160,8 +160,7 @@ def _range(entry: Entry) -> tuple[float, float]:
 
 # The sections `calibration` and `extraction` of an experiment file.
 
-LARGEST_SPLIT = 0.5
-"""Share of a side that validation may take at most."""
+LARGEST_SPLIT = 0.5  # share of a side that validation may take at most
 
 
 def parse_extraction(entry: Entry) -> ExtractionConfig:
@@ -289,10 +288,7 @@ def _n_dims(entry: Entry) -> int | AllDims:
 
 
 def parse_window(entry: Entry) -> str:
-    position = entry.checked(lambda _: parse_position(entry.spelled()))
-    if position.is_empty:
-        raise entry.error(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
-    return str(position)
+    return str(entry.checked(lambda _: parse_position(entry.spelled())))
 
 
 def parse_calibration(entry: Entry) -> CalibrationConfig:
@@ -302,6 +298,34 @@ def parse_calibration(entry: Entry) -> CalibrationConfig:
         "n_top": lambda e: e.integer(at_least=5),
     }
     return entry.into(CalibrationConfig, readers)
+
+
+_EXAMPLES, _SEEDS = 4, 19
+"""Of `few_shot` and `random` where the file does not say: of 19 random directions the least p-value is 0.05."""
+_MOST_EXAMPLES, _MOST_SEEDS = 1000, 10_000
+
+
+def parse_baselines(entry: Entry) -> BaselinesConfig:
+    """Names of baselines as a list; or a section of them, each with `true` or what it takes."""
+    readers: Readers = {
+        "prompt": _prompt,
+        "few_shot": lambda e: _count(e, _EXAMPLES, _MOST_EXAMPLES),
+        "random": lambda e: _count(e, _SEEDS, _MOST_SEEDS),
+    }
+    if not isinstance(entry.value, list):
+        return entry.into(BaselinesConfig, readers)
+    usual: dict[str, Any] = {"prompt": True, "few_shot": _EXAMPLES, "random": _SEEDS}
+    return BaselinesConfig(**{name: usual[name] for name in entry.unique(lambda item: item.choice(*usual))})
+
+
+def _prompt(entry: Entry) -> bool | str | tuple[tuple[str, str], ...]:
+    if isinstance(entry.value, bool):
+        return entry.value
+    return entry.each(lambda trait, text: (trait, text.text())) if isinstance(entry.value, dict) else entry.text()
+
+
+def _count(entry: Entry, usual: int, most: int) -> int:
+    return usual * entry.value if isinstance(entry.value, bool) else entry.integer(at_least=1, at_most=most)
 
 
 PHASES = ("phase1", "phase2", "phase3")
@@ -330,6 +354,12 @@ def load_experiment(path: str | Path) -> Experiment:
     attempts: list[Callable[[], None]] = [partial(read, *one) for one in readers.items()]
     attempts.append(top.close)
     all_of(attempts)
+    if floor := values.pop("floor"):
+        if top.find("coherence_floor") is not None:
+            raise top.take("floor").error("there is a coherence_floor too: leave one of them out")
+        if not floor.is_coherence and floor.metric not in values["metrics"]:
+            raise top.take("floor").error(f"{floor.metric} is not measured: write it under metrics")
+        values["coherence_floor"] = floor
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
     _check_vectors(experiment, top)
     n_groups = sum(len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases)
@@ -350,6 +380,9 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
         for name, known in ((getattr(one, "model", None), models), (one.trait, traits)):
             if name not in known:
                 raise top.take(key).error(f"{one.name} is of {name!r}, which the file does not declare")
+    by_trait = experiment.baselines.prompt
+    if isinstance(by_trait, tuple) and (unknown := {trait for trait, _ in by_trait} - traits):
+        raise top.take("baselines").error(f"prompt: the file declares no trait {min(unknown)!r}")
     for gate in experiment.gates:
         if gate.label.startswith(IMPORTED) and gate.threshold is None:
             raise top.take("gates").error(f"{gate.name} has a vector of another tool: write its threshold")
@@ -362,6 +395,28 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
         raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
     if shut := sorted({one.gate for one in labels if one.gate} - {gate.name for gate in experiment.gates}):
         raise top.take("phases").error(f"+if_{shut[0]}: declare {shut[0]} under the key 'gates'")
+
+
+def _metric(entry: Entry) -> str:
+    if isinstance(entry.value, str) and ":" in entry.value:
+        name = entry.checked(lambda _: declare_own("metrics", entry.text(), Path(entry.file).parent))
+    else:
+        name = entry.choice(*all_metrics())
+    taken = {COHERENCE, "trait", *(one.name for one in fields(EvaluationRow))}
+    if name in taken or (":" in str(entry.value) and name in METRICS) or not METRIC_NAME.fullmatch(name):
+        raise entry.error(f"a metric cannot be called {name!r}: write another name of lower-case letters, digits and _")
+    return name
+
+
+def _floor(entry: Entry) -> Floor:
+    section = entry.section()
+    limits = {"at_most": lambda e: e.number(), "at_least": lambda e: e.number()}
+    read = section.rest({"metric": Entry.text, **limits}, dict.fromkeys(limits))
+    given = {name: read[name] for name in limits if read[name] is not None}
+    if len(given) != 1:
+        raise entry.error("write one limit, at_most or at_least")
+    ((name, limit),) = given.items()
+    return entry.checked(lambda _: Floor.of(read["metric"], limit, is_most=name == "at_most"))
 
 
 def _temperature(entry: Entry) -> float:
@@ -419,8 +474,7 @@ def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
     return position
 
 
-_RESPONSES = Generation(max_new_tokens=64)
-"""How responses are generated where the file does not say."""
+_RESPONSES = Generation(max_new_tokens=64)  # how responses are generated where the file does not say
 _TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
 _GENERATION: Readers = {
     "max_new_tokens": lambda entry: entry.integer(at_least=1),
@@ -437,17 +491,22 @@ _SECTIONS: Readers = {
     "generation": lambda entry: Generation(**entry.section().rest(_GENERATION, asdict(_RESPONSES))),
     "judge": parse_judge,
     "coherence_floor": lambda entry: entry.number(low=0, high=100),
+    "floor": _floor,
+    "metrics": lambda entry: entry.unique_if_any(_metric),
+    "metric_tokens": Entry.integer,
     "least_scored": lambda entry: entry.number(low=0, high=1),
     "subset": Entry.integer,
     "questions": _confirm_share,
     "vectors": parse_vectors,
     "operators": lambda e: e.unique(lambda one: _declared("operators", one, OPERATORS, f"{METHODS[0]}+")),
     "gates": lambda entry: entry.each(_gate),
+    "baselines": parse_baselines,
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
 _DEFAULTS: Mapping[str, Any] = {
     **defaults_of(Experiment),
     "questions": None,
+    "floor": None,
     "calibration": CalibrationConfig(),
     "extraction": ExtractionConfig(),
     "generation": _RESPONSES,

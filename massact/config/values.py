@@ -20,6 +20,7 @@ from massact.domain import (
     Group,
 )
 from massact.errors import UsageError
+from massact.metrics import DEFAULT_METRIC_TOKENS, DEFAULT_METRICS
 from massact.store.schema import Declared, DeclaredPhase, DeclaredSetting
 
 
@@ -27,10 +28,8 @@ from massact.store.schema import Declared, DeclaredPhase, DeclaredSetting
 class AdapterConfig:
     """A LoRA adapter on a variant's weights."""
 
-    reference: str
-    """Hub id or local folder, as peft saves adapters."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub repository."""
+    reference: str  # hub id or local folder, as peft saves adapters
+    revision: str | None = None  # commit, tag or branch of a hub repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,40 +38,31 @@ class ChatConfig:
 
     thinking: str | None = None
     """`off`, `on`, or the tokens after which a thought is ended; `None`: off where the template has a switch."""
-    template_arguments: str | None = None
-    """What is handed to the template besides, as canonical JSON."""
+    template_arguments: str | None = None  # what is handed to the template besides, as canonical JSON
 
 
 @dataclass(frozen=True, slots=True)
 class LoadConfig:
     """How a model's weights are loaded (docs/models.md)."""
 
-    dtype: str = "auto"
-    """`auto` (the checkpoint's), `float32`, `bfloat16` or `float16`."""
-    device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    dtype: str = "auto"  # `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`
+    device: str = "auto"  # `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`
     device_map: str | None = None
     """How accelerate spreads the weights over several devices, such as `balanced`; `None`: one device."""
     attention: str = "auto"
     """`auto` (what the model's class does best) or an implementation of transformers, such as `eager`."""
-    quantization: str | None = None
-    """`8bit` or `4bit` of bitsandbytes; `None`: the weights as they are."""
-    trust_remote_code: bool = False
-    """Whether Python files of the model's repository may run."""
-    chat: ChatConfig = ChatConfig()
-    """How it is asked; of a model that is steered."""
+    quantization: str | None = None  # `8bit` or `4bit` of bitsandbytes; `None`: the weights as they are
+    trust_remote_code: bool = False  # whether Python files of the model's repository may run
+    chat: ChatConfig = ChatConfig()  # how it is asked; of a model that is steered
 
 
 @dataclass(frozen=True, slots=True)
 class VariantConfig:
     """One set of weights of a model."""
 
-    name: str
-    """The variant's name, such as `instruct` or `gemma2_base`."""
-    reference: str
-    """Hub id, local folder, or `toy:<name>` for an embedded model."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub repository."""
+    name: str  # the variant's name, such as `instruct` or `gemma2_base`
+    reference: str  # hub id, local folder, or `toy:<name>` for an embedded model
+    revision: str | None = None  # commit, tag or branch of a hub repository
     adapter: AdapterConfig | None = None
 
 
@@ -80,8 +70,7 @@ class VariantConfig:
 class Grid:
     """Where to steer: every layer with every coefficient."""
 
-    layers: str
-    """Layer specification, such as `30%-60%`; see `massact.labels`."""
+    layers: str  # layer specification, such as `30%-60%`; see `massact.labels`
     coefficients: Coefficients
 
 
@@ -92,8 +81,7 @@ class ModelConfig:
     name: str
     base: VariantConfig
     instruct: VariantConfig
-    load: LoadConfig
-    """The same for both variants."""
+    load: LoadConfig  # the same for both variants
     grid: Grid
     coefficient_range: tuple[float, float] | None = None
     """Least and greatest |coefficient| that a search for a gap may try; `None` is no bound."""
@@ -115,22 +103,18 @@ class CalibrationConfig:
     prompts: str = str(Path(__file__).parents[1] / "data" / "neutral.txt")
     """File of neutral prompts, one a line (or the plan's JSON list); massact's own, in English, where none is named."""
     max_new_tokens: int = 32
-    n_top: int = 10
-    """How many top dims are kept per layer."""
+    n_top: int = 10  # how many top dims are kept per layer
 
 
 @dataclass(frozen=True, slots=True)
 class VettingConfig:
     """Which continuations of contrastive prompts show what their side should."""
 
-    positive_at_least: float = 60.0
-    """Trait score, 0 to 100, that a positive prompt's continuation needs."""
-    negative_at_most: float = 40.0
-    """Trait score, 0 to 100, that a negative prompt's continuation may have."""
+    positive_at_least: float = 60.0  # trait score, 0 to 100, that a positive prompt's continuation needs
+    negative_at_most: float = 40.0  # trait score, 0 to 100, that a negative prompt's continuation may have
     filter: Literal["paired", "independent"] = "independent"
     """`paired`: prompt i of both sides is dropped where either fails."""
-    max_new_tokens: int = 64
-    """Tokens of a continuation that the judge reads."""
+    max_new_tokens: int = 64  # tokens of a continuation that the judge reads
 
     @property
     def is_paired(self) -> bool:
@@ -142,38 +126,28 @@ class ExtractionConfig:
     """How vectors are extracted."""
 
     positions: tuple[str, ...] = ("response[:5]",)
-    max_new_tokens: int = 5
-    """As many as the longest window reads, unless the file says more."""
+    max_new_tokens: int = 5  # as many as the longest window reads, unless the file says more
     methods: tuple[str, ...] = DEFAULT_METHODS
     uniform_dims: tuple[int | AllDims, ...] = (1, 2, 3, 5, 10, "all")
     """Cleanings with the uniform list, each before and after."""
-    layer_dims: tuple[int | AllDims, ...] = (1, 2, 3)
-    """Cleanings with each layer's own list, each before and after."""
-    validation_split: float = 0.1
-    """Share of each side that is kept out of the training of vectors."""
+    layer_dims: tuple[int | AllDims, ...] = (1, 2, 3)  # cleanings with each layer's own list, each before and after
+    validation_split: float = 0.1  # share of each side that is kept out of the training of vectors
     seed: int = 0
-    vetting: VettingConfig | None = None
-    """`None`: every continuation is taken as it is."""
-    is_split_given: bool = False
-    """Whether `--val-split` chose the validation split, and not the file."""
+    vetting: VettingConfig | None = None  # `None`: every continuation is taken as it is
+    is_split_given: bool = False  # whether `--val-split` chose the validation split, and not the file
 
 
 @dataclass(frozen=True, slots=True)
 class VectorConfig:
     """Vectors that another tool made, as a method of the experiment (docs/vectors.md)."""
 
-    name: str
-    """Of the method; it begins with `imported_`."""
+    name: str  # of the method; it begins with `imported_`
     file: str
-    model: str | None = None
-    """Which model they are of; `None`: any, likewise the trait."""
+    model: str | None = None  # which model they are of; `None`: any, likewise the trait
     trait: str | None = None
-    layer: int | None = None
-    """Of a file with one vector that does not say of which layer, from 0."""
-    layer_shift: int = 0
-    """Added to the file's layer numbers: -1 for what llama.cpp's own generator made."""
-    index: int | None = None
-    """Of a SAELens folder: which feature."""
+    layer: int | None = None  # of a file with one vector that does not say of which layer, from 0
+    layer_shift: int = 0  # added to the file's layer numbers: -1 for what llama.cpp's own generator made
+    index: int | None = None  # of a SAELens folder: which feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +155,11 @@ class GateConfig:
     """A gate that labels name with `+if_NAME` (docs/steering.md)."""
 
     name: str
-    label: str
-    """Of the condition vector: a method, perhaps cleaned."""
-    position: str
-    """The window of the prompt that it was extracted at, and is held against."""
+    label: str  # of the condition vector: a method, perhaps cleaned
+    position: str  # the window of the prompt that it was extracted at, and is held against
     layer: int
-    trait: str | None = None
-    """Whose vector it is; `None`: that of the trait that is steered."""
-    threshold: float | None = None
-    """`None`: half-way between the two sides of the trait's contrastive prompts."""
+    trait: str | None = None  # whose vector it is; `None`: that of the trait that is steered
+    threshold: float | None = None  # `None`: half-way between the two sides of the trait's contrastive prompts
     measure: Literal["projection", "cosine"] = "projection"
     opens: Literal["above", "below"] = "above"
 
@@ -210,33 +180,23 @@ class JudgeConfig:
     """As the file writes it, such as `openai:MODEL` (docs/judges.md); of two judges `trait=NAME,coherence=NAME`."""
     base_url: str | None = None
     concurrency: int = 16
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key of an `openai:` judge."""
+    api_key_env: str = "OPENAI_API_KEY"  # name of the environment variable that holds the key of an `openai:` judge
     timeout_seconds: float = 60
     max_retries: int = 6
-    relevance: bool = False
-    """Whether a third prompt asks if the response engages with the question."""
+    relevance: bool = False  # whether a third prompt asks if the response engages with the question
     prices: Prices | None = None
-    revision: str | None = None
-    """Commit, tag or branch of an `hf:` judge's repository."""
-    load: LoadConfig = LoadConfig()
-    """How the weights of an `hf:` judge are loaded."""
-    batch_rows: int = 0
-    """Prompts that an `hf:` judge or `self` reads side by side at most; 0: as many as are of use."""
-    cache: str | None = None
-    """File of the judge cache, or `off`; `None` is the default place."""
-    thinking: Literal["skip", "include"] = "skip"
-    """Whether the judge reads what a response thought before its answer."""
+    revision: str | None = None  # commit, tag or branch of an `hf:` judge's repository
+    load: LoadConfig = LoadConfig()  # how the weights of an `hf:` judge are loaded
+    batch_rows: int = 0  # prompts that an `hf:` judge or `self` reads side by side at most; 0: as many as are of use
+    cache: str | None = None  # file of the judge cache, or `off`; `None` is the default place
+    thinking: Literal["skip", "include"] = "skip"  # whether the judge reads what a response thought before its answer
     max_tokens: int | None = None
     """Most tokens of an `openai:` judge's answer, thoughts included; `None` is room for a score alone."""
-    patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """(trait, regular expressions) of the judge `regex`."""
+    patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (trait, regular expressions) of the judge `regex`
     score: Literal["any", "share"] = "any"
     """What `regex` scores: whether any pattern is found, or the share of those that are."""
-    trait: "JudgeConfig | None" = None
-    """Who scores the trait, where two judges share the work."""
-    coherence: "JudgeConfig | None" = None
-    """Who scores coherence, likewise."""
+    trait: "JudgeConfig | None" = None  # who scores the trait, where two judges share the work
+    coherence: "JudgeConfig | None" = None  # who scores coherence, likewise
 
     @property
     def parts(self) -> "tuple[JudgeConfig, ...]":
@@ -260,6 +220,27 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselinesConfig:
+    """What winners are held against beside no steering (docs/experiment-file.md)."""
+
+    prompt: bool | str | tuple[tuple[str, str], ...] = False
+    """Whether a system prompt is, made of the trait's definition; or its text, of all traits or by trait."""
+    few_shot: int = 0
+    """How many examples of the trait are; 0: none."""
+    random: int = 0
+    """How many random directions are; 0: none."""
+
+    def system(self, trait: str, definition: str, direction: Direction) -> str | None:
+        """The system prompt of a trait; `None`: it has none."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        if isinstance(self.prompt, tuple):
+            return dict(self.prompt).get(trait)
+        how = "show the following trait, as strongly as you can" if direction == "positive" else "never show this trait"
+        return f"In everything that you answer, {how}. {definition}" if self.prompt else None
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseConfig:
     """The labels that a phase compares, and where."""
 
@@ -267,8 +248,7 @@ class PhaseConfig:
     labels: tuple[str, ...]
     positions: tuple[str, ...]
     models: tuple[str, ...]
-    grids: tuple[tuple[str, Grid], ...]
-    """(model, grid) where the phase does not use the model's own grid."""
+    grids: tuple[tuple[str, Grid], ...]  # (model, grid) where the phase does not use the model's own grid
 
     def grid(self, model: ModelConfig) -> Grid:
         return dict(self.grids).get(model.name, model.grid)
@@ -289,20 +269,23 @@ class Experiment:
     extraction: ExtractionConfig
     generation: Generation
     judge: JudgeConfig
-    phases: tuple[PhaseConfig, ...] = ()
-    """Those that the file declares, in the plan's order."""
+    phases: tuple[PhaseConfig, ...] = ()  # those that the file declares, in the plan's order
     description: str = ""
     coherence_floor: float = DEFAULT_COHERENCE_FLOOR
-    subset: int = 0
-    """How many questions of a set are asked; 0 is all."""
+    """Which results count: of coherence, or a `massact.floors.Floor` of a metric."""
+    subset: int = 0  # how many questions of a set are asked; 0 is all
     confirm_share: float | None = None
     """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
     vectors: tuple[VectorConfig, ...] = ()
-    operators: tuple[str, ...] = ()
-    """Those of its own files, by the names that labels give them."""
+    operators: tuple[str, ...] = ()  # those of its own files, by the names that labels give them
     gates: tuple[GateConfig, ...] = ()
+    baselines: BaselinesConfig = BaselinesConfig()
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    """What is measured of every response without a judge; see `massact.metrics`."""
+    metric_tokens: int = DEFAULT_METRIC_TOKENS
+    """Tokens of a response, from its first on, that `kl` and `perplexity` read; 0: all."""
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name. Raises UsageError: the file declares none; likewise the next two."""

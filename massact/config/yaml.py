@@ -19,19 +19,14 @@ from massact.errors import ConfigError, UsageError
 from massact.names import check_distinct, check_name, shown, visible
 
 T = TypeVar("T")
-Readers = Mapping[str, Callable[["Entry"], Any]]
-"""How each key of a section is read, in the order in which they are."""
-LARGEST_FILE = 256 * 1024
-"""Bytes of an experiment file."""
-MOST_VALUES = 20_000
-"""Values in it, those of an alias counted wherever it stands."""
-_DIGITS = 15
-"""Digits of a whole number that every part can count with (a seed is multiplied before it is used)."""
+Readers = Mapping[str, Callable[["Entry"], Any]]  # how each key of a section is read, in the order in which they are
+LARGEST_FILE = 256 * 1024  # bytes of an experiment file
+MOST_VALUES = 20_000  # values in it, those of an alias counted wherever it stands
+_DIGITS = 15  # digits of a whole number that every part can count with (a seed is multiplied before it is used)
 _LONGEST_NUMBER = 70  # characters: a binary number of 15 decimal digits has no more
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", re.ASCII)
-_AMBIGUOUS = re.compile(r"[-+]?(0[0-9]+|0o[0-7]+)", re.ASCII)
-"""Numbers of YAML 1.2 that are texts to PyYAML."""
+_AMBIGUOUS = re.compile(r"[-+]?(0[0-9]+|0o[0-7]+)", re.ASCII)  # numbers of YAML 1.2 that are texts to PyYAML
 _KINDS = {bool: "a truth value", int: "a number", float: "a number", bytes: "binary data"}
 _TAG = "tag:yaml.org,2002:"
 
@@ -49,12 +44,9 @@ class Entry:
 
     file: str
     line: int
-    key: str
-    """Dotted path from the top of the file, such as `models.gemma-3-4b.layers`."""
-    raw: Any
-    """The value, or the error that says why there is none."""
-    written: str = ""
-    """A scalar as the file writes it."""
+    key: str  # dotted path from the top of the file, such as `models.gemma-3-4b.layers`
+    raw: Any  # the value, or the error that says why there is none
+    written: str = ""  # a scalar as the file writes it
 
     @property
     def value(self) -> Any:
@@ -281,13 +273,9 @@ def all_of(attempts: Iterable[Callable[[], T]]) -> list[T]:
             faults.append(error)
     if faults:
         lines = dict.fromkeys(line for fault in faults for line in str(fault).split("\n"))
-        raise ConfigError("\n".join(sorted(lines, key=_line_number))) from faults[0]
+        by_line = sorted(lines, key=lambda fault: int((re.search(r", line (\d+): ", fault) or (0, 0))[1]))
+        raise ConfigError("\n".join(by_line)) from faults[0]
     return found
-
-
-def _line_number(fault: str) -> int:
-    found = re.search(r", line (\d+): ", fault)
-    return int(found[1]) if found else 0
 
 
 def read_yaml(path: Path) -> Entry:

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.domain import Conversation
+from massact.domain import Choice, Conversation
 from massact.errors import DataError, lfs_advice
 from massact.json_text import JsonError, parse_json
 
-PROMPT_FILES = (".txt", ".jsonl", ".json")
-"""Endings of a side's file: a prompt a line, an object a line, or a list."""
+PROMPT_FILES = (".txt", ".jsonl", ".json")  # endings of a side's file: a prompt a line, an object a line, or a list
 _EXPECTED = {
     ".jsonl": '{"prompt": "…", "system_prompt": "…"} (a system prompt may be left out)',
     ".json": '["…", …] or {"prompts": [{"prompt": "…", "system_prompt": "…"}, …]}',
@@ -21,12 +20,9 @@ class Prompt:
     """A prompt, and what a system prompt says before it."""
 
     text: str
-    system: str | None = None
-    """System prompt; `None` where there is none."""
-    place: str = field(default="", compare=False, repr=False)
-    """Where it stands in its file, such as `line 4`."""
-    answer: str | None = None
-    """What stands after the text as its answer already; `None` where the model is to go on."""
+    system: str | None = None  # system prompt; `None` where there is none
+    place: str = field(default="", compare=False, repr=False)  # where it stands in its file, such as `line 4`
+    answer: str | None = None  # what stands after the text as its answer already; `None` where the model is to go on
 
     @property
     def whole(self) -> str:
@@ -63,17 +59,27 @@ def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, .
 
 def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
     """Both sides of a file as CAA publishes it (Rimsky et al. 2023, arXiv:2312.06681): questions with two answers each.
-
-    A question may stand twice, as in some of those files.
-
-    Raises:
-        DataError: the file is malformed, or an answer is on both sides.
-    """
+    A question may stand twice, as in some of those files. Raises DataError: the file is malformed, or an answer is on
+    both sides."""
     items = read_json(path)
     if not isinstance(items, list) or not items:
         raise DataError(f"{path}: not a list of objects with {', '.join(_PAIR)}")
     sides = [_pair(path, f"pair {number}", item) for number, item in enumerate(items, 1)]
     return tuple(first for first, _ in sides), tuple(second for _, second in sides)
+
+
+def read_choices(path: Path) -> tuple[Choice, ...]:
+    """The questions of a file of the same form, to be chosen between (CAA's `test_dataset_ab.json`); else a
+    DataError."""
+    choices = []
+    for matching, other in zip(*read_pairs(path), strict=True):
+        choice = Choice(matching.text, (matching.answer or "", other.answer or ""))
+        try:
+            choice.orders  # noqa: B018  # looked at before a model is loaded
+        except ValueError as error:
+            raise DataError(f"{path}, {matching.place}: {error}") from error
+        choices.append(choice)
+    return tuple(choices)
 
 
 _PAIR = ("question", "answer_matching_behavior", "answer_not_matching_behavior")

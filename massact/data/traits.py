@@ -14,6 +14,7 @@ from typing import Any
 
 from massact.data.prompt_files import (
     Prompt,
+    read_choices,
     read_json,
     read_pairs,
     read_prompt_file,
@@ -26,8 +27,7 @@ from massact.errors import DataError
 from massact.keys import digest, digest_texts
 from massact.toy import is_toy, resolve
 
-_BITS = 53
-"""Of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1."""
+_BITS = 53  # of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1
 _WHOLE = float(2**_BITS)
 
 
@@ -40,11 +40,9 @@ def fraction(question: str) -> float:
 def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The questions that select and those that confirm, each in the order given; `share` is that of the latter, on
     average.
-
     A winner is chosen on the questions that it was scored on, so its figure is too good; questions that took no part in
     the choice tell how much (sample splitting: Cox, Biometrika 62, 1975; docs/statistics.md). A question's place
-    follows from its own text, so that adding, removing or reordering questions never moves another one.
-    """
+    follows from its own text, so that adding, removing or reordering questions never moves another one."""
     select: list[str] = []
     confirm: list[str] = []
     for question in questions:
@@ -60,10 +58,8 @@ class TraitDataset:
     """A trait's prompts, definition and steering questions."""
 
     folder: Path
-    positive: tuple[Prompt, ...] = field(repr=False)
-    """Prompts whose continuation shows the trait."""
-    negative: tuple[Prompt, ...] = field(repr=False)
-    """Prompts whose continuation does not."""
+    positive: tuple[Prompt, ...] = field(repr=False)  # prompts whose continuation shows the trait
+    negative: tuple[Prompt, ...] = field(repr=False)  # prompts whose continuation does not
     definition: str = field(repr=False)
     questions: tuple[str, ...] = field(repr=False)
     eval_prompt: str | None = field(repr=False, default=None)
@@ -128,15 +124,17 @@ class TraitDataset:
         return select, confirm
 
 
-def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong."""
+def load_trait(reference: str, *, has_choices: bool = False) -> TraitDataset:
+    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong.
+    `has_choices`: its questions are those of `choices.json`, with two answers each."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {_PAIRS}), "
             "definition.txt and steering.json"
         )
-    steering = read_json(folder / _STEERING)
+    choices = read_choices(folder / _CHOICES) if has_choices else ()
+    steering = {} if choices and not (folder / _STEERING).exists() else read_json(folder / _STEERING)
     if not isinstance(steering, dict):
         raise DataError(f'{folder / _STEERING}: not an object with "questions"')
     files, (positive, negative) = _read_sides(folder)
@@ -152,7 +150,7 @@ def load_trait(reference: str) -> TraitDataset:
         positive,
         negative,
         definition,
-        _questions(steering, folder),
+        choices or _questions(steering, folder),
         eval_prompt,
         files=files,
         steering={
@@ -161,7 +159,7 @@ def load_trait(reference: str) -> TraitDataset:
     )
 
 
-_PAIRS = "pairs.json"
+_PAIRS, _CHOICES = "pairs.json", "choices.json"
 _Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
 
 
@@ -218,15 +216,11 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(questions)
 
 
-FEW_PROMPTS = 10
-"""Fewer a side are doubtful: a mean of them says much about each single one."""
-UNEQUAL_SIDES = 1.5
-"""Ratio of the larger side to the smaller one from which on it is worth a word."""
-LONG_PROMPT = 4000
-"""Characters from which on a prompt may well be several whose line ends were lost."""
+FEW_PROMPTS = 10  # fewer a side are doubtful: a mean of them says much about each single one
+UNEQUAL_SIDES = 1.5  # ratio of the larger side to the smaller one from which on it is worth a word
+LONG_PROMPT = 4000  # characters from which on a prompt may well be several whose line ends were lost
 _UNUSED = ("coherence_prompt", "vet_prompt")
-_SHOWN = 3
-"""Places that one warning names."""
+_SHOWN = 3  # places that one warning names
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
@@ -251,8 +245,7 @@ def check_pairs(dataset: TraitDataset, reason: str) -> None:
         )
 
 
-EXAMPLE = "REPLACE THIS"
-"""What stands in the example lines of `massact init`."""
+EXAMPLE = "REPLACE THIS"  # what stands in the example lines of `massact init`
 
 
 def _examples(dataset: TraitDataset) -> Iterator[str]:

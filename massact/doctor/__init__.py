@@ -30,8 +30,7 @@ CHECKS: tuple[Callable[[DoctorContext], Check], ...] = (
 )
 FILE_CHECKS: tuple[Callable[[DoctorContext], Check], ...] = (Moved, Vectors, Responses, UnreachableArtifacts)
 """Those that read artifacts, which takes time and a way to the artifacts."""
-_READERS = 8
-"""Files that are read side by side: over a network each waits for its answer."""
+_READERS = 8  # files that are read side by side: over a network each waits for its answer
 
 State = Literal["found", "mended", "remains", "note"]
 
@@ -39,25 +38,17 @@ State = Literal["found", "mended", "remains", "note"]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     finding: Finding
-    state: State
-    """`found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to."""
-    said: str
-    """What was done, would be done, or is to be done by hand."""
+    state: State  # `found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to
+    said: str  # what was done, would be done, or is to be done by hand
 
 
 @contextmanager
 def open_context(tracking_uri: str, experiment: str, **fields: Any) -> Iterator[DoctorContext]:
     """What checks look with, until the block ends."""
     with closing(open_source(tracking_uri)) as source:
-        context = DoctorContext(
-            tracking_uri=tracking_uri,
-            experiment=experiment,
-            source=source,
-            files=RunFiles(tracking_uri),
-            mender=Mender(tracking_uri),
-            now=int(time.time() * 1000),
-            **fields,
-        )
+        means: Any = {"source": source, "files": RunFiles(tracking_uri), "mender": Mender(tracking_uri)}
+        now = int(time.time() * 1000)
+        context = DoctorContext(tracking_uri=tracking_uri, experiment=experiment, now=now, **means, **fields)
         for note in source.notes:
             context.say(note)
         yield context

@@ -3,7 +3,6 @@
 A vector that is lost is made again from what extractions keep. What gives another digest is not used.
 """
 
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -16,21 +15,25 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from massact._lazy import np
 from massact.addresses import check_path, moved_folder
 from massact.doctor.base import (
+    MADE_AGAIN,
+    RESULTS,
     ArtifactError,
     CannotMendError,
     Check,
     CheckedRun,
     DoctorContext,
     Finding,
-    decode_row,
     place_of,
 )
 from massact.errors import MassactError, StoreError, UsageError
-from massact.json_text import parse_json, parse_object
+from massact.json_text import parse_json
 from massact.labels import format_label, parse_label
+from massact.store.read import stored_stages
 from massact.store.read.base import RawRun
+from massact.store.responses import parse_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag
 from massact.store.schema.rows import format_param
+from massact.store.write.artifacts import fetch_from
 
 if TYPE_CHECKING:
     import torch
@@ -38,17 +41,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNHARMED = "the result itself is unharmed"
-_N_COLUMNS = 5
-_KEPT = 64
-"""Stacks of vectors that are kept in memory: the evaluations of one label come together or far apart."""
-_ACTIVATIONS = ("train.safetensors", "validation.safetensors", "metadata.json")
+_KEPT = 64  # stacks of vectors that are kept in memory: the evaluations of one label come together or far apart
 
 
 class Vectors(Check):
     """Evaluations and confirmations whose vector is missing, cannot be read, or is another one."""
 
     name = "vectors"
-    kinds = frozenset({Kind.EVALUATION, Kind.CONFIRMATION})
+    kinds = frozenset(RESULTS)
     tags = (Tag.ROW,)
     reads_files = True
 
@@ -179,24 +179,18 @@ class VectorSources:
         from massact.store.write.stages import read_tensor
 
         name = f"{Artifact.VECTORS}/{label}.safetensors"
-        return self._unfolded(stage.run, (name,), lambda folder: read_tensor(folder / name, "vectors"))
+        return self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))
 
     def _make_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
         """The same, made again from the activations that it keeps."""
-        from massact.store.write.stages import read_activations
+        from massact.store.write.stages import read_activations, read_calibration
         from massact.vectors.extract import make_vectors
-        from massact.vectors.massive_dims import parse_calibration
 
         calibrated, seed = self._calibrations.get(stage.row.calibration_key or ""), self._context.seed
         if calibrated is None or seed is None:
             return None
-        calibration = self._unfolded(
-            calibrated.run,
-            (Artifact.CALIBRATION,),
-            lambda folder: parse_calibration(parse_object((folder / Artifact.CALIBRATION).read_bytes())),
-        )
-        names = tuple(f"{Artifact.ACTIVATIONS}/{name}" for name in _ACTIVATIONS)
-        activations = self._unfolded(stage.run, names, lambda folder: read_activations(folder / Artifact.ACTIVATIONS))
+        calibration = self._read(calibrated.run, Artifact.CALIBRATION, read_calibration)
+        activations = self._read(stage.run, Artifact.ACTIVATIONS, read_activations)
         if calibration is None or activations is None:
             return None
         try:
@@ -206,17 +200,12 @@ class VectorSources:
         except (MassactError, ValueError, KeyError, IndexError, RuntimeError):
             return None  # activations of another model, or a label that is none of ours
 
-    def _unfolded(self, run: RawRun, names: tuple[str, ...], read: Callable[[Path], T]) -> T | None:
-        """What a reader makes of some of a run's files; `None` where one is missing or damaged."""
-        with tempfile.TemporaryDirectory(prefix="massact-") as temporary:
-            try:
-                for name in names:
-                    path = Path(temporary, name)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(self._context.files.read(run.artifact_uri, name))
-                return read(Path(temporary))
-            except (ArtifactError, MassactError, ValueError):
-                return None
+    def _read(self, run: RawRun, name: str, read: Callable[[Path], T]) -> T | None:
+        """What a reader makes of a run's artifact; `None` where it is missing or damaged."""
+        try:
+            return read(fetch_from(run.artifact_uri, name, tracking_uri=self._context.tracking_uri))
+        except (MassactError, ValueError):
+            return None
 
     @cached_property
     def _extractions(self) -> list[_Stage]:
@@ -227,19 +216,14 @@ class VectorSources:
         return {stage.row.key: stage for stage in self._stages(Kind.CALIBRATION)}
 
     def _stages(self, kind: Kind) -> list[_Stage]:
-        """The finished runs of a stage, the newest last."""
-        pages = self._context.source.pages(self._context.experiment, (kind,), tags=(Tag.ROW,))
-        raw = [run for page in pages for run in page]
-        by_age = sorted(raw, key=lambda run: (run.finished_at or -1, run.run_id))
-        rows = [(run, decode_row(kind, run.tags.get(Tag.ROW, ""))) for run in by_age]
-        return [_Stage(run, row) for run, row in rows if isinstance(row, StageRow)]
+        return [_Stage(*stage) for stage in stored_stages(self._context.tracking_uri, self._context.experiment, kind)]
 
 
 class Responses(Check):
     """Evaluations, baselines and confirmations whose table of responses is lost. Nothing can bring the texts back."""
 
     name = "responses"
-    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION})
+    kinds = frozenset(RESULTS)
     tags = (MlflowTag.TABLES, Tag.ROW)
     reads_files = True
 
@@ -252,19 +236,15 @@ class Responses(Check):
         except (ValueError, KeyError, TypeError):
             return
         try:
-            table = parse_json(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
-            rows = table.get("data") if isinstance(table, dict) else None
-            # as `massact.store.write.stages.response_bytes` makes it
-            if isinstance(rows, list) and all(isinstance(row, list) and len(row) == _N_COLUMNS for row in rows):
-                return
-            wrong = f"is damaged (not a table of {_N_COLUMNS} columns)"
+            parse_responses(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
+            wrong = ""
         except ArtifactError as error:
-            if error.state == "unreachable":
-                return
-            wrong = "is missing" if error.state == "missing" else f"was not read: {error}"
+            wrong = {"missing": "is missing", "unreachable": ""}.get(error.state, f"was not read: {error}")
         except ValueError as error:
             wrong = f"is damaged ({error})"
-        again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
+        if not wrong:
+            return
+        again = MADE_AGAIN.get(run.kind, "the next sweep")
         yield self.finding(
             run_id=run.run_id,
             what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
@@ -277,7 +257,7 @@ class Moved(Check):
     """Artifacts that lie beside the database, and not where the store says: it was moved."""
 
     name = "moved"
-    kinds = frozenset({Kind.CALIBRATION, Kind.EXTRACTION, Kind.BASELINE, Kind.EVALUATION, Kind.CONFIRMATION})
+    kinds = frozenset({Kind.CALIBRATION, Kind.EXTRACTION, *RESULTS})
 
     def __init__(self, context: DoctorContext) -> None:
         super().__init__(context)

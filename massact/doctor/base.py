@@ -13,7 +13,7 @@ from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
 from massact.store.schema import EvaluationRow, Kind, Tag, decode_evaluation, decode_stage
-from massact.store.schema.rows import Row, decode_published
+from massact.store.schema.rows import Row, decode_agreement, decode_capability, decode_published
 from massact.store.write.artifacts import Mender
 from massact.store.write.client import set_up_client
 
@@ -31,10 +31,8 @@ class RunFiles:
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
         self._lock = Lock()
-        self.unreachable: dict[str, str] = {}
-        """Places whose files cannot be looked at, and why."""
-        self.n_unseen: dict[str, int] = {}
-        """How many files were not looked at there."""
+        self.unreachable: dict[str, str] = {}  # places whose files cannot be looked at, and why
+        self.n_unseen: dict[str, int] = {}  # how many files were not looked at there
 
     def read(self, artifact_uri: str, name: str) -> bytes:
         folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)
@@ -122,16 +120,12 @@ class Finding:
 
     check: str
     run_id: str | None
-    what: str
-    """What was found, and what it means for results."""
-    advice: str
-    """What a person can do where it is not mended."""
-    remedy: str | None = None
-    """What --fix does about it; `None`: nothing mends it."""
+    what: str  # what was found, and what it means for results
+    advice: str  # what a person can do where it is not mended
+    remedy: str | None = None  # what --fix does about it; `None`: nothing mends it
     mend: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     """Mends it and says what was done. Raises `CannotMendError`, or `StoreError` where the store fails."""
-    level: Level = "problem"
-    """A note is told, and is nothing that has to be mended."""
+    level: Level = "problem"  # a note is told, and is nothing that has to be mended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +133,12 @@ class DoctorContext:
     """What is looked over, and what checks look and mend with."""
 
     tracking_uri: str
-    experiment: str
-    """The experiment's name, as in the tag `massact.experiment`."""
+    experiment: str  # the experiment's name, as in the tag `massact.experiment`
     source: RunSource
     files: RunFiles
     mender: Mender
-    now: int
-    """Milliseconds since 1970."""
-    stale_after_hours: float
-    """How long a run of a process that cannot be asked is left alone."""
+    now: int  # milliseconds since 1970
+    stale_after_hours: float  # how long a run of a process that cannot be asked is left alone
     spool: Path
     seed: int | None = None
     """The extraction's seed in the experiment file; `None` where only the store knows the experiment."""
@@ -170,18 +161,13 @@ class CheckedRun:
 
 
 class Check:
-    """Looks for one thing that may be wrong. It is built with a `DoctorContext`, and only reads.
-
-    A new check is a class that inherits this one, and an entry in `massact.doctor.CHECKS`.
-    """
+    """Looks for one thing that may be wrong. It is built with a `DoctorContext`, and only reads. A new check is a class
+    that inherits this one, and an entry in `massact.doctor.CHECKS`."""
 
     name: ClassVar[str]
-    kinds: ClassVar[frozenset[Kind]] = frozenset()
-    """Of which kinds it wants to see the finished runs."""
-    tags: ClassVar[tuple[str, ...]] = ()
-    """The tags that it needs of those."""
-    reads_files: ClassVar[bool] = False
-    """Whether it reads artifacts: then `see` is called from several threads."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset()  # of which kinds it wants to see the finished runs
+    tags: ClassVar[tuple[str, ...]] = ()  # the tags that it needs of those
+    reads_files: ClassVar[bool] = False  # whether it reads artifacts: then `see` is called from several threads
 
     def __init__(self, context: DoctorContext) -> None:
         self.context = context
@@ -201,15 +187,27 @@ class Check:
         return iter(())
 
 
+_DECODERS: dict[Kind, Callable[[str, str | None], Row]] = {
+    Kind.CALIBRATION: decode_stage,
+    Kind.EXTRACTION: decode_stage,
+    Kind.PUBLISHED: decode_published,
+    Kind.AGREEMENT: decode_agreement,
+    Kind.CAPABILITY: decode_capability,
+}
+RESULTS = (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CONTROL, Kind.SIDE_EFFECT)
+"""Kinds of runs of a cell that was asked all questions."""
+MADE_AGAIN = {
+    Kind.CONFIRMATION: "`massact confirm`",
+    Kind.CONTROL: "`massact baselines`",
+    Kind.SIDE_EFFECT: "`massact rejudge --every-trait`",
+}
+"""Which command evaluates the results of a kind that no sweep does."""
+
+
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
     try:
-        if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING):
-            row: Row = decode_evaluation(text, cell)
-        elif kind == Kind.PUBLISHED:
-            row = decode_published(text, cell)
-        else:
-            row = decode_stage(text, cell)
+        row = _DECODERS.get(kind, decode_evaluation)(text, cell)
     except (ValueError, TypeError):
         return None
     return row if row.kind == kind else None

@@ -13,8 +13,7 @@ from massact.store.spool.journal import DAMAGED_SUFFIX, SUFFIX, Contents, open_j
 from massact.store.spool.recover import describe
 from massact.store.write.client import Process, is_alive, read_process
 
-LEFT_RUNNING = "left running by a process that ended"
-"""The error of a run that is marked as killed."""
+LEFT_RUNNING = "left running by a process that ended"  # the error of a run that is marked as killed
 _HOUR = 3_600_000  # ms
 _TAGS = (Tag.KIND, Tag.PROCESS, Tag.PARENT, Tag.SPOOL, MlflowTag.NAME)
 

@@ -25,8 +25,7 @@ ANY_POSITION = "response_all"
 class ImportedLine:
     """What the tag `massact.imported` holds of a line."""
 
-    context: Mapping[str, Any]
-    """As `Context.to_document` wrote it."""
+    context: Mapping[str, Any]  # as `Context.to_document` wrote it
     header: Mapping[str, Any] | None
     text: str
 
@@ -58,12 +57,9 @@ class Family:
 
     trait: str
     variant: str
-    prompt_set: str
-    """The one wanted; where another family has it, the setting is added."""
-    setting: str
-    """Digest of the setting; of an imported one that of header and judge."""
-    header: str
-    """The header as one line of JSON."""
+    prompt_set: str  # the one wanted; where another family has it, the setting is added
+    setting: str  # digest of the setting; of an imported one that of header and judge
+    header: str  # the header as one line of JSON
 
 
 @dataclass(slots=True, eq=False)
@@ -71,8 +67,7 @@ class PlannedFile:
     family: Family
     slug: str
     results: list[StoredResult] = field(default_factory=list)
-    path: Path = field(default_factory=Path)
-    """Within the exported folder; given by `ExportIndex.name_files`."""
+    path: Path = field(default_factory=Path)  # within the exported folder; given by `ExportIndex.name_files`
 
     @property
     def newest(self) -> int:
@@ -93,8 +88,7 @@ class ExportIndex:
     by_place: dict[tuple[Family, str], PlannedFile] = field(default_factory=dict)
     trait_folders: dict[str, str] = field(default_factory=dict)
     """The layout's names of traits, such as `chirp/refusal`, by ours."""
-    prompt_files: dict[str, str] = field(default_factory=dict)
-    """Where the questions of a trait lie, by our name."""
+    prompt_files: dict[str, str] = field(default_factory=dict)  # where the questions of a trait lie, by our name
     _by_baseline: dict[str, dict[PlannedFile, None]] = field(default_factory=dict)
     """Files whose evaluations are compared with a baseline, by its key."""
 
@@ -204,11 +198,8 @@ def slug_of(position: str | None) -> str:
 
 
 def folder_name(name: str) -> str:
-    """A name as a relative folder.
-
-    Raises:
-        UsageError: it would lead out of the exported folder, or no file system takes it.
-    """
+    """A name as a relative folder. Raises UsageError: it would lead out of the exported folder, or no file system takes
+    it."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part or len(part.encode()) > 200 for part in parts):
         raise UsageError(f"{name[:100]!r} cannot be the name of a folder: no file can be written for its results")

@@ -23,9 +23,10 @@ from massact.interop.responses import responses_json
 from massact.interop.rows import IMPORTED_FILE, Times, iso_time, own_line
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
-from massact.store.read import open_store, stored_runs
+from massact.store.read import open_store, stored_runs, stored_stages
 from massact.store.read.base import RawRun
-from massact.store.schema import Artifact, Kind, MlflowTag, Scores, StageRow, Tag, decode_evaluation, decode_stage
+from massact.store.responses import read_responses
+from massact.store.schema import Artifact, Kind, MlflowTag, Scores, StageRow, Tag, decode_evaluation
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.rows import decode_scores
 from massact.store.write.artifacts import fetch_from
@@ -33,6 +34,8 @@ from massact.store.write.artifacts import fetch_from
 T = TypeVar("T")
 _STAYING = {
     Kind.CONFIRMATION: ("confirmation stays", "confirmations stay"),
+    Kind.CONTROL: ("control stays", "controls stay"),
+    Kind.SIDE_EFFECT: ("side effect stays", "side effects stay"),
     Kind.SCREENING: ("cell that was given up early stays", "cells that were given up early stay"),
 }
 _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
@@ -42,15 +45,13 @@ _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 class ExportOptions:
     responses: bool = True
     vectors: bool = True
-    superseded: bool = False
-    """Also results that a newer one of the same cell has replaced."""
+    superseded: bool = False  # also results that a newer one of the same cell has replaced
     overwrite: bool = False
 
 
 @dataclass(slots=True)
 class ExportReport:
-    files: dict[Path, str] = field(default_factory=dict)
-    """What was written, and what it holds in words."""
+    files: dict[Path, str] = field(default_factory=dict)  # what was written, and what it holds in words
     notes: list[str] = field(default_factory=list)
 
 
@@ -118,12 +119,8 @@ class Exporter:
             raise StoreError(f"run {run.run_id}: {name}: {error}") from error
 
     def _stages(self, kind: Kind) -> list[_Stage]:
-        """Those whose row can be read, the newest last."""
-        stages = []
-        for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=ROW_TAGS):
-            with suppress(ValueError, TypeError):
-                stages.append(_Stage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), _times(run)))
-        return sorted(stages, key=lambda stage: (stage.times[1], stage.run.run_id))
+        stages = stored_stages(self._tracking_uri, self._experiment, kind)
+        return [_Stage(run, row, _times(run)) for run, row in stages]
 
     def _calibrations(self) -> dict[Path, _Stage]:
         """The calibrations to write, by their path; of a variant one keeps the plain name."""
@@ -262,8 +259,6 @@ class Exporter:
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:
-        from massact.store.write.stages import read_responses  # loads torch
-
         if not self._options.responses or MlflowTag.TABLES not in run.tags:
             return ()
         try:

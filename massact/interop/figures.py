@@ -20,10 +20,9 @@ from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
 from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, decode_stage, encode_row
-from massact.store.schema.rows import format_param
-from massact.store.write.client import cell_files, row_tags, run_tags
-from massact.store.write.finished_run import Step
-from massact.store.write.run_writer import FinishedRun
+from massact.store.schema.rows import row_params
+from massact.store.write.client import row_run
+from massact.store.write.finished_run import FinishedRun, Step
 from massact.vectors.massive_dims import uniform_dims
 from massact.vectors.positions import parse_position
 
@@ -45,33 +44,20 @@ _CALIBRATION_PARAMS = (*_NAMES, "model_revision", "dtype", "n_layers", "d_model"
 class ReadCalibration:
     row: StageRow
     identity: str
-    content: str | None
-    """Digest of its content; `None` for one of our own export."""
+    content: str | None  # digest of its content; `None` for one of our own export
     times: Times
     document: Mapping[str, Any]
     file: bytes
 
     def to_run(self) -> FinishedRun:
-        name = f"calibration · {self.row.model}"
+        tags = {} if self.content is None else {Tag.CONTENT.value: self.content}
+        files, steps = {Artifact.CALIBRATION.value: self.file}, _steps(self.document["aggregate"])
+        parts = {"params": row_params(self.row, _CALIBRATION_PARAMS), "steps": steps}
+        name, (began, ended) = f"calibration · {self.row.model}", self.times
         try:
-            tags = run_tags(self.row.kind, self.row.experiment, name) | row_tags(self.row)
+            return row_run(self.row, name, started_at=began, ended_at=ended, tags=tags, files=files, **parts)
         except ValueError as error:
             raise LineError(str(error)) from error
-        if self.content is not None:
-            tags[Tag.CONTENT.value] = self.content
-        return FinishedRun(
-            name=name,
-            tags=tags,
-            params=_params(self.row, _CALIBRATION_PARAMS),
-            steps=_steps(self.document["aggregate"]),
-            started_at=self.times[0],
-            finished_at=self.times[1],
-            files={**cell_files(self.row), Artifact.CALIBRATION.value: self.file},
-        )
-
-
-def _params(row: StageRow | PublishedRow, names: Sequence[str]) -> dict[str, str]:
-    return {name: format_param(value) for name in names if (value := getattr(row, name)) is not None}
 
 
 def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
@@ -183,28 +169,20 @@ REQUIRED = ("source", "model", "trait", "position", "method", "delta")
 _PUBLISHED_PARAMS = ("source", "model", "trait", "position", "label", "layer", "coefficient")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _KEY_VERSION = 1
-_NAME_LIMIT = 250
-"""Characters of a run's name, and of the texts that are params, that every database of MLflow's takes."""
-_RECORD_LINES = 50
-"""Most lines that one record may take: a note may hold line breaks."""
+_NAME_LIMIT = 250  # characters of a run's name, and of the texts that are params, that every database of MLflow's takes
+_RECORD_LINES = 50  # most lines that one record may take: a note may hold line breaks
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    rows: tuple[PublishedRow, ...]
-    """In the file's order, each once."""
+    rows: tuple[PublishedRow, ...]  # in the file's order, each once
     report: FileReport
 
 
 def read_published(path: Path, experiment: str) -> PublishedFile:
-    """The figures of a CSV file in UTF-8, with a header that names its columns in any order.
-
-    An empty field is a missing value and stays one. A line that cannot be read is refused and does
-    not stop the others; of equal lines the first counts.
-
-    Raises:
-        DataError: the file cannot be read, or its header is not one of such a file.
-    """
+    """The figures of a CSV file in UTF-8, with a header that names its columns in any order. An empty field is a
+    missing value and stays one. A line that cannot be read is refused and does not stop the others; of equal lines the
+    first counts. Raises DataError: the file cannot be read, or its header is not one of such a file."""
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -237,28 +215,17 @@ def published_run(row: PublishedRow, at: int) -> FinishedRun:
     position = row.position.removeprefix("response")
     model = row.model.rstrip("/").rpartition("/")[2]
     name = f"published · {row.label} {position} · {model} · {row.source}"[:_NAME_LIMIT]
-    tags = run_tags(Kind.PUBLISHED, row.experiment, name) | row_tags(row)
-    tags |= {Tag.CONTENT.value: row.key, Tag.LABEL.value: row.label}
+    tags = {Tag.CONTENT.value: row.key, Tag.LABEL.value: row.label}
     if row.note is not None:
         tags[MlflowTag.NOTE.value] = row.note
-    return FinishedRun(
-        name=name,
-        tags=tags,
-        params=_params(row, _PUBLISHED_PARAMS),
-        metrics={name: float(value) for name in _NUMBERS if (value := getattr(row, name)) is not None},
-        started_at=at,
-        finished_at=at,
-        files=cell_files(row),
-    )
+    metrics = {name: float(value) for name in _NUMBERS if (value := getattr(row, name)) is not None}
+    return row_run(row, name, ended_at=at, tags=tags, params=row_params(row, _PUBLISHED_PARAMS), metrics=metrics)
 
 
 def _records(lines: Sequence[bytes], start: int, width: int) -> Iterator[tuple[int, list[str] | str]]:
-    """Records from the line with index `start` on, each with its first line's number, or in words why it has none.
-
-    A quotation mark that is never closed costs its own line only: the csv module alone would read the
-    rest of the file as one field. What holds nothing is passed over, as are rows of commas, which
-    spreadsheets write.
-    """
+    """Records from the line with index `start` on, each with its first line's number, or in words why it has none. A
+    quotation mark that is never closed costs its own line only: the csv module alone would read the rest of the file as
+    one field. What holds nothing is passed over, as are rows of commas, which spreadsheets write."""
     while start < len(lines):
         reason: str | None = None
         for count in range(1, min(_RECORD_LINES, len(lines) - start) + 1):
@@ -342,13 +309,8 @@ def _published_row(values: Mapping[str, str], experiment: str) -> PublishedRow:
     }
     present = {name: value for name, value in content.items() if value is not None}
     cell = canonical_json({"kind": Kind.PUBLISHED.value, "version": _KEY_VERSION, **present})
-    row = PublishedRow(
-        kind=Kind.PUBLISHED,
-        experiment=experiment,
-        key=digest_text(cell),
-        cell=cell,
-        **content,  # type: ignore[arg-type]  # names are the fields'
-    )
+    about: Any = {"kind": Kind.PUBLISHED, "experiment": experiment, "key": digest_text(cell), "cell": cell}
+    row = PublishedRow(**about, **content)  # type: ignore[arg-type]  # names are the fields'
     encode_row(row)  # refuses what no tag can hold, as long as it is one line's fault
     return row
 

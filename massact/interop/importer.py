@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError, lfs_advice
@@ -41,8 +42,7 @@ from massact.store.read import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
 
-CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000
-"""A chunk is written when it has so many runs, or so many bytes of artifacts."""
+CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000  # a chunk is written when it has so many runs, or so many bytes of artifacts
 _JUDGES_NAMED = 20
 _NAN = "NaN, numpy's mean of no scores, in {} results: kept as missing values"
 _TIES = (
@@ -58,10 +58,8 @@ _OTHERWISE = (
 
 @dataclass(frozen=True, slots=True)
 class FileLine:
-    number: int
-    """From 1."""
-    text: bytes
-    """Empty where it was too long to be read."""
+    number: int  # from 1
+    text: bytes  # empty where it was too long to be read
     value: Header | OwnLine | ResultLine | LineError | None
     """What it holds, or why it is refused; `None` for a blank one."""
 
@@ -71,20 +69,15 @@ class Scan:
     """What the lines of a results file share: its header and its baselines, wherever they stand."""
 
     context: Context | None
-    problem: str = ""
-    """Why there is no context: then no line but those of our own export can be imported."""
+    problem: str = ""  # why there is no context: then no line but those of our own export can be imported
     baselines: Mapping[tuple[str | None, int | None], FileBaseline] = field(default_factory=dict)
     """The newest baseline of each trait judge and number of questions."""
-    counts: frozenset[int] = frozenset()
-    """How many scores the baselines have."""
-    newest_baseline: str | None = None
-    """Content digest of the one whose responses `baseline.json` holds."""
+    counts: frozenset[int] = frozenset()  # how many scores the baselines have
+    newest_baseline: str | None = None  # content digest of the one whose responses `baseline.json` holds
 
     def baseline(self, line: ResultLine, n_questions: int | None) -> FileBaseline | None:
-        """What an evaluation is compared with: a baseline of its judge over as many questions.
-
-        One that does not say over how many is taken where there is no such baseline.
-        """
+        """What an evaluation is compared with: a baseline of its judge over as many questions. One that does not say
+        over how many is taken where there is no such baseline."""
         of_judge = {n: baseline for (judge, n), baseline in self.baselines.items() if judge == line.trait_judge}
         if line.is_baseline:
             return None
@@ -164,21 +157,16 @@ def _context(lines: Sequence[FileLine], source: Source, target: Target) -> Conte
 
 
 def import_into(
-    tracking_uri: str,
-    target: Target,
-    work: Callable[["Importer"], ImportReport],
-    *,
-    params: Mapping[str, object],
-    dry_run: bool = False,
-    on_bytes: Callable[[int], None] = lambda _n: None,
-    say: Callable[[str], None] = lambda _line: None,
-) -> ImportReport:
-    """Import into a run store, while nobody else imports into the experiment."""
+    tracking_uri: str, target: Target, what: PublishedFile | Sequence[Source], *, path: Path, dry_run: bool = False,
+    on_bytes: Callable[[int], None] = lambda _n: None, say: Callable[[str], None] = lambda _line: None,
+) -> ImportReport:  # fmt: skip
+    """Import into a run store, while nobody else imports into the experiment. `path`: what was named, for the run."""
     description = target.config.description if target.config else ""
     claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
+    params = {"path": str(path), "model": target.model, "trait": target.trait}
     with nullcontext() if dry_run else claim as held, ImportWriter(tracking_uri, target, params, held) as writer:
         stored = stored_contents(tracking_uri, target.experiment)
-        report = work(Importer(target, stored, writer.write, on_bytes=on_bytes))
+        report = Importer(target, stored, writer.write, on_bytes=on_bytes).run(what)
         writer.finish(report)
     return report
 
@@ -189,12 +177,10 @@ class _File:
     scan: Scan
     report: FileReport
     responses: ResponsesFolder
-    changed_at: int
-    """Milliseconds since 1970."""
+    changed_at: int  # milliseconds since 1970
     without_baseline: Counter[str] = field(default_factory=Counter)
     """How many evaluations there are that each kind of baseline lacks for."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    """How many results each of the remarks above is about."""
+    remarks: Counter[str] = field(default_factory=Counter)  # how many results each of the remarks above is about
 
 
 class Importer:
@@ -210,8 +196,7 @@ class Importer:
         self._target = target
         self._write = write
         self._on_bytes = on_bytes
-        self._known: set[str] = set()
-        """By what results are known again, those of the store and of this import."""
+        self._known: set[str] = set()  # by what results are known again, those of the store and of this import
         self._has_measured = self._has_imported = False
         for result in stored:
             self._has_measured |= result.kind is Kind.EVALUATION and result.content is None
@@ -221,37 +206,36 @@ class Importer:
         self._chunk: list[FinishedRun] = []
         self._chunk_bytes = 0
 
-    def run(self, sources: Iterable[Source]) -> ImportReport:
+    def run(self, what: PublishedFile | Iterable[Source]) -> ImportReport:
         report = ImportReport(self._target.experiment)
-        for source in sources:
-            file = FileReport(str(source.path), source.kind)
-            report.files.append(file)
-            try:
-                if source.leads_out:
-                    file.refuse(
-                        0, f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path"
-                    )
-                elif source.kind == "calibration":
-                    calibration = read_calibration_file(source, self._target)
-                    self._on_bytes(len(calibration.file))
-                    self._add(file, calibration.identity, calibration.to_run)
-                else:
-                    self._import_results(source, file)
-            except LineError as error:
-                file.refuse(1, str(error))
-            except DataError as error:  # a file that vanished, or may not be read, does not stop the others
-                file.refuse(0, str(error))
+        if isinstance(what, PublishedFile):
+            report.files.append(what.report)
+            for row in what.rows:
+                self._add(what.report, row.key, partial(published_run, row, int(time.time() * 1000)))
+        else:
+            report.files += map(self._import_source, what)
         self._flush()
         if self._has_imported and self._has_measured:
             report.notes.append(TRAIT_INTERP_DIFFERS)
         return report
 
-    def run_figures(self, file: PublishedFile) -> ImportReport:
-        now = int(time.time() * 1000)
-        for row in file.rows:
-            self._add(file.report, row.key, partial(published_run, row, now))
-        self._flush()
-        return ImportReport(self._target.experiment, [file.report])
+    def _import_source(self, source: Source) -> FileReport:
+        file = FileReport(str(source.path), source.kind)
+        if source.leads_out:
+            file.refuse(0, f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path")
+            return file
+        try:
+            if source.kind == "calibration":
+                calibration = read_calibration_file(source, self._target)
+                self._on_bytes(len(calibration.file))
+                self._add(file, calibration.identity, calibration.to_run)
+            else:
+                self._import_results(source, file)
+        except LineError as error:
+            file.refuse(1, str(error))
+        except DataError as error:  # a file that vanished, or may not be read, does not stop the others
+            file.refuse(0, str(error))
+        return file
 
     def _import_results(self, source: Source, report: FileReport) -> None:
         lines, changed_at = read_results(source, self._target.experiment)

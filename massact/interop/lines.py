@@ -1,10 +1,11 @@
 """A line of `results.jsonl`, as trait-interp's `utils/steering_results.py` writes it, as frozen values."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, BinaryIO
 
 from massact.domain import COMPONENT, Direction
@@ -16,8 +17,7 @@ from massact.vectors.positions import parse_position
 
 # One line of a file as a JSON document in one spelling, or the reason why it is none.
 
-MAX_LINE_BYTES = 10_000_000
-"""A longer line is refused unread: no result takes a hundredth of it."""
+MAX_LINE_BYTES = 10_000_000  # a longer line is refused unread: no result takes a hundredth of it
 _MAX_EXACT = 2.0**53
 _BOM = b"\xef\xbb\xbf"
 
@@ -76,8 +76,7 @@ def _spelled(leaf: Any) -> Any:
     return int(leaf) if leaf.is_integer() and abs(leaf) < _MAX_EXACT else leaf
 
 
-OWN = "massact"
-"""The object that massact's own export adds to a line; no other reader of the format looks at it."""
+OWN = "massact"  # the object that massact's own export adds to a line; no other reader of the format looks at it
 MAX_LAYER = 100_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VECTOR_FIELDS = ("layer", "component", "position", "method", "weight")
@@ -89,8 +88,7 @@ class Header:
 
     document: Mapping[str, Any] | None = None
     """The header as it was written, without `massact`; `None` where the file has none."""
-    extra: Mapping[str, Any] | None = None
-    """Its `massact` object, in a file of our own export."""
+    extra: Mapping[str, Any] | None = None  # its `massact` object, in a file of our own export
     trait: str | None = None
     direction: Direction | None = None
     steering_model: str | None = None
@@ -108,12 +106,9 @@ class Header:
 class Vector:
     layer: int
     component: str
-    position: str | None
-    """In its one spelling; `None` where the line does not tell."""
-    method: str
-    """As written, such as `probe_postclean_u2`."""
-    label: str
-    """The method in its one spelling where it is a label of ours, else as written."""
+    position: str | None  # in its one spelling; `None` where the line does not tell
+    method: str  # as written, such as `probe_postclean_u2`
+    label: str  # the method in its one spelling where it is a label of ours, else as written
     weight: float
     extra: Mapping[str, Any]
 
@@ -125,8 +120,7 @@ class Result:
     trait_mean: float | None
     coherence_mean: float | None
     trait_std: float | None
-    n: int | None
-    """How many responses have a trait score."""
+    n: int | None  # how many responses have a trait score
     reason: str | None = None
 
 
@@ -134,16 +128,13 @@ class Result:
 class ResultLine:
     """A baseline (no vectors) or an evaluation."""
 
-    document: Mapping[str, Any]
-    """The whole line, numbers in one spelling."""
+    document: Mapping[str, Any]  # the whole line, numbers in one spelling
     result: Result
     trait_judge: str | None
     timestamp: str | None
-    finished_at: int | None
-    """The timestamp in milliseconds since 1970; one without a zone counts as UTC."""
+    finished_at: int | None  # the timestamp in milliseconds since 1970; one without a zone counts as UTC
     vectors: tuple[Vector, ...] = ()
-    config: Mapping[str, Any] | None = None
-    """What the config of an evaluation holds beside its vectors."""
+    config: Mapping[str, Any] | None = None  # what the config of an evaluation holds beside its vectors
 
     @property
     def is_baseline(self) -> bool:
@@ -154,17 +145,15 @@ def parse_header(document: Mapping[str, Any]) -> Header:
     direction = document.get("direction")
     if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
-    judge = _mapping(document, "eval")
+    judge = _mapping(document, "eval") or {}
     extra = document.get(OWN)
     return Header(
         document=without_nan({name: value for name, value in document.items() if name != OWN}),
         extra=extra if isinstance(extra, dict) else None,
-        trait=_text(document, "trait"),
         direction=direction,
-        steering_model=_text(document, "steering_model"),
         judge_model=_text(judge, "model"),
         judge_method=_text(judge, "method"),
-        prompts_file=_text(document, "prompts_file"),
+        **{name: _text(document, name) for name in ("trait", "steering_model", "prompts_file")},
         n_questions=_count(document, "n_questions"),
     )
 
@@ -184,7 +173,7 @@ def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
     return ResultLine(
         document=without_nan(document),
         result=_result(document["result"]),
-        trait_judge=_text(_mapping(document, "eval"), "trait_judge"),
+        trait_judge=_text(_mapping(document, "eval") or {}, "trait_judge"),
         timestamp=timestamp,
         finished_at=None if timestamp is None else milliseconds(timestamp),
         vectors=vectors,
@@ -242,59 +231,48 @@ def _vector(fields: object, component: str) -> Vector:
 
 
 def _result(fields: Mapping[str, Any]) -> Result:
-    names = ("trait_mean", "coherence_mean", "trait_std")
-    nan = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
-    fields = {**fields, **dict.fromkeys(nan)}
-    missing, spread = [name for name in nan if name != "trait_std"], fields.get("trait_std")
-    return Result(
-        trait_mean=_score(fields, "trait_mean"),
-        coherence_mean=_score(fields, "coherence_mean"),
-        trait_std=None if spread is None else _finite(spread, "trait_std"),
-        n=_count(fields, "n"),
-        reason=f"the file has NaN, the mean of no scores, as {' and '.join(missing)}" if missing else None,
-    )
+    fields, nans = without_nans(fields, ("trait_mean", "coherence_mean", "trait_std"))
+    missing, spread = [name for name in nans if name != "trait_std"], fields.get("trait_std")
+    reason = f"the file has NaN, the mean of no scores, as {' and '.join(missing)}" if missing else None
+    std = None if spread is None else _finite(spread, "trait_std")
+    return Result(score(fields, "trait_mean"), score(fields, "coherence_mean"), std, _count(fields, "n"), reason)
 
 
-def _score(fields: Mapping[str, Any], name: str) -> float | None:
-    value = fields.get(name)
-    score = None if value is None else _finite(value, name)
-    if score is not None and not 0 <= score <= 100:
-        raise LineError(f"{name} {value!r} is not within 0 to 100")
-    return score
+def score(fields: Mapping[str, Any], name: str) -> float | None:
+    """A score of a document, 0 to 100; `None` where it is missing."""
+    value = None if fields.get(name) is None else _finite(fields[name], name)
+    if value is not None and not 0 <= value <= 100:
+        raise LineError(f"{name} {fields[name]!r} is not within 0 to 100")
+    return value
+
+
+def without_nans(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
+    """A document in which those of some fields that are NaN are missing, and which these are."""
+    nans = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
+    return {**fields, **dict.fromkeys(nans)}, nans
 
 
 def _finite(value: object, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise LineError(f"{name} {value!r} is not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if math.isnan(number):
+    if math.isnan(value):
         raise LineError(f"{name} is NaN")
-    if not math.isfinite(number):
-        raise LineError(f"{name} is too large to be a number")
-    return number
+    return float(value)
+
+
+def _field(fields: Mapping[str, Any], name: str, *, kind: type[Any], what: str) -> Any:
+    """A field of a kind; `None` where it is missing."""
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise LineError(f"{name} {value!r} is not {what}")
+    return value
+
+
+_text, _mapping = partial(_field, kind=str, what="a text"), partial(_field, kind=dict, what="an object")
 
 
 def _count(fields: Mapping[str, Any], name: str) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+    value: int | None = _field(fields, name, kind=int, what="a count")
+    if value is not None and not 0 <= value <= MOST:
         raise LineError(f"{name} {value!r} is not a count")
     return value
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise LineError(f"{name} {value!r} is not a text")
-    return value
-
-
-def _mapping(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise LineError(f"{name} {value!r} is not an object")
-    return value or {}

@@ -6,9 +6,8 @@ steering/.../responses/baseline.json
 inference/{variant}/massive_activations/calibration.json
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,8 +23,7 @@ from massact.vectors.positions import parse_position, parse_position_slug
 
 RESULTS, RESPONSES, BASELINE_RESPONSES = "results.jsonl", "responses", "baseline.json"
 _CALIBRATION = re.compile(r"calibration(?:-[0-9a-f]{8})?\.json")
-NO_VARIANT = "unknown"
-"""The variant of a results file that lies outside the layout: its header does not name one."""
+NO_VARIANT = "unknown"  # the variant of a results file that lies outside the layout: its header does not name one
 CONTEXT_FIELDS = (
     "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
 )  # fmt: skip
@@ -41,18 +39,19 @@ class Source:
     kind: Literal["results", "calibration"]
     trait: str | None = None
     variant: str | None = None
-    position: str | None = None
-    """Position window of the folder, such as `response[:5]`."""
+    position: str | None = None  # position window of the folder, such as `response[:5]`
     prompt_set: str | None = None
-    leads_out: bool = False
-    """Whether it is a link to a file that lies outside the folder that was asked for."""
+    leads_out: bool = False  # whether it is a link to a file that lies outside the folder that was asked for
 
 
 def find_sources(path: Path) -> list[Source]:
     """The files to import: the one named, or those below a folder, ordered by path."""
     if path.is_dir():
         root = path.resolve()
-        sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
+        names = (RESULTS, "massive_activations/calibration*.json")
+        found = sorted(one for name in names for one in path.rglob(name))
+        files = (one for one in found if one.name == RESULTS or _CALIBRATION.fullmatch(one.name))
+        sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in files]
         if not sources:
             raise DataError(
                 f"{path}: nothing to import. Looked below it for steering/TRAIT/VARIANT/POSITION/PROMPT_SET/"
@@ -70,15 +69,6 @@ def is_within(path: Path, folder: Path) -> bool:
         return path.resolve().is_relative_to(folder)
     except (OSError, RuntimeError, ValueError):  # links in a circle, or no name for a file
         return False
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            is_calibration = _CALIBRATION.fullmatch(name) and Path(place).name == "massive_activations"
-            if name == RESULTS or is_calibration:
-                yield Path(place, name)
 
 
 def _source(path: Path) -> Source:
@@ -125,10 +115,8 @@ class Target:
     """What is imported into, and what the caller says about names."""
 
     experiment: str
-    config: Experiment | None = None
-    """Its file, where there is one: the names in it are used."""
-    model: str | None = None
-    """Overrides what file and experiment say."""
+    config: Experiment | None = None  # its file, where there is one: the names in it are used
+    model: str | None = None  # overrides what file and experiment say
     trait: str | None = None
 
 
@@ -141,8 +129,7 @@ class Context:
     model_variant: str
     trait: str
     direction: Direction | None
-    position: str | None
-    """Position window of the file's folder; `None` outside the layout."""
+    position: str | None  # position window of the file's folder; `None` outside the layout
     prompt_set: str
     header: Header
 

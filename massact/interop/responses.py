@@ -1,7 +1,6 @@
 """Responses files: a JSON list of objects with `prompt`, `response` and the two scores, beside a results file."""
 
 import json
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any
 
 from massact.domain import Response
 from massact.errors import DataError, lfs_advice
-from massact.interop.lines import LineError, Result, ResultLine, parse_document
+from massact.interop.lines import LineError, Result, ResultLine, parse_document, score, without_nans
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, is_within, responses_name
 from massact.store.schema import Scores
 
-TOLERANCE = 0.05
-"""How far the mean of a file's scores may lie from its line's: files are rounded, lines are not."""
+TOLERANCE = 0.05  # how far the mean of a file's scores may lie from its line's: files are rounded, lines are not
 _MAX_BYTES = 64_000_000
 _REASON = "unscored_because"
-_CLOCK_SLACK_SECONDS = (0, 1)
-"""A responses file is named by a clock read just before the one that dates its line."""
+_CLOCK_SLACK_SECONDS = (0, 1)  # a responses file is named by a clock read just before the one that dates its line
 
 
 class ResponsesFolder:
@@ -93,24 +90,16 @@ def _response(fields: Any) -> Response:
         raise LineError("holds something that is not an object")
     # older files, and those of others, have other names for the prompt
     prompt = next((fields[name] for name in ("prompt", "question", "instruction") if name in fields), None)
-    response, names = fields.get("response"), ("trait_score", "coherence_score")
-    nan = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
-    reason = fields.get(_REASON) or (f"the file has NaN as {' and '.join(nan)}" if nan else None)
+    fields, nans = without_nans(fields, ("trait_score", "coherence_score"))
+    response = fields.get("response")
+    reason = fields.get(_REASON) or (f"the file has NaN as {' and '.join(nans)}" if nans else None)
     if not isinstance(prompt, str) or not isinstance(response, str) or not isinstance(reason, str | None):
         raise LineError("a response without a prompt or a text")
-    trait, coherence = (None if name in nan else _score(fields.get(name)) for name in names)
+    trait, coherence = score(fields, "trait_score"), score(fields, "coherence_score")
     thinking, is_answered = fields.get("thinking"), fields.get("is_answered", True)
     if not isinstance(thinking, str | None) or not isinstance(is_answered, bool):
         raise LineError("a response whose thinking is no text, or whose is_answered is neither true nor false")
     return Response(prompt, response, trait, coherence, reason, thinking, is_answered)
-
-
-def _score(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        raise LineError(f"the score {value!r} is not within 0 to 100")
-    return float(value)
 
 
 def scores_of(responses: Sequence[Response]) -> Scores:
@@ -119,13 +108,13 @@ def scores_of(responses: Sequence[Response]) -> Scores:
 
 def disagreement(responses: Sequence[Response], result: Result) -> str | None:
     """Where the means of a file's scores are not those of its line; `None` where they agree."""
-    scores = scores_of(responses)
-    for name, values in (("trait_mean", scores.trait), ("coherence_mean", scores.coherence)):
-        known, said = [value for value in values if value is not None], getattr(result, name)
+    for name in ("trait", "coherence"):
+        known = [value for one in responses if (value := getattr(one, name)) is not None]
+        said = getattr(result, f"{name}_mean")
         mean = statistics.fmean(known) if known else None
         if (mean is None) != (said is None) or abs((mean or 0.0) - (said or 0.0)) > TOLERANCE:
             shown = ("missing" if value is None else f"{value:.2f}" for value in (mean, said))
-            return f"{name} of its scores is {{}}, of the line {{}}".format(*shown)
+            return f"{name}_mean of its scores is {{}}, of the line {{}}".format(*shown)
     return None
 
 

@@ -18,6 +18,7 @@ from massact.interop.names import Context
 from massact.json_text import parse_object
 from massact.keys import canonical_json, cell_json, digest, digest_text
 from massact.labels import parse_label
+from massact.store.responses import response_bytes
 from massact.store.schema import (
     TAG_LIMIT,
     Artifact,
@@ -29,11 +30,10 @@ from massact.store.schema import (
     encode_row,
     stored_cell,
 )
-from massact.store.schema.rows import decode_scores
+from massact.store.schema.rows import decode_scores, run_name
 from massact.store.write.run_writer import FinishedRun, evaluation_run
 
-Times = tuple[int, int]
-"""When a run started and when it finished, in milliseconds since 1970."""
+Times = tuple[int, int]  # when a run started and when it finished, in milliseconds since 1970
 _RowT = TypeVar("_RowT", EvaluationRow, StageRow)
 
 
@@ -44,8 +44,7 @@ class OwnLine:
     row: EvaluationRow
     scores: Scores | None
     times: Times
-    responses: str | None
-    """Its responses file within `responses/`."""
+    responses: str | None  # its responses file within `responses/`
 
 
 def measured_identity(key: str, finished_at: int | None) -> str:
@@ -136,14 +135,10 @@ def _milliseconds(at: object) -> int:
     return at
 
 
-VERSION = 1
-"""Of the keys and digests made here; raising it makes every imported result a stranger."""
-MULTI = "multi"
-"""Method of a result that several vectors steered at once, and the prefix of its label."""
-SCORED_SHARE = 0.9
-"""A result that lacks more of the scores is of fewer questions, as far as its file tells."""
-IMPORTED_FILE = "imported.json"
-"""Artifact that holds a line too long for the tag `massact.imported`."""
+VERSION = 1  # of the keys and digests made here; raising it makes every imported result a stranger
+MULTI = "multi"  # method of a result that several vectors steered at once, and the prefix of its label
+SCORED_SHARE = 0.9  # a result that lacks more of the scores is of fewer questions, as far as its file tells
+IMPORTED_FILE = "imported.json"  # artifact that holds a line too long for the tag `massact.imported`
 _NAME_LENGTH, _PARAM_LENGTH = 200, 6000
 
 
@@ -152,11 +147,9 @@ FileBaseline = tuple[str, float | None]
 
 
 def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int | None:
-    """Over how many questions a line's means are; `None` where neither its header nor the line tells.
-
-    The header's number, where it names one. A line's `n` counts scores, so without it a line that lacks a tenth of
-    a baseline's, or less, is one of the baseline's questions; any other is of as many questions as it has scores.
-    """
+    """Over how many questions a line's means are; `None` where neither its header nor the line tells. The header's
+    number, where it names one. A line's `n` counts scores, so without it a line that lacks a tenth of a baseline's, or
+    less, is one of the baseline's questions; any other is of as many questions as it has scores."""
     said, n = context.header.n_questions, line.result.n
     if said is not None and (n is None or n <= said):
         return said
@@ -206,11 +199,9 @@ def imported_row(
 
 
 def imported_cell(context: Context, line: ResultLine, n_questions: int | None) -> str:
-    """The canonical JSON of a line's cell, whose digest is its key: later results of one cell supersede earlier ones.
-
-    A line without a timestamp cannot supersede another, so its result is part of its key; nor can one that lacks
-    many scores supersede one that has them.
-    """
+    """The canonical JSON of a line's cell, whose digest is its key: later results of one cell supersede earlier ones. A
+    line without a timestamp cannot supersede another, so its result is part of its key; nor can one that lacks many
+    scores supersede one that has them."""
     n = line.result.n
     fields: dict[str, Any] = {
         "kind": "imported baseline" if line.is_baseline else "imported evaluation",
@@ -314,27 +305,15 @@ def result_run(
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
     if responses:
-        from massact.store.write.stages import response_bytes  # loads torch
-
         files = {**files, Artifact.RESPONSES.value: response_bytes(responses)}
     if row.origin is None and (cell := stored_cell(row)) is not None:
         row = replace(row, cell=cell_json(cell))
+    name = run_name(replace(row, label=(row.label or OWN)[:100]))[:_NAME_LENGTH]  # a label of an import may be long
     try:
-        run = evaluation_run(
-            row, scores, name=_name(row), started_at=times[0], finished_at=times[1], tags=tags, files=files
-        )
+        run = evaluation_run(row, scores, name=name, started_at=times[0], finished_at=times[1], tags=tags, files=files)
     except ValueError as error:
         raise LineError(str(error)) from error
     for name, value in run.params.items():
         if len(value) > _PARAM_LENGTH:
             raise LineError(f"{name} has {len(value)} characters, MLflow keeps {_PARAM_LENGTH}")
     return run
-
-
-def _name(row: EvaluationRow) -> str:
-    # as massact.store.schema.run_name writes it; a label of an import may be long
-    if row.kind is Kind.BASELINE:
-        return f"baseline · {row.model} · {row.trait}"[:_NAME_LENGTH]
-    position = (row.position or "").removeprefix("response")
-    where = f"{position} · L{row.layer} · c={row.coefficient or 0:g}"
-    return f"{(row.label or OWN)[:100]} {where} · {row.model}"[:_NAME_LENGTH]

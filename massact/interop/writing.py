@@ -26,8 +26,7 @@ from massact.store.write.client import connect, is_alive, parent_tags, process_t
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker, ensure_experiment
 
-SHOWN_PER_FILE = 20
-"""Refusals, and notes, that a report shows of each file; the rest is counted."""
+SHOWN_PER_FILE = 20  # refusals, and notes, that a report shows of each file; the rest is counted
 OUTPUT_SCHEMA_VERSION = 1
 _REASON_LENGTH = 300
 
@@ -35,8 +34,7 @@ _REASON_LENGTH = 300
 @dataclass(frozen=True, slots=True)
 class Refusal:
     file: str
-    line: int
-    """From 1."""
+    line: int  # from 1
     reason: str
 
 
@@ -66,8 +64,7 @@ class FileReport:
     kind: str
     counts: Counts = field(default_factory=Counts)
     refusals: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """What is to be known and refuses no line."""
+    notes: list[str] = field(default_factory=list)  # what is to be known and refuses no line
 
     def refuse(self, line: int, reason: str) -> None:
         """Count a refused line; its reason becomes one short line of text."""

@@ -26,16 +26,14 @@ from massact.models.prompting import Intervention, Row
 _WRITERS = re.compile(r"c_proj|dense(_4h_to_h)?|down_proj|fc2|fc_out|lin2|o_proj|out_lin|out_proj|w2|wo")
 """How matrices are called whose output is added to the stream."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-_ROUGH = 0.05
-"""Greatest difference of logits, as a share of the greatest logit; in dtypes of 16 bits the other."""
+_ROUGH = 0.05  # greatest difference of logits, as a share of the greatest logit; in dtypes of 16 bits the other
 
 
 @dataclass(frozen=True, slots=True)
 class Baked:
     """How the logits of a baked model differ, as shares of the greatest logit."""
 
-    from_weights: float
-    """From those of the same model with hooks where the weights were changed."""
+    from_weights: float  # from those of the same model with hooks where the weights were changed
     from_evaluated: float
     """From those of the intervention as it is evaluated, at the outputs of decoder blocks: a direction that is taken
     out of all that writes to the stream is read nowhere, between attention and MLP neither."""
@@ -59,14 +57,8 @@ def why_not(one: Intervention, n_blocks: int) -> str | None:
 
 @torch.inference_mode()
 def bake(model: SteerableModel, one: Intervention, prompts: Sequence[tuple[int, ...]]) -> Baked:
-    """Write an intervention into a model's weights, in memory.
-
-    Args:
-        prompts: what the logits are compared on.
-
-    Raises:
-        UsageError: it cannot be, or the architecture has no place for it; the weights may be changed in part.
-    """
+    """Write an intervention into a model's weights, in memory. `prompts`: what the logits are compared on. Raises
+    UsageError: it cannot be, or the architecture has no place for it; the weights may be changed in part."""
     reason = why_not(one, len(model.blocks))
     if "+" in model.identity.dtype or "+adapter:" in model.identity.revision:
         reason = "the weights are quantised, or have an adapter that is not merged in"

@@ -15,13 +15,9 @@ _OTHER_TOWERS = ("vision", "visual", "audio", "image", "encoder")
 
 def find_decoder_blocks(model: nn.Module) -> list[nn.Module]:
     """The decoder blocks, layer 0 first: the one list of `num_hidden_layers` modules in the model's decoder.
-
-    The decoder is what the model names as such (`get_decoder` of transformers), so that the towers of a vision
-    wrapper are left out whatever they are called; experts and the like are inside blocks and do not count.
-
-    Raises:
-        ModelError: there is no such list, or more than one; the message lists what was seen.
-    """
+    The decoder is what the model names as such (`get_decoder` of transformers), so that the towers of a vision wrapper
+    are left out whatever they are called; experts and the like are inside blocks and do not count.
+    Raises ModelError: there is no such list, or more than one; the message lists what was seen."""
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__}: an encoder-decoder; only decoders can be steered")
     n_layers = text_config(model).num_hidden_layers
@@ -70,11 +66,8 @@ def text_config(model: nn.Module) -> Any:
 
 
 def block_output(output: object, layer: int) -> torch.Tensor:
-    """The residual stream `[batch, seq, d_model]` in what a decoder block returned.
-
-    Raises:
-        ModelError: the block returned something unknown; steering must never silently do nothing.
-    """
+    """The residual stream `[batch, seq, d_model]` in what a decoder block returned. Raises ModelError: the block
+    returned something unknown; steering must never silently do nothing."""
     tensor = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(tensor, torch.Tensor) or tensor.dim() != 3:
         shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(output).__name__
@@ -95,11 +88,8 @@ Reader = Callable[[int, torch.Tensor], None]
 
 @contextmanager
 def record(blocks: Sequence[nn.Module], reader: Reader) -> Iterator[None]:
-    """Call `reader(layer, stream)` with every block's output `[batch, seq, d_model]`, in the model's dtype.
-
-    Raises:
-        ModelError: at the end, if a block was never run: it is none of those that the model computes with.
-    """
+    """Call `reader(layer, stream)` with every block's output `[batch, seq, d_model]`, in the model's dtype. Raises
+    ModelError: at the end, if a block was never run: it is none of those that the model computes with."""
     silent = set(range(len(blocks)))
 
     def hook(layer: int) -> Callable[[nn.Module, object, object], None]:
@@ -119,11 +109,8 @@ def record(blocks: Sequence[nn.Module], reader: Reader) -> Iterator[None]:
 
 
 def check_all_ran(silent: Collection[int], what: str) -> None:
-    """See that every decoder block was run in which something was to be done.
-
-    Raises:
-        ModelError: these were not; the model does not compute with them, as with cross-attention to images on text.
-    """
+    """See that every decoder block was run in which something was to be done. Raises ModelError: these were not; the
+    model does not compute with them, as with cross-attention to images on text."""
     if silent:
         raise ModelError(f"the model ran without its decoder blocks {sorted(silent)}: nothing was {what} there")
 
@@ -133,16 +120,9 @@ Edit = Callable[[torch.Tensor], torch.Tensor]
 
 @contextmanager
 def steer(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[None]:
-    """Change the residual stream of the given layers.
-
-    Args:
-        blocks: the model's decoder blocks.
-        edits: per layer what makes of a stream `[batch, seq, d_model]` another, such as
-            `massact.models.operators.Edit`.
-
-    Raises:
-        ModelError: at the end, if a block was never run: nothing was added there.
-    """
+    """Change the residual stream of the given layers. `blocks`: the model's decoder blocks. `edits`: per layer what
+    makes of a stream `[batch, seq, d_model]` another, such as `massact.models.operators.Edit`. Raises ModelError: at
+    the end, if a block was never run: nothing was added there."""
     silent = set(edits)
 
     def hook(layer: int) -> Callable[[nn.Module, object, object], object]:

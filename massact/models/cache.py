@@ -21,11 +21,9 @@ from massact.models.support import gives_all_logits
 
 
 class RowCache(Cache):
-    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used.
-
-    It is filled in one prefill, in which several rows may read the same stream, then token by token.
-    Sliding layers keep everything as well: their mask leaves out what lies outside the window.
-    """
+    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used. It is filled
+    in one prefill, in which several rows may read the same stream, then token by token. Sliding layers keep everything
+    as well: their mask leaves out what lies outside the window."""
 
     def __init__(self, config: Any, n_rows: int, capacity: int) -> None:
         self._layers = [_RowLayer(self, n_rows, capacity) for _ in range(config.num_hidden_layers)]
@@ -34,8 +32,7 @@ class RowCache(Cache):
         self.n_live = n_rows
         self.position: torch.Tensor | None = None
         """Where the next token goes, `[1]` on the device, once `make_static` was called."""
-        self.n_attended = capacity
-        """How many tokens a static cache shows; those not written yet must be masked."""
+        self.n_attended = capacity  # how many tokens a static cache shows; those not written yet must be masked
 
     def begin(self, n_live: int) -> None:
         """Forget what is kept: the next update is a prefill of `n_live` rows."""
@@ -67,6 +64,11 @@ class RowCache(Cache):
         """Begin every row with what another cache keeps in its first one, from where the row starts to its end."""
         for layer, source in zip(self._layers, other._layers, strict=True):
             layer.share(source, starts)
+
+    def take(self, other: "RowCache", rows: torch.Tensor) -> None:
+        """Begin each row with what another cache keeps in one of its rows, `[n_rows]`."""
+        for layer, source in zip(self._layers, other._layers, strict=True):
+            layer.take(source, rows)
 
     def rewind(self, length: int) -> None:
         """Forget all after the first `length` tokens."""
@@ -142,6 +144,13 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 n_kept = max(0, self.length - start)
                 kept[places, :, start : start + n_kept] = known[:1, :, :n_kept]
 
+    def take(self, source: "_RowLayer", rows: torch.Tensor) -> None:
+        """Begin each row with the tokens of one of another layer's."""
+        self.lazy_initialization(source.keys, source.values)
+        self.length, rows = source.length, rows.to(source.keys.device)
+        for kept, known in ((self.keys, source.keys), (self.values, source.values)):
+            kept[:, :, : self.length] = known[rows, :, : self.length]
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of what is attended."""
         return self.length + query_length, 0
@@ -179,12 +188,9 @@ class Memory:
     """Bytes that may be taken, and the shape that decides what rows take."""
 
     n_bytes: int
-    cache_bytes: int
-    """Of one token in all layers' keys and values."""
-    stream_bytes: int
-    """Of one token in one decoder block, its inner tensors included."""
-    row_bytes: int
-    """Of one row whatever its length: its logits, in float32 and once sorted."""
+    cache_bytes: int  # of one token in all layers' keys and values
+    stream_bytes: int  # of one token in one decoder block, its inner tensors included
+    row_bytes: int  # of one row whatever its length: its logits, in float32 and once sorted
 
     def of_row(self, n_prompt: int, max_new_tokens: int) -> int:
         """Bytes of one row at its peak."""
@@ -202,12 +208,8 @@ class Memory:
 
 
 def measure_memory(model: SteerableModel, n_bytes: int | None, *, held: RowCache | None = None) -> Memory:
-    """The memory for batches.
-
-    Args:
-        n_bytes: what may be taken; `None`: a share of what is free on the device now.
-        held: a cache that is there already and will be used again, or given back.
-    """
+    """The memory for batches. `n_bytes`: what may be taken; `None`: a share of what is free on the device now. `held`:
+    a cache that is there already and will be used again, or given back."""
     config = text_config(model.model)
     size = model.model.dtype.itemsize
     layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers

@@ -13,11 +13,9 @@ from massact.config import ChatConfig
 from massact.errors import ModelError
 from massact.json_text import parse_object
 
-Messages = Sequence[Mapping[str, str]]
-"""Each with `role` and `content`."""
+Messages = Sequence[Mapping[str, str]]  # each with `role` and `content`
 
-_Switch = tuple[str, Any, Any]
-"""A variable of a template, and its values that have a model not think and think."""
+_Switch = tuple[str, Any, Any]  # a variable of a template, and its values that have a model not think and think
 _SWITCHES: tuple[_Switch, ...] = (
     ("enable_thinking", False, True),  # Qwen 3, GLM, SmolLM3, Gemma 4, Nemotron 3, EXAONE 4, Hunyuan
     ("thinking", False, True),  # DeepSeek V3.1, Granite, Kimi
@@ -38,21 +36,14 @@ class Marks:
     """How a family of models writes its thoughts."""
 
     opens: str
-    closes: str
-    """What stands between a thought and the answer."""
-    begins: str = ""
-    """What a thought has after `opens`."""
-    before: str = ""
-    """What it has before `closes`."""
-    after: str = ""
-    """What an answer has before it."""
+    closes: str  # what stands between a thought and the answer
+    begins: str = ""  # what a thought has after `opens`
+    before: str = ""  # what it has before `closes`
+    after: str = ""  # what an answer has before it
 
     def split(self, text: str, *, is_open: bool = False) -> tuple[str | None, str | None]:
-        """Thought and answer of a response; `None`: it has none. A thought that does not end has no answer.
-
-        Args:
-            is_open: whether the prompt ends within a thought.
-        """
+        """Thought and answer of a response; `None`: it has none. A thought that does not end has no answer. `is_open`:
+        whether the prompt ends within a thought."""
         thought, closes, answer = text.partition(self.closes)
         if not closes:
             if is_open or self.opens in text:
@@ -95,15 +86,11 @@ class Chat:
 
     thinking: str | None = None
     """`off`, `on`, a number of tokens, or `always` (no switch); `None`: the template has it not think anyway."""
-    template_arguments: str | None = None
-    """Those of the experiment file, as canonical JSON."""
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """All that is handed to the template."""
+    template_arguments: str | None = None  # those of the experiment file, as canonical JSON
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)  # all that is handed to the template
     marks: Marks | None = None
-    is_open: bool = False
-    """Whether a prompt ends within a thought."""
-    note: str | None = field(default=None, compare=False)
-    """What a user should know of it."""
+    is_open: bool = False  # whether a prompt ends within a thought
+    note: str | None = field(default=None, compare=False)  # what a user should know of it
 
     @property
     def key(self) -> dict[str, str]:
@@ -118,14 +105,8 @@ class Chat:
 
 
 def read_chat(tokenizer: Any, options: ChatConfig, name: str) -> Chat:
-    """How a model is asked, from its template and the options in the experiment file.
-
-    Args:
-        name: the model's, for messages.
-
-    Raises:
-        ModelError: the template cannot do what is asked.
-    """
+    """How a model is asked, from its template and the options in the experiment file. `name`: the model's, for
+    messages. Raises ModelError: the template cannot do what is asked."""
     given = parse_object(options.template_arguments.encode()) if options.template_arguments else {}
     if tokenizer.chat_template is None:
         if options != ChatConfig():
@@ -198,11 +179,8 @@ class _Reading:
         return render(self.tokenizer, [{"role": "user", "content": _PROBE}], arguments, self.name)
 
     def resolve(self, asked: str | None) -> tuple[str | None, dict[str, Any]]:
-        """Whether the model thinks (`Chat.thinking`), and what its template is told for it.
-
-        Raises:
-            ModelError: the template cannot do what is asked.
-        """
+        """Whether the model thinks (`Chat.thinking`), and what its template is told for it. Raises ModelError: the
+        template cannot do what is asked."""
         switch = self._switch()
         if switch and switch[0] in self.given:
             if asked is not None:
@@ -261,13 +239,9 @@ class RenderError(ModelError):
 
 
 def render(tokenizer: Any, messages: Messages, arguments: Mapping[str, Any], name: str) -> str:
-    """The rendered chat with all that is said in it, which templates of models that see may take in parts alone.
-
-    It ends where the model is to answer; where the last message is an answer, with that.
-
-    Raises:
-        RenderError: it cannot be rendered, or leaves out what somebody says.
-    """
+    """The rendered chat with all that is said in it, which templates of models that see may take in parts alone. It
+    ends where the model is to answer; where the last message is an answer, with that. Raises RenderError: it cannot be
+    rendered, or leaves out what somebody says."""
     in_parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
     problem = RenderError(
         f"{name}: its chat template leaves out what the user says. Check chat_template in its tokenizer"

@@ -33,24 +33,19 @@ class Step:
 
     gather: torch.Tensor | None
     """Of each stream of the next block, the stream it comes from; `None`: the streams stay as they are."""
-    steered: torch.Tensor | None
-    """Streams of the next block that are steered here; `None`: none."""
-    edit: Edit | None
-    """What is done to these."""
+    steered: torch.Tensor | None  # streams of the next block that are steered here; `None`: none
+    edit: Edit | None  # what is done to these
     tokens: torch.Tensor | None
     """`[n_steered, seq]`: where it is done, or what share of it (`Edit`); `None`: at every token."""
-    prompts: torch.Tensor | None
-    """Of each stream of the next block, its prompt; `None`: one stream a prompt, in order."""
+    prompts: torch.Tensor | None  # of each stream of the next block, its prompt; `None`: one stream a prompt, in order
 
 
 @dataclass(frozen=True, slots=True)
 class Branching:
     """Which streams run through which block."""
 
-    prompts: list[tuple[int, ...]]
-    """The distinct prompts."""
-    steps: list[Step]
-    """Of each decoder block; after the last one every row has its own stream, in the rows' order."""
+    prompts: list[tuple[int, ...]]  # the distinct prompts
+    steps: list[Step]  # of each decoder block; after the last one every row has its own stream, in the rows' order
     sources: list[torch.Tensor | None]
     """Of each block and row, the stream that runs for the row there; `None`: one stream a row, in order."""
 
@@ -104,11 +99,7 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
 
 def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None) -> list[list[float]]:
     """Which tokens of each row are steered, or what share of the change they get, as they stand beside each other:
-    prompts end at `width`.
-
-    Args:
-        n_tokens: with room for those of the responses; `None`: the prompts alone.
-    """
+    prompts end at `width`. `n_tokens`: with room for those of the responses; `None`: the prompts alone."""
     n_tokens = width if n_tokens is None else n_tokens
     pads = [width - len(row.prompt) for row in rows]
     return [[False] * pad + [*row.steered(n_tokens - pad)] for pad, row in zip(pads, rows, strict=True)]
@@ -116,12 +107,8 @@ def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None
 
 @contextmanager
 def branching(blocks: Sequence[nn.Module], plan: Branching) -> Iterator[None]:
-    """Make the model, run on the distinct prompts, give one row of output for every row.
-
-    Raises:
-        CannotShareError: a block was given something that is not known to be by prompt.
-        ModelError: a block was never run where rows begin.
-    """
+    """Make the model, run on the distinct prompts, give one row of output for every row. Raises CannotShareError: a
+    block was given something that is not known to be by prompt; ModelError: a block was never run where rows begin."""
     handles, silent = [], set[int]()
     for layer, (block, step) in enumerate(zip(blocks, plan.steps, strict=True)):
         before = plan.steps[layer - 1].prompts if layer else None
@@ -196,42 +183,37 @@ def _spread(
     return hook
 
 
-NOT_FINITE = -2
-"""Stands for a token where the logits are NaN or infinite, and ends the row."""
-_STEPS_PER_LOOK = 8
-"""How often the host looks at a GPU for rows that have ended: a look waits for all work in flight."""
+NOT_FINITE = -2  # stands for a token where the logits are NaN or infinite, and ends the row
+_STEPS_PER_LOOK = 8  # how often the host looks at a GPU for rows that have ended: a look waits for all work in flight
 
 
 @dataclass(slots=True)
 class Batch:
-    """Rows that are generated side by side, and how far they are.
-
-    The first `len(live)` places of the cache and of all tensors belong to rows that have not ended; a row
-    that ends gives its place to the last of them.
-    """
+    """Rows that are generated side by side, and how far they are. The first `len(live)` places of the cache and of all
+    tensors belong to rows that have not ended; a row that ends gives its place to the last of them."""
 
     cache: RowCache
-    live: torch.Tensor
-    """Of each place, the index of its row."""
-    valid: torch.Tensor
-    """`[n, capacity]`: 1 where a token may be attended, once it is written."""
-    positions: torch.Tensor
-    """`[n, 1]`: of the last token."""
-    chosen: torch.Tensor
-    """`[n]`: the last token."""
-    edits: dict[int, Edit]
-    """Per steered layer."""
+    live: torch.Tensor  # of each place, the index of its row
+    valid: torch.Tensor  # `[n, capacity]`: 1 where a token may be attended, once it is written
+    positions: torch.Tensor  # `[n, 1]`: of the last token
+    chosen: torch.Tensor  # `[n]`: the last token
+    edits: dict[int, Edit]  # per steered layer
     steered: torch.Tensor | None
     """`[n, capacity]`: which tokens are steered, or what share each gets, where they stand in the cache; `None`: every
     one, wholly."""
-    draws: torch.Tensor | None
-    """`[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy."""
+    draws: torch.Tensor | None  # `[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy
     written: torch.Tensor
     """`[n_rows, max_new_tokens]`: the responses so far, -1 where nothing is written; see also `NOT_FINITE`."""
-    width: int
-    """Tokens of the longest prompt."""
+    width: int  # tokens of the longest prompt
     reading: torch.Tensor | None = None
     """`[n, 1]`: whether the token that is read now is steered, or its share; `None`: it is."""
+    kept: torch.Tensor | None = None
+    """`[n_rows, n_kept, vocabulary]`: logits of the first tokens of the responses; `None`: they are not kept."""
+
+    def keep(self, logits: torch.Tensor, step: int) -> None:
+        """Keep the logits `[n, 1, vocabulary]` of a token, if it is one of the first."""
+        if self.kept is not None and step < self.kept.shape[1]:
+            self.kept[self.live, step] = logits[:, -1]
 
     def edit(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
         """The stream `[n, 1, d_model]` of that token after what is done to it."""
@@ -254,11 +236,13 @@ class Batch:
         self.steered = None if self.steered is None else kept(self.steered)
 
 
-def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cache: RowCache) -> Batch:
-    """Read the prompts of rows, and choose the first token of each."""
+def begin(
+    model: SteerableModel, rows: Sequence[Row], settings: Generation, cache: RowCache, *, n_kept: int = 0
+) -> Batch:
+    """Read the prompts of rows, and choose the first token of each; keep the logits of so many first tokens."""
     device = model.device
     plan = plan_branching(rows, len(model.blocks), device)
-    tokens, mask = _left_pad(plan.prompts, device)
+    tokens, mask = left_pad(plan.prompts, device)
     cache.begin(len(rows))
     cache.sources(plan.sources)
     with branching(model.blocks, plan):
@@ -282,13 +266,20 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
         written=torch.full((len(rows), settings.max_new_tokens), -1, device=device),
         width=mask.shape[1],
     )
+    if n_kept:
+        batch.kept = output.logits.new_zeros(len(rows), n_kept, output.logits.shape[-1])
+        batch.keep(output.logits, 0)
     batch.chosen = choose(output.logits, batch.draws, settings, torch.zeros(1, dtype=torch.long, device=device))
     batch.written[:, 0] = batch.chosen
     return batch
 
 
-def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
-    """Generate the rest, one call of the model a token; rows that have ended leave the batch."""
+Enough = Callable[[torch.Tensor], torch.Tensor]
+"""Of what rows say so far, `[n_rows, max_new_tokens]` as `Batch.written`: which of them say enough, `[n_rows]`."""
+
+
+def finish(model: SteerableModel, batch: Batch, settings: Generation, enough: Enough | None = None) -> None:
+    """Generate the rest, one call of the model a token; rows that have ended, or say enough, leave the batch."""
     ends = end_tokens(model)
     every = 1 if model.device.type == "cpu" else _STEPS_PER_LOOK
     done = is_end(batch.chosen, ends)
@@ -296,6 +287,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
         return
     with steer(model.blocks, {layer: partial(batch.edit, layer) for layer in batch.edits}):
         for step in range(1, settings.max_new_tokens):
+            if step % every == 0 and enough is not None:
+                done = done | enough(batch.written).to(done.device)[batch.live]
             if step % every == 0 and bool(done.any()):
                 batch.leave(done)
                 done = done.new_zeros(len(batch.live))
@@ -310,6 +303,7 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
                 position_ids=batch.positions,
                 **with_cache(model.model, batch.cache),
             )
+            batch.keep(output.logits, step)
             drawn = None if batch.draws is None else batch.draws[batch.live]
             batch.chosen = choose(output.logits, drawn, settings, torch.tensor([step], device=model.device))
             batch.written[batch.live, step] = batch.chosen
@@ -317,11 +311,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
 
 
 def responses(model: SteerableModel, written: torch.Tensor) -> list[tuple[int, ...] | None]:
-    """What rows said, without the tokens that ended them; `None` of rows whose logits were not finite.
-
-    Args:
-        written: `[n_rows, max_new_tokens]`, as in a batch.
-    """
+    """What rows said, without the tokens that ended them; `None` of rows whose logits were not finite. `written`:
+    `[n_rows, max_new_tokens]`, as in a batch."""
     said: list[tuple[int, ...] | None] = []
     for tokens in written.tolist():
         end = next((i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens))
@@ -330,13 +321,8 @@ def responses(model: SteerableModel, written: torch.Tensor) -> list[tuple[int, .
 
 
 def choose(logits: torch.Tensor, draws: torch.Tensor | None, settings: Generation, step: torch.Tensor) -> torch.Tensor:
-    """The next token of each row, `[n]`; `NOT_FINITE` where the largest logit is NaN or infinite.
-
-    Args:
-        logits: `[n, 1, vocabulary]`.
-        draws: `[n, max_new_tokens]`; `None` is greedy.
-        step: `[1]`, which of the draws.
-    """
+    """The next token of each row, `[n]`; `NOT_FINITE` where the largest logit is NaN or infinite. `logits`: `[n, 1,
+    vocabulary]`. `draws`: `[n, max_new_tokens]`; `None` is greedy. `step`: `[1]`, which of the draws."""
     last = logits[:, -1].float()
     if draws is None:
         largest, chosen = last.max(-1)
@@ -358,7 +344,7 @@ def is_end(chosen: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
     return (chosen[:, None] == ends).any(-1)
 
 
-def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, prompts))
     tokens = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -402,11 +388,8 @@ def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
 
 def _bases(rows: Mapping[int, torch.Tensor], added: torch.Tensor) -> torch.Tensor:
     """`[n_rows, 1, k, d_model]`: the directions in which `replace` sets coordinates; what is put there is added.
-
-    Args:
-        rows: of each row with that operator its directions, then the two vectors (`Intervention.vector`).
-        added: `[n_rows, 1, d_model]`, in which the second of these is already.
-    """
+    `rows`: of each row with that operator its directions, then the two vectors (`Intervention.vector`). `added`:
+    `[n_rows, 1, d_model]`, in which the second of these is already."""
     basis = added.new_zeros(len(added), 1, max(map(len, rows.values())) - 2, added.shape[-1])
     for i, values in rows.items():
         basis[i, 0, : len(values) - 2] = values[:-2]

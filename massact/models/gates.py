@@ -14,11 +14,9 @@ from massact.vectors.positions import parse_position
 
 
 class GateReader:
-    """Opens the gates of a model's rows; what it has read of a prompt it keeps.
-
-    A prompt is read alone and unsteered, so that whether a gate is open to it hangs on nothing else, and a row to which
-    it is closed is the baseline's, bit for bit.
-    """
+    """Opens the gates of a model's rows; what it has read of a prompt it keeps. A prompt is read alone and unsteered,
+    so that whether a gate is open to it hangs on nothing else, and a row to which it is closed is the baseline's, bit
+    for bit."""
 
     def __init__(self, model: SteerableModel) -> None:
         self._model = model

@@ -7,6 +7,7 @@ Rows that cannot differ are generated once. The rest is cut into batches by leng
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -14,35 +15,39 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, is_out_of_memory, measure_memory
-from massact.models.decode import CannotShareError, begin, finish, responses
+from massact.models.decode import CannotShareError, Enough, begin, end_tokens, finish, responses
 from massact.models.gates import GateReader
 from massact.models.load import SteerableModel
 from massact.models.plain import generate_plainly
 from massact.models.prompting import Intervention, Row, distinct_rows
+from massact.models.reading import Likelihoods, ResponseReader
 from massact.models.recorded_steps import Recorder, can_record, padded_rows
 from massact.models.support import Sharing, sharing_of
 
 __all__ = ["Generator", "Intervention", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
-Responses = list[tuple[int, ...] | None]
-"""Tokens of each row; `None` where its logits were not finite."""
+Look = Callable[[int, tuple[int, ...], bool], bool]
+"""Shown what a row, by its index, says so far, and whether it has ended, while others go on: whether it is enough."""
+Responses = list[tuple[int, ...] | None]  # tokens of each row; `None` where its logits were not finite
 _MANY_ROWS, _FEW_ROWS = 1024, 256
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
-_SMALL_MODEL = 20_000_000
-"""Parameters below which a CPU spends more time between its calculations than in them."""
+_SMALL_MODEL = 20_000_000  # parameters below which a CPU spends more time between its calculations than in them
 
 
 class NotFiniteError(ModelError):
     """The logits of some rows were NaN or infinite; what the others said is kept."""
 
-    def __init__(self, model: SteerableModel, rows: Sequence[Row], said: Responses) -> None:
+    def __init__(
+        self, model: SteerableModel, rows: Sequence[Row], said: Responses, read: Sequence[Likelihoods] = ()
+    ) -> None:
         """
         Args:
             rows: what was generated.
             said: tokens of each row, `None` where its logits were not finite.
+            read: of each row, where that was asked for.
         """
-        self.said, self._dtype, self._rows = said, model.identity.dtype, rows
+        self.said, self.read, self._dtype, self._rows = said, read, model.identity.dtype, rows
         super().__init__(f"{model.identity.id}: {self.reason(said.index(None))}")
 
     def reason(self, row: int) -> str:
@@ -78,6 +83,7 @@ class Generator:
         self._sharing, self._gates = sharing_of(model.model), GateReader(model)
         self._rows_at_most = batch_rows or _useful_rows(model)
         self._cache: RowCache | None = None
+        self.reader = ResponseReader(model)
         self._recorder = Recorder(model) if (can_record(model) if recorded is None else recorded) else None
 
     @property
@@ -90,44 +96,59 @@ class Generator:
         return len({len(prompt) for prompt in prompts}) if self._sharing.obstacle else 1
 
     def generate(
-        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
+        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None, look: Look | None = None
     ) -> list[tuple[int, ...]]:
         """Response tokens of every row, in order, without the token that ended them.
-
         They do not depend on how rows are batched, as far as the dtype's arithmetic does not
         (docs/design/generation.md).
+        `rows`: what to generate. `settings`: greedy where the temperature is 0, else sampled with the seed and each
+        row's draw. `progress`: called with the number of rows that were finished. `look`: called as tokens come; a row
+        that says enough may still get some more.
+        Raises NotFiniteError: the logits of some rows were not finite; it has what the others said; ModelError: the
+        memory does not suffice for one row."""
+        return self.generate_and_read(rows, settings, 0, progress=progress, look=look)[0]
 
-        Args:
-            rows: what to generate.
-            settings: greedy where the temperature is 0, else sampled with the seed and each row's draw.
-            progress: called with the number of rows that were finished.
-
-        Raises:
-            NotFiniteError: the logits of some rows were not finite; it has what the others said.
-            ModelError: the memory does not suffice for one row.
-        """
-        kept, places = distinct_rows(self._gates.opened(rows), settings)
-        like = Counter(places)
+    def generate_and_read(
+        self,
+        rows: Sequence[Row],
+        settings: Generation,
+        n_tokens: int,
+        *,
+        progress: Progress | None = None,
+        look: Look | None = None,
+    ) -> tuple[list[tuple[int, ...]], list[Likelihoods]]:
+        """The same, and what the first `n_tokens` of each response are to the steered and the unsteered model."""
+        kept, places = distinct_rows(self.opened(rows), settings)
+        like, n_tokens = Counter(places), min(n_tokens, settings.max_new_tokens)
+        rows_of = {place: [i for i, one in enumerate(places) if one == place] for place in like}
         said_by_row: Responses = [() for _ in kept]
+        read_by_row = [Likelihoods() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding
         order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
         start = 0
         while start < len(order):
             next_rows = [kept[i] for i in order[start : start + self._rows_at_most]]
-            batch = order[start : start + self._fitting(self._together(next_rows, settings), settings)]
-            said = self._batch([kept[i] for i in batch], settings)
-            if said is None:  # out of memory, or not to be shared: once more with fewer rows
+            batch = order[start : start + self._fitting(self._together(next_rows, settings), settings, n_tokens)]
+            enough = None if look is None else self._enough(look, [rows_of[i] for i in batch])
+            done = self._batch([kept[i] for i in batch], settings, n_tokens, enough)
+            if done is None:  # out of memory, or not to be shared: once more with fewer rows
                 continue
-            for i, tokens in zip(batch, said, strict=True):
-                said_by_row[i] = tokens
+            for place, i in enumerate(batch):
+                said_by_row[i] = done[0][place]
+                read_by_row[i] = done[1][place] if n_tokens else read_by_row[i]
             start += len(batch)
             if progress is not None:
                 progress(sum(like[i] for i in batch))
         all_said = [said_by_row[place] for place in places]
+        all_read = [read_by_row[place] for place in places]
         finite = [tokens for tokens in all_said if tokens is not None]
         if len(finite) < len(all_said):
-            raise NotFiniteError(self._model, rows, all_said)
-        return finite
+            raise NotFiniteError(self._model, rows, all_said, all_read)
+        return finite, all_read
+
+    def opened(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows, unsteered where their gate is closed."""
+        return self._gates.opened(rows)
 
     def _together(self, rows: Sequence[Row], settings: Generation) -> Sequence[Row]:
         """The rows that may be in one batch with the first of them, which is the shortest."""
@@ -140,17 +161,33 @@ class Generator:
         """Whether rows are generated in the shared way (`massact.models.support`)."""
         return self._sharing.allows(len(rows[-1].prompt) + settings.max_new_tokens)
 
-    def _fitting(self, rows: Sequence[Row], settings: Generation) -> int:
+    def _fitting(self, rows: Sequence[Row], settings: Generation, n_tokens: int) -> int:
         """How many of the rows, from the first on, fit in the memory side by side."""
         memory = measure_memory(self._model, self._memory, held=self._cache)
+        logits = n_tokens * text_config(self._model.model).vocab_size * self._model.model.dtype.itemsize
+        memory = replace(memory, row_bytes=memory.row_bytes + logits)
         return max(1, memory.fitting(rows, settings.max_new_tokens))
 
-    def _batch(self, rows: Sequence[Row], settings: Generation) -> Responses | None:
+    def _enough(self, look: Look, rows_of: Sequence[Sequence[int]]) -> Enough:
+        """The same of a batch, of each of whose rows it is given for which rows it stands."""
+
+        def enough(written: torch.Tensor) -> torch.Tensor:
+            ended = torch.isin(written, end_tokens(self._model)[1:]).any(1).tolist()
+            said = zip(rows_of, responses(self._model, written), ended, strict=True)
+            told = ([look(i, tokens or (), end) for i in like] for like, tokens, end in said)
+            return torch.tensor(list(map(all, told)))
+
+        return enough
+
+    def _batch(
+        self, rows: Sequence[Row], settings: Generation, n_tokens: int, enough: Enough | None
+    ) -> tuple[Responses, list[Likelihoods]] | None:
         try:
-            return self._run(rows, settings)
+            said, kept = self._run(rows, settings, n_tokens, enough)
+            return said, self.reader.read(rows, said, n_tokens, kept) if n_tokens else []
         except CannotShareError as error:
             # a kind that does otherwise in another release or variant
-            self._sharing = Sharing(str(error), None)
+            self._sharing = self.reader.sharing = Sharing(str(error), None)
             return None
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -166,17 +203,21 @@ class Generator:
         return None
 
     @torch.inference_mode()
-    def _run(self, rows: Sequence[Row], settings: Generation) -> Responses:
+    def _run(
+        self, rows: Sequence[Row], settings: Generation, n_tokens: int, enough: Enough | None
+    ) -> tuple[Responses, torch.Tensor | None]:
+        """What rows say, and the logits of their first tokens; `None`: they were not kept."""
         if not self._shares(rows, settings):
-            return responses(self._model, generate_plainly(self._model, rows, settings))
+            return responses(self._model, generate_plainly(self._model, rows, settings, enough)), None
         capacity = max(len(row.prompt) for row in rows) + settings.max_new_tokens
-        batch = begin(self._model, rows, settings, self._room(len(rows), capacity))
+        n_kept = n_tokens if self._recorder is None else 0
+        batch = begin(self._model, rows, settings, self._room(len(rows), capacity), n_kept=n_kept)
         if settings.max_new_tokens > 1:
             if self._recorder is None:
-                finish(self._model, batch, settings)
+                finish(self._model, batch, settings, enough)
             else:
-                self._recorder.finish(batch, settings)
-        return responses(self._model, batch.written)
+                self._recorder.finish(batch, settings, enough)
+        return responses(self._model, batch.written), batch.kept
 
     def _room(self, n_rows: int, capacity: int) -> RowCache:
         held = self._cache

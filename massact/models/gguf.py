@@ -29,10 +29,8 @@ class GgufFile:
     """A GGUF file, and what it says of its model."""
 
     path: Path
-    digest: str
-    """SHA-256, in hex."""
-    folder: Path
-    """Its configuration, tokenizer and chat template, as transformers saves them."""
+    digest: str  # SHA-256, in hex
+    folder: Path  # its configuration, tokenizer and chat template, as transformers saves them
 
     @property
     def quantization(self) -> str:
@@ -40,14 +38,8 @@ class GgufFile:
         return (self.folder / _QUANTIZATION).read_text(encoding="utf-8")
 
     def dequantized(self, auto: Any, dtype: str) -> Path:
-        """The folder of the whole model in a dtype, made where it is not there yet.
-
-        Args:
-            auto: the class of transformers that loads it, such as `AutoModelForCausalLM`.
-
-        Raises:
-            ModelError: the file lacks weights.
-        """
+        """The folder of the whole model in a dtype, made where it is not there yet. `auto`: the class of transformers
+        that loads it, such as `AutoModelForCausalLM`. Raises ModelError: the file lacks weights."""
         release = self.folder.name
         return _made(
             self.folder.with_name(f"{release}-{dtype}"), lambda folder: self._write_weights(auto, dtype, folder)
@@ -74,14 +66,8 @@ class GgufFile:
 
 
 def read_gguf(path: Path, digest: str) -> GgufFile:
-    """What a GGUF file says of its model; its weights are not read.
-
-    Args:
-        digest: SHA-256 of the file, in hex.
-
-    Raises:
-        ModelError: it is none, is damaged, split or of an architecture that transformers does not read from GGUF.
-    """
+    """What a GGUF file says of its model; its weights are not read. `digest`: SHA-256 of the file, in hex. Raises
+    ModelError: it is none, is damaged, split or of an architecture that transformers does not read from GGUF."""
     with path.open("rb") as file:
         begin = file.read(100)
     if not begin.startswith(_MAGIC):
@@ -134,11 +120,7 @@ def _header(path: Path) -> Any:
 
 
 def _check_header(path: Path, header: Any) -> str:
-    """How the weights are kept.
-
-    Raises:
-        ModelError: the file is one of several that make up a model.
-    """
+    """How the weights are kept. Raises ModelError: the file is one of several that make up a model."""
     from gguf import LlamaFileType
 
     if (parts := _field(header, "split.count") or 1) > 1:
@@ -154,10 +136,7 @@ def _check_header(path: Path, header: Any) -> str:
 
 def _check_rotary(path: Path, header: Any, config: Any) -> None:
     """Refuse rotary embeddings that are scaled, of which transformers takes no notice: it would be another model.
-
-    Raises:
-        ModelError: they are.
-    """
+    Raises ModelError: they are."""
     scaling = _field(header, f"{_field(header, 'general.architecture')}.rope.scaling.type")
     is_scaled = scaling not in (None, "none") or any(one.name.startswith("rope_f") for one in header.tensors)
     rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}

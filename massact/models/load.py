@@ -43,15 +43,9 @@ from massact.toy import is_toy
 
 
 def loading_arguments(options: LoadConfig, config: Any, dtype: str | None) -> dict[str, Any]:
-    """Keyword arguments for `from_pretrained`.
-
-    Args:
-        config: the model's configuration.
-        dtype: what `auto` comes to, where that is known before loading.
-
-    Raises:
-        ModelError: a package or a device is not there, or the model cannot compute so.
-    """
+    """Keyword arguments for `from_pretrained`. `config`: the model's configuration. `dtype`: what `auto` comes to,
+    where that is known before loading. Raises ModelError: a package or a device is not there, or the model cannot
+    compute so."""
     arguments: dict[str, Any] = {
         "dtype": "auto" if options.dtype == "auto" else getattr(torch, options.dtype),
         "trust_remote_code": options.trust_remote_code,
@@ -69,11 +63,7 @@ def loading_arguments(options: LoadConfig, config: Any, dtype: str | None) -> di
 
 
 def find_device(device: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ModelError: it is not there.
-    """
+    """The device of that name. Raises ModelError: it is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -88,14 +78,9 @@ def find_device(device: str) -> torch.device:
 
 
 def choose_attention(asked: str, config: Any) -> str | None:
-    """The attention implementation to ask transformers for; `None` leaves it to the model's class.
-
-    A model that caps its attention scores (Gemma 2) never runs with `sdpa`, which cannot: some releases
-    of transformers would let it, and compute another model without a word.
-
-    Raises:
-        ModelError: `sdpa` was asked for on such a model.
-    """
+    """The attention implementation to ask transformers for; `None` leaves it to the model's class. A model that caps
+    its attention scores (Gemma 2) never runs with `sdpa`, which cannot: some releases of transformers would let it, and
+    compute another model without a word. Raises ModelError: `sdpa` was asked for on such a model."""
     cap = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
     if cap is None:
         return None if asked == "auto" else asked
@@ -114,11 +99,8 @@ def attention_of(model: Any) -> str:
 
 
 def check_attention(model: Any, options: LoadConfig) -> None:
-    """See that what was loaded computes attention as it was asked to, and in a way that rows can share.
-
-    Raises:
-        ModelError: it does not.
-    """
+    """See that what was loaded computes attention as it was asked to, and in a way that rows can share. Raises
+    ModelError: it does not."""
     asked, used = options.attention, attention_of(model)
     if used not in ("eager", "sdpa") and "flash" not in used:
         raise ModelError(
@@ -167,8 +149,7 @@ class SteerableModel:
     model: Any
     tokenizer: Any
     identity: ModelIdentity
-    asked: ChatConfig = _DEFAULT.chat
-    """How the experiment file has it asked."""
+    asked: ChatConfig = _DEFAULT.chat  # how the experiment file has it asked
 
     @cached_property
     def chat(self) -> Chat:
@@ -245,11 +226,8 @@ def _changes_nothing(name: str, value: Any) -> bool:
 
 
 def read_shape(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> ModelShape:
-    """Number of layers and width, from the configuration alone.
-
-    Raises:
-        ModelError: there is no such model, or its configuration does not tell.
-    """
+    """Number of layers and width, from the configuration alone. Raises ModelError: there is no such model, or its
+    configuration does not tell."""
     folder = find_folder(reference, revision)
     if folder is not None:
         try:
@@ -277,11 +255,8 @@ def _shape(config: Mapping[str, Any], place: str) -> ModelShape:
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ModelError(f"{place}{name} is {shown(value)}, not a whole number from 1")
-    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], _positions(config.get(_SHAPE[2])))
-
-
-def _positions(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    most = config.get(_SHAPE[2])
+    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], most if isinstance(most, int) and most > 0 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,10 +264,8 @@ class ModelFiles:
     """A model's files, found and read as far as that takes no weights in memory."""
 
     reference: str
-    folder: Path | None
-    """`None`: a hub repository."""
-    commit: str | None
-    """Of the hub repository, as `find_commit` gives it."""
+    folder: Path | None  # `None`: a hub repository
+    commit: str | None  # of the hub repository, as `find_commit` gives it
     adapter: FoundAdapter | None
     config: Any
     tokenizer: Any
@@ -313,11 +286,7 @@ class ModelFiles:
 
     @property
     def chat(self) -> Chat:
-        """How the model is asked.
-
-        Raises:
-            ModelError: its chat template cannot do what the options say.
-        """
+        """How the model is asked. Raises ModelError: its chat template cannot do what the options say."""
         return read_chat(self.tokenizer, self.options.chat, self.reference)
 
     def identity(self, dtype: str) -> ModelIdentity:
@@ -341,17 +310,10 @@ def load_model(
     reference: str, *, revision: str | None = None, adapter: AdapterConfig | None = None, options: LoadConfig = _DEFAULT
 ) -> SteerableModel:
     """Load a model for steering.
-
-    Args:
-        reference: hub id, local folder or `toy:<name>`.
-        revision: commit, tag or branch of a hub repository.
-        adapter: a LoRA adapter, kept beside the weights.
-        options: dtype, devices, attention and quantisation.
-
-    Raises:
-        ModelError: it cannot be found, is no causal language model, lacks weights, does not fit in memory,
-            or an option cannot be met.
-    """
+    `reference`: hub id, local folder or `toy:<name>`. `revision`: commit, tag or branch of a hub repository. `adapter`:
+    a LoRA adapter, kept beside the weights. `options`: dtype, devices, attention and quantisation.
+    Raises ModelError: it cannot be found, is no causal language model, lacks weights, does not fit in memory, or an
+    option cannot be met."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -428,10 +390,8 @@ class Description:
     identity: ModelIdentity
     chat_template_digest: str
     shape: ModelShape
-    chat: Chat
-    """How it is asked."""
-    unasked_chat: Chat
-    """How it is asked as a judge."""
+    chat: Chat  # how it is asked
+    unasked_chat: Chat  # how it is asked as a judge
     note: str | None = field(default=None, compare=False)
     """How the model is generated with, where that is not the usual way."""
 
@@ -443,30 +403,17 @@ class Description:
 
 def describe(model: SteerableModel) -> Description:
     """The description of a model that is loaded."""
-    return Description(
-        model.identity,
-        model.chat_template_digest,
-        model.shape,
-        model.chat,
-        model.unasked_chat,
-        sharing_of(model.model).note,
-    )
+    template, note = model.chat_template_digest, sharing_of(model.model).note
+    return Description(model.identity, template, model.shape, model.chat, model.unasked_chat, note)
 
 
 def read_description(
     reference: str, *, revision: str | None = None, adapter: AdapterConfig | None = None, options: LoadConfig = _DEFAULT
 ) -> Description | None:
     """The description that a model will have when it is loaded; `None` where only its weights tell.
-
-    Args:
-        reference: hub id, local folder or `toy:<name>`.
-        revision: commit, tag or branch of a hub repository.
-        adapter: a LoRA adapter on it.
-        options: as `load_model` takes them.
-
-    Raises:
-        ModelError: there is no such model, or it is no causal language model.
-    """
+    `reference`: hub id, local folder or `toy:<name>`. `revision`: commit, tag or branch of a hub repository. `adapter`:
+    a LoRA adapter on it. `options`: as `load_model` takes them.
+    Raises ModelError: there is no such model, or it is no causal language model."""
     files = find_model(reference, revision=revision, adapter=adapter, options=options)
     dtype = files.known_dtype or _stored_dtype(files.folder)
     if dtype is None:
@@ -478,11 +425,8 @@ def read_description(
 
 
 def read_notes(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> tuple[str, ...]:
-    """What a user should know of how a model is steered and asked before a sweep, without its weights.
-
-    Raises:
-        ModelError: there is no such model, it cannot be steered, or its chat template cannot do what is asked.
-    """
+    """What a user should know of how a model is steered and asked before a sweep, without its weights. Raises
+    ModelError: there is no such model, it cannot be steered, or its chat template cannot do what is asked."""
     if is_toy(reference) and options.chat == ChatConfig():
         return ()
     files = find_model(reference, revision=revision, adapter=None, options=options)
@@ -491,13 +435,11 @@ def read_notes(reference: str, revision: str | None = None, *, options: LoadConf
 
 def _stored_dtype(folder: Path | None) -> str | None:
     """The first float dtype in a checkpoint, which is what `auto` takes where the configuration has none."""
-    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
-    return _first_float(files[0]) if files else None
-
-
-def _first_float(path: Path) -> str | None:
     from safetensors import SafetensorError, safe_open
 
+    path = min(folder.glob("*.safetensors"), default=None) if folder is not None else None
+    if path is None:
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             dtypes = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118  # no mapping

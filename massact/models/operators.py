@@ -23,35 +23,27 @@ Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Pair]
 
 
 def add(p: torch.Tensor, _q: torch.Tensor, c: torch.Tensor) -> Pair:
-    """h' = h + c v: activation addition (Turner et al. 2023, arXiv:2308.10248; CAA, arXiv:2312.06681).
-
-    c and -c undo each other; p' = p + c.
-    """
+    """h' = h + c v: activation addition (Turner et al. 2023, arXiv:2308.10248; CAA, arXiv:2312.06681). c and -c undo
+    each other; p' = p + c."""
     return torch.ones_like(p), c.expand_as(p)
 
 
 def ablate(p: torch.Tensor, _q: torch.Tensor, c: torch.Tensor) -> Pair:
     """h' = h - c p v: directional ablation (Arditi et al. 2024, arXiv:2406.11717), where c = 1 removes the direction.
-
-    p' = (1 - c) p: with c = 1 idempotent, and the norm never grows for c from 0 to 2; c = 2 mirrors.
-    """
+    p' = (1 - c) p: with c = 1 idempotent, and the norm never grows for c from 0 to 2; c = 2 mirrors."""
     return torch.ones_like(p), -c * p
 
 
 def clamp(p: torch.Tensor, _q: torch.Tensor, c: torch.Tensor) -> Pair:
-    """h' = h + (c - p) v: the projection is set to c, as features are clamped (Templeton et al. 2024).
-
-    p' = c, so that it is idempotent; c = 0 is `ablate` with 1.
-    """
+    """h' = h + (c - p) v: the projection is set to c, as features are clamped (Templeton et al. 2024). p' = c, so that
+    it is idempotent; c = 0 is `ablate` with 1."""
     return torch.ones_like(p), c - p
 
 
 def rotate(p: torch.Tensor, q: torch.Tensor, c: torch.Tensor) -> Pair:
     """h is turned by c degrees towards v in the plane of both: angular steering (Vu and Nguyen 2025, arXiv:2510.26243).
-
     p' = p cos c + q sin c and q' = q cos c - p sin c, so that |h'| = |h|, and -c undoes c while q' >= 0. A stream that
-    is parallel to v spans no plane with it and stays as it is. There the plane is fixed by two directions.
-    """
+    is parallel to v spans no plane with it and stays as it is. There the plane is fixed by two directions."""
     angle = torch.deg2rad(c)
     cos, sin = angle.cos(), angle.sin()
     has_plane = q > 1e-6 * p.abs()
@@ -63,11 +55,8 @@ _OPERATORS: dict[str, Operator] = {"add": add, "ablate": ablate, "clamp": clamp,
 
 
 def find_operator(name: str) -> Operator:
-    """The operator of a name, massact's or another package's.
-
-    Raises:
-        PluginError: there is none, or it cannot be loaded.
-    """
+    """The operator of a name, massact's or another package's. Raises PluginError: there is none, or it cannot be
+    loaded."""
     return _OPERATORS.get(name) or load_plugin("operators", name)
 
 
@@ -87,24 +76,18 @@ class Edit:
     added: torch.Tensor
     """`[n, 1, d_model]`, float32: coefficient x vector of rows whose operator is `add`, or what `replace` puts there; 0
     of others."""
-    operators: tuple[Operator, ...] = ()
-    """The other operators among the rows."""
+    operators: tuple[Operator, ...] = ()  # the other operators among the rows
     which: torch.Tensor | None = None
     """`[n, 1, 1]`: 1 + the index of each row's operator in `operators`, 0 of others; `None`: there are none."""
-    vectors: torch.Tensor | None = None
-    """`[n, 1, d_model]`, float32: the unit vectors of rows with those operators."""
-    coefficients: torch.Tensor | None = None
-    """`[n, 1, 1]`, float32."""
+    vectors: torch.Tensor | None = None  # `[n, 1, d_model]`, float32: the unit vectors of rows with those operators
+    coefficients: torch.Tensor | None = None  # `[n, 1, 1]`, float32
     basis: torch.Tensor | None = None
     """`[n, 1, k, d_model]`, float32: the directions of rows whose operator is `replace`, 0 of others and beyond a row's
     own; `None`: there are none."""
 
     def __call__(self, stream: torch.Tensor, shares: torch.Tensor | None = None) -> torch.Tensor:
-        """The stream `[n, seq, d_model]` afterwards, reckoned in float32, in its own dtype.
-
-        Args:
-            shares: `[n, seq]`, which tokens it is done at, or what share of the change each gets; `None`: all of it.
-        """
+        """The stream `[n, seq, d_model]` afterwards, reckoned in float32, in its own dtype. `shares`: `[n, seq]`, which
+        tokens it is done at, or what share of the change each gets; `None`: all of it."""
         is_here = self.added.device == stream.device
         here = self if is_here else self.map(lambda tensor: tensor.to(stream.device))
         before = moved = stream.float()

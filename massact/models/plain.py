@@ -15,19 +15,18 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from massact.domain import Generation
 from massact.models.blocks import steer
-from massact.models.decode import choose, draws_of, edits_of, end_tokens, is_end, steered_of
+from massact.models.decode import Enough, choose, draws_of, edits_of, end_tokens, is_end, steered_of
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
 
 
-def generate_plainly(model: SteerableModel, rows: Sequence[Row], settings: Generation) -> torch.Tensor:
-    """What rows say, as `Batch.written`. A row that has ended goes on unread until all have.
-
-    Args:
-        rows: of prompts of one length.
-    """
+def generate_plainly(
+    model: SteerableModel, rows: Sequence[Row], settings: Generation, enough: Enough | None = None
+) -> torch.Tensor:
+    """What rows say, as `Batch.written`. A row that has ended, or says enough, goes on unread until all have. `rows`:
+    of prompts of one length."""
     prompts = torch.tensor([row.prompt for row in rows], device=model.device)
-    choice = _Choice(model, rows, settings)
+    choice = _Choice(model, rows, settings, enough)
     n_prompt, edits = prompts.shape[1], edits_of(rows, model.device)
     steered = steered_of(rows, n_prompt, n_prompt + settings.max_new_tokens, model.device)
 
@@ -52,8 +51,8 @@ def generate_plainly(model: SteerableModel, rows: Sequence[Row], settings: Gener
 class _Choice(LogitsProcessor):
     """Chooses tokens as everywhere here, and leaves transformers nothing else to choose."""
 
-    def __init__(self, model: SteerableModel, rows: Sequence[Row], settings: Generation) -> None:
-        self._settings, self._ends = settings, end_tokens(model)
+    def __init__(self, model: SteerableModel, rows: Sequence[Row], settings: Generation, enough: Enough | None) -> None:
+        self._settings, self._ends, self._enough = settings, end_tokens(model), enough
         self._draws = draws_of(rows, settings, model.device)
         self.n_chosen = 0
         self.written = torch.full((len(rows), settings.max_new_tokens), -1, device=model.device)
@@ -65,6 +64,8 @@ class _Choice(LogitsProcessor):
         self.written[:, self.n_chosen] = chosen
         self.ended |= is_end(chosen, self._ends)
         self.n_chosen += 1
+        if self._enough is not None:
+            self.ended |= self._enough(self.written).to(self.ended.device)
         return scores.scatter_(1, chosen.clamp_min(0)[:, None], torch.inf)  # a copy of transformers' own
 
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Gate, Generation
-from massact.errors import ModelError
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Choice, Conversation, Gate, Generation, Message
+from massact.errors import ModelError, UsageError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 from massact.vectors.positions import steered_tokens
 
-_Messages = Sequence[tuple[str, str]]
-"""Role and content of each."""
+_Messages = Sequence[Message]
 
 
 def encode_chat(
@@ -26,18 +25,12 @@ def encode_chat(
     chat: Chat | None = None,
 ) -> tuple[int, ...]:
     """Tokens of what a user says after an optional system prompt, or of a `Conversation`, ready to be answered.
-
-    Where the chat template takes no system role, the system prompt stands before the user's text with a blank
-    line between, as Gemma's own template has it; likewise where there is no chat template.
-
-    Args:
-        answer: what is answered already, with which the tokens then end; without a chat template it stands after the
-            question as in CAA's prompts for base models (`Input: …`, `Response: …`).
-        chat: how the model is asked; `None`: as the experiment file says.
-
-    Raises:
-        ModelError: the chat template cannot be rendered, or a conversation has none.
-    """
+    Where the chat template takes no system role, the system prompt stands before the user's text with a blank line
+    between, as Gemma's own template has it; likewise where there is no chat template.
+    `answer`: what is answered already, with which the tokens then end; without a chat template it stands after the
+    question as in CAA's prompts for base models (`Input: …`, `Response: …`). `chat`: how the model is asked; `None`: as
+    the experiment file says.
+    Raises ModelError: the chat template cannot be rendered, or a conversation has none."""
     messages = question.messages if isinstance(question, Conversation) else (("user", question),)
     if system is not None:
         messages = (("system", system), *messages)
@@ -56,6 +49,37 @@ def encode_chat(
         text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another
     return _one_bos(model, model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def after(before: tuple[Message, ...], question: str) -> str:
+    """A question with messages before it; their system prompt stands before its own."""
+    if not before:
+        return question
+    asked = question.messages if isinstance(question, Conversation) else (("user", question),)
+    systems = [content for role, content in (*before, *asked) if role == "system"]
+    turns = [message for message in (*before, *asked) if message[0] != "system"]
+    return Conversation([("system", "\n\n".join(systems)), *turns] if systems else turns)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedChoice:
+    """A question whose answer is begun up to where its two answers differ."""
+
+    prompt: tuple[int, ...]
+    n_drawn: int  # tokens of the answer at its end
+    tokens: tuple[int, int]  # with which the matching answer goes on, and the other
+
+
+def encode_choice(model: SteerableModel, before: tuple[Message, ...], choice: Choice) -> AskedChoice:
+    """Tokens of a question with two answers. Raises ModelError: the answers have no token in which they differ."""
+    asked = after(before, str(choice))
+    bare = encode_chat(model, asked)
+    both = [encode_chat(model, asked, answer=answer) for answer in choice.answers]
+    place = next((i for i, pair in enumerate(zip(*both, strict=False)) if len(set(pair)) > 1), None)
+    if place is None:
+        raise ModelError(f"{model.identity.id}: {choice.answers[0]} and {choice.answers[1]} are the same tokens")
+    n_drawn = place - len(bare) if both[0][: len(bare)] == bare else 0
+    return AskedChoice(both[0][:place], max(0, n_drawn), (both[0][place], both[1][place]))
 
 
 def encode_text(model: SteerableModel, text: str) -> tuple[int, ...]:
@@ -78,11 +102,8 @@ def decode(model: SteerableModel, tokens: tuple[int, ...]) -> str:
 def read_response(
     model: SteerableModel, tokens: tuple[int, ...], *, is_chat: bool = True
 ) -> tuple[str | None, str | None]:
-    """Thought and answer of response tokens, without special tokens; `None`: there is none.
-
-    Args:
-        is_chat: whether the prompt came from the chat template, which may have opened a thought.
-    """
+    """Thought and answer of response tokens, without special tokens; `None`: there is none. `is_chat`: whether the
+    prompt came from the chat template, which may have opened a thought."""
     marks = model.chat.marks
     if marks is None:
         return None, decode(model, tokens)
@@ -127,24 +148,21 @@ def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:
 class Intervention:
     """What is done to one row's residual stream."""
 
-    layer: int
-    """The first layer that is steered."""
+    layer: int  # the first layer that is steered
     vector: torch.Tensor = field(repr=False)
     """Unit vector `[d_model]`, float32; or `[n_layers, d_model]`, of this layer and those after it; of `replace`
     `[n_layers, k + 2, d_model]`: of each layer k directions, then what is added once and what the coefficient times."""
     coefficient: float
-    operator: str = DEFAULT_OPERATOR
-    """See `massact.models.operators`."""
-    tokens: str = STEERED_TOKENS
-    """At which tokens; see `massact.vectors.positions.parse_tokens`."""
-    weights: tuple[float, ...] = ()
-    """What the coefficient is multiplied by at each layer; empty: 1."""
-    decay: float = 1.0
-    """What is left of the change at each token of the response, a share of that at the one before."""
-    gate: Gate | None = None
-    """`None`: it is open to every prompt."""
-    condition: torch.Tensor | None = field(default=None, repr=False)
-    """The gate's vector, `[d_model]`."""
+    operator: str = DEFAULT_OPERATOR  # see `massact.models.operators`
+    tokens: str = STEERED_TOKENS  # at which tokens; see `massact.vectors.positions.parse_tokens`
+    weights: tuple[float, ...] = ()  # what the coefficient is multiplied by at each layer; empty: 1
+    decay: float = 1.0  # what is left of the change at each token of the response, a share of that at the one before
+    gate: Gate | None = None  # `None`: it is open to every prompt
+    condition: torch.Tensor | None = field(default=None, repr=False)  # the gate's vector, `[d_model]`
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int) or not isinstance(self.coefficient, int | float):
+            raise UsageError(f"layer {self.layer!r}, coefficient {self.coefficient!r}: a whole number and a number")
 
     @property
     def layers(self) -> range:
@@ -175,12 +193,9 @@ class Row:
     """One response to be generated."""
 
     prompt: tuple[int, ...]
-    intervention: Intervention | None = None
-    """`None` leaves the model as it is."""
-    draw: int = 0
-    """Distinguishes the random draws of rows that share a seed; the index of the question."""
-    n_drawn: int = 0
-    """Tokens of the response that now stand at the prompt's end; as many draws were taken already."""
+    intervention: Intervention | None = None  # `None` leaves the model as it is
+    draw: int = 0  # distinguishes the random draws of rows that share a seed; the index of the question
+    n_drawn: int = 0  # tokens of the response that now stand at the prompt's end; as many draws were taken already
 
     def steered(self, n_tokens: int) -> list[bool] | list[float]:
         """Of each of so many tokens, prompt and response together, whether it is steered, or what share of the change
@@ -195,10 +210,8 @@ class Row:
 
 
 def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row], list[int]]:
-    """Rows that can differ in their responses, and for each row given the index of its like among them.
-
-    Two rows are alike where prompt and intervention are, bit by bit, and the draws too if they are sampled.
-    """
+    """Rows that can differ in their responses, and for each row given the index of its like among them. Two rows are
+    alike where prompt and intervention are, bit by bit, and the draws too if they are sampled."""
     seen: dict[tuple[object, ...], int] = {}
     kept: list[Row] = []
     places = []

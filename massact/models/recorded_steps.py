@@ -16,15 +16,13 @@ import torch
 from massact.domain import Generation
 from massact.models.blocks import steer, text_config
 from massact.models.cache import RowCache, is_out_of_memory, with_cache
-from massact.models.decode import Batch, choose, end_tokens, finish, is_end
+from massact.models.decode import Batch, Enough, choose, end_tokens, finish, is_end
 from massact.models.load import SteerableModel
 from massact.models.operators import Edit
 from massact.models.support import sharing_of
 
-_STEPS_PER_LOOK = 8
-"""How often the host asks which rows have ended."""
-_ROWS, _TOKENS = 8, 32
-"""Graphs are recorded for multiples of these."""
+_STEPS_PER_LOOK = 8  # how often the host asks which rows have ended
+_ROWS, _TOKENS = 8, 32  # graphs are recorded for multiples of these
 
 Masks = torch.Tensor | dict[str, torch.Tensor]
 
@@ -60,12 +58,9 @@ class _Buffers:
     edits: dict[int, Edit]
     steered: torch.Tensor | None
     draws: torch.Tensor | None
-    written: torch.Tensor
-    """One row more than there are places, for what places without a row write."""
-    step: torch.Tensor
-    """`[1]`: which token of the response is next."""
-    place: torch.Tensor
-    """`[1]`: where the cache keeps the last token."""
+    written: torch.Tensor  # one row more than there are places, for what places without a row write
+    step: torch.Tensor  # `[1]`: which token of the response is next
+    place: torch.Tensor  # `[1]`: where the cache keeps the last token
 
     def state(self) -> list[torch.Tensor]:
         """What a step changes, the cache apart."""
@@ -90,10 +85,10 @@ class Recorder:
         self._graphs.clear()
         self._buffers = self._shape = self._pool = None
 
-    def finish(self, batch: Batch, settings: Generation) -> None:
-        """Generate the rest of a batch's responses."""
+    def finish(self, batch: Batch, settings: Generation, enough: Enough | None = None) -> None:
+        """Generate the rest of a batch's responses, of rows that say enough no more than they do."""
         if self._is_refused:
-            finish(self._model, batch, settings)
+            finish(self._model, batch, settings, enough)
             return
         n_rows, cache = len(batch.live), batch.cache
         buffers = self._take(batch, settings)
@@ -108,6 +103,9 @@ class Recorder:
                 repeat()
             step += n_steps
             cache.wrote(n_steps)
+            if enough is not None:
+                over = enough(buffers.written[: len(batch.written)]).to(buffers.done.device)
+                buffers.done[:n_rows] |= over[buffers.live[:n_rows]]
             n_going = n_rows - int(buffers.done[:n_rows].sum())
             if n_going == 0:
                 break

@@ -42,11 +42,8 @@ _GGUF = ".gguf"
 
 
 def find_folder(reference: str, revision: str | None = None) -> Path | None:
-    """The folder of a toy, of a local model or made of a GGUF file; `None` for a hub id.
-
-    Raises:
-        ModelError: the reference is a path, and there is no such folder, or it holds an adapter.
-    """
+    """The folder of a toy, of a local model or made of a GGUF file; `None` for a hub id. Raises ModelError: the
+    reference is a path, and there is no such folder, or it holds an adapter."""
     if is_toy(reference):
         return resolve(reference)
     if (file := find_gguf(reference, revision)) is not None:
@@ -70,10 +67,7 @@ def find_folder(reference: str, revision: str | None = None) -> Path | None:
 
 def find_gguf(reference: str, revision: str | None = None) -> GgufFile | None:
     """The GGUF file of a model: a file, one in a folder without other weights, or `REPOSITORY:FILE.gguf` of the hub.
-
-    Raises:
-        ModelError: it cannot be read, or a folder holds several.
-    """
+    Raises ModelError: it cannot be read, or a folder holds several."""
     path = Path(reference).expanduser()
     if path.is_dir():
         files = sorted(path.glob(f"*{_GGUF}"))
@@ -92,11 +86,8 @@ def find_gguf(reference: str, revision: str | None = None) -> GgufFile | None:
 
 
 def check_pointers(folder: Path) -> None:
-    """Refuse a folder that was cloned without its large files.
-
-    Raises:
-        ModelError: Git LFS left a pointer in place of one.
-    """
+    """Refuse a folder that was cloned without its large files. Raises ModelError: Git LFS left a pointer in place of
+    one."""
     for path in sorted(folder.iterdir()):
         if path.is_file():
             with path.open("rb") as file:
@@ -106,13 +97,8 @@ def check_pointers(folder: Path) -> None:
 
 def find_commit(reference: str, revision: str | None) -> str | None:
     """The commit that a revision of a hub repository is now; `None` for a folder, the revision itself for a GGUF file.
-
-    Everything else is then read from that commit, and it identifies the model; transformers tells it in some
-    releases only.
-
-    Raises:
-        ModelError: there is no such repository or revision, or it cannot be reached.
-    """
+    Everything else is then read from that commit, and it identifies the model; transformers tells it in some releases
+    only. Raises ModelError: there is no such repository or revision, or it cannot be reached."""
     if find_gguf(reference, revision) is not None:
         return revision  # its digest identifies it
     if find_folder(reference) is not None:
@@ -122,11 +108,7 @@ def find_commit(reference: str, revision: str | None) -> str | None:
 
 
 def hub_file(repository: str, name: str, revision: str | None) -> Path:
-    """A file of a hub repository, in the cache.
-
-    Raises:
-        ModelError: there is no such file, or it cannot be reached.
-    """
+    """A file of a hub repository, in the cache. Raises ModelError: there is no such file, or it cannot be reached."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -136,11 +118,8 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path:
 
 
 def read_config(reference: str, *, revision: str | None, options: LoadConfig) -> Any:
-    """The configuration of a causal language model, as transformers reads it.
-
-    Raises:
-        ModelError: there is none, or it is that of another kind of model.
-    """
+    """The configuration of a causal language model, as transformers reads it. Raises ModelError: there is none, or it
+    is that of another kind of model."""
     from transformers import AutoConfig
 
     try:
@@ -154,11 +133,7 @@ def read_config(reference: str, *, revision: str | None, options: LoadConfig) ->
 
 
 def read_tokenizer(reference: str, *, revision: str | None, options: LoadConfig) -> Any:
-    """The tokenizer that lies beside a model's weights.
-
-    Raises:
-        ModelError: there is none that can be read.
-    """
+    """The tokenizer that lies beside a model's weights. Raises ModelError: there is none that can be read."""
     from transformers import AutoTokenizer
 
     try:
@@ -182,10 +157,8 @@ def _no_tokenizer(reference: str, reason: str) -> ModelError:
 
 
 def auto_class(config: Any) -> Any:
-    """The class of transformers that loads a model which reads and writes text; `None` where there is none.
-
-    A model that sees images as well is loaded whole and given text alone.
-    """
+    """The class of transformers that loads a model which reads and writes text; `None` where there is none. A model
+    that sees images as well is loaded whole and given text alone."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
@@ -214,13 +187,8 @@ def _check_causal(reference: str, config: Any) -> None:
 def identify(
     reference: str, *, commit: str | None, dtype: str, options: LoadConfig, adapter: str | None
 ) -> ModelIdentity:
-    """What identifies a model that is computed with in a dtype.
-
-    Args:
-        commit: of a hub repository, as `find_commit` found it.
-        dtype: of the weights that are not quantised.
-        adapter: identity of the adapter on it, if there is one.
-    """
+    """What identifies a model that is computed with in a dtype. `commit`: of a hub repository, as `find_commit` found
+    it. `dtype`: of the weights that are not quantised. `adapter`: identity of the adapter on it, if there is one."""
     if (file := find_gguf(reference, commit)) is not None:
         name, revision, dtype = file.path.stem, file.digest, f"{dtype}+{file.quantization}"
     elif (folder := find_folder(reference)) is None:
@@ -230,22 +198,13 @@ def identify(
         revision = weights_digest(folder, with_code=options.trust_remote_code)
         if not is_toy(reference):  # those are what they were when their keys were made
             revision += others_digest(folder)
-    return ModelIdentity(
-        id=name,
-        revision=revision if adapter is None else f"{revision}+adapter:{adapter}",
-        dtype=dtype if options.quantization is None else f"{dtype}+{options.quantization}",
-    )
+    revision += "" if adapter is None else f"+adapter:{adapter}"
+    return ModelIdentity(name, revision, dtype if options.quantization is None else f"{dtype}+{options.quantization}")
 
 
 def weights_digest(folder: Path, *, with_code: bool = False) -> str:
-    """SHA-256, in hex, of a folder's weights and configuration, file names included.
-
-    Args:
-        with_code: also of its Python files, which decide the outcome where they may run.
-
-    Raises:
-        ModelError: there are no weights.
-    """
+    """SHA-256, in hex, of a folder's weights and configuration, file names included. `with_code`: also of its Python
+    files, which decide the outcome where they may run. Raises ModelError: there are no weights."""
     files = _files(folder, (*_WEIGHTS, "config.json"))
     if not any(path.match(pattern) for path in files for pattern in _WEIGHTS):
         raise ModelError(f"{folder}: no weights (*.safetensors) in this folder")
@@ -255,10 +214,8 @@ def weights_digest(folder: Path, *, with_code: bool = False) -> str:
 
 
 def others_digest(folder: Path) -> str:
-    """`+files:` and the digest of a folder's other files that decide what is read and where a response ends.
-
-    Empty where there are none: an adapter seldom has any.
-    """
+    """`+files:` and the digest of a folder's other files that decide what is read and where a response ends. Empty
+    where there are none: an adapter seldom has any."""
     files = _files(folder, _TEXT, but=("config.json", _ADAPTER_CONFIG))
     return f"{_OTHER_FILES}{digest_files(files, folder)}" if files else ""
 
@@ -329,28 +286,21 @@ def _reason(error: Exception) -> str:
 # own class, its decoder blocks and its cache stay what they are.
 
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_LONGEST = 200
-"""Characters of peft's reason that are shown: it lists every weight."""
+_LONGEST = 200  # characters of peft's reason that are shown: it lists every weight
 
 
 @dataclass(frozen=True, slots=True)
 class FoundAdapter:
     """An adapter that is there."""
 
-    source: str
-    """Folder or hub id."""
-    commit: str | None
-    """Of a hub repository."""
-    identity: str
-    """Digest of a folder's files, or `id@commit`: part of the model's revision."""
+    source: str  # folder or hub id
+    commit: str | None  # of a hub repository
+    identity: str  # digest of a folder's files, or `id@commit`: part of the model's revision
 
 
 def find_adapter(adapter: AdapterConfig) -> FoundAdapter:
-    """Where an adapter is and what identifies it; nothing but its configuration is read.
-
-    Raises:
-        ModelError: there is none, or it is no LoRA.
-    """
+    """Where an adapter is and what identifies it; nothing but its configuration is read. Raises ModelError: there is
+    none, or it is no LoRA."""
     folder = Path(adapter.reference).expanduser()
     if folder.is_dir():
         check_pointers(folder)
@@ -372,11 +322,8 @@ def find_adapter(adapter: AdapterConfig) -> FoundAdapter:
 
 
 def attach(model: Any, adapter: FoundAdapter) -> Any:
-    """The model with the adapter's layers in it; still of its own class.
-
-    Raises:
-        ModelError: peft is not installed, or the adapter was trained on another model.
-    """
+    """The model with the adapter's layers in it; still of its own class. Raises ModelError: peft is not installed, or
+    the adapter was trained on another model."""
     require("peft", "adapters", "an adapter")
     from peft import PeftModel
     from safetensors import SafetensorError

@@ -36,8 +36,7 @@ _KEPT_KEYS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 """Layers of transformers' cache that hold keys and values of tokens and nothing else."""
 _STEADY_ROPES = {"default", "linear", "llama3", "yarn", "proportional"}
 """Rotary embeddings that depend on a token's own position alone."""
-_ALONE = frozenset({"rwkv"})
-"""Kinds whose rows mix when two are generated side by side."""
+_ALONE = frozenset({"rwkv"})  # kinds whose rows mix when two are generated side by side
 _OTHER_STREAMS = {"xlnet": "[seq, batch, d_model]"}
 """Kinds whose blocks pass on another shape, which only their weights would tell."""
 _NO_TEXT = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
@@ -50,12 +49,9 @@ _STREAM_COUNTS = ("altup_num_inputs", "hc_mult", "hc_count")
 class Sharing:
     """Whether a model is steered in the shared way."""
 
-    obstacle: str | None
-    """Why it never is."""
-    n_positions: int | None
-    """Tokens, prompt and response together, up to which it is; `None`: any number."""
-    n_rows: int | None = None
-    """Rows that are generated side by side at most, where it is not; `None`: any number."""
+    obstacle: str | None  # why it never is
+    n_positions: int | None  # tokens, prompt and response together, up to which it is; `None`: any number
+    n_rows: int | None = None  # rows that are generated side by side at most, where it is not; `None`: any number
 
     def allows(self, n_tokens: int) -> bool:
         """Whether it is for rows of so many tokens, their responses included."""
@@ -110,16 +106,10 @@ def _changing_positions(text: Any) -> Iterator[int]:
 
 def check_config(reference: str, config: Any, auto: Any) -> None:
     """Refuse a kind of model that cannot be steered. One that was tried is not looked at again.
-
     Its class is built without weights and run as far as it can be without numbers.
-
-    Args:
-        auto: the class of transformers that loads it, such as `AutoModelForCausalLM`.
-
-    Raises:
-        ModelError: it was saved as a classifier, has several streams, its decoder blocks are not to be told, or it
-            does not run on text alone.
-    """
+    `auto`: the class of transformers that loads it, such as `AutoModelForCausalLM`.
+    Raises ModelError: it was saved as a classifier, has several streams, its decoder blocks are not to be told, or it
+    does not run on text alone."""
     if saved_as := next(filter(_NO_TEXT.search, config.architectures or ()), None):
         raise ModelError(
             f"{reference}: its weights were saved from {saved_as}, which writes no text; give the model that it was "
@@ -174,14 +164,8 @@ def _problem_without_weights(config: Any, auto: Any) -> str | None:
 
 @torch.inference_mode()
 def check_streams(model: nn.Module, *, device: Any, generating: bool = False) -> None:
-    """See that every decoder block passes on one residual stream when the model reads text.
-
-    Args:
-        generating: also while it generates, two rows side by side where it can, for which it needs its weights.
-
-    Raises:
-        ModelError: it does not.
-    """
+    """See that every decoder block passes on one residual stream when the model reads text. `generating`: also while it
+    generates, two rows side by side where it can, for which it needs its weights. Raises ModelError: it does not."""
     from transformers import GenerationMixin
 
     name, width = type(model).__name__, text_config(model).hidden_size
@@ -218,11 +202,8 @@ def takes_positions(model: nn.Module) -> bool:
 
 
 def reading_arguments(model: nn.Module, mask: torch.Tensor) -> dict[str, Any]:
-    """The arguments with which rows, padded on the right if at all, are read once as they would be generated.
-
-    Args:
-        mask: `[batch, seq]`, 1 where a token is.
-    """
+    """The arguments with which rows, padded on the right if at all, are read once as they would be generated. `mask`:
+    `[batch, seq]`, 1 where a token is."""
     arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
     if takes_positions(model):  # some classes count otherwise by themselves than when they generate
         arguments["position_ids"] = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
@@ -241,10 +222,6 @@ def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
 
 
 def require(package: str, extra: str, what: str) -> None:
-    """See that a package is installed.
-
-    Raises:
-        ModelError: it is not; the message has the command that installs it.
-    """
+    """See that a package is installed. Raises ModelError: it is not; the message has the command that installs it."""
     if importlib.util.find_spec(package) is None:
         raise ModelError(f"{what} needs the package {package}: pip install 'massact[{extra}]'")

@@ -7,6 +7,7 @@ from massact.domain import Generation
 from massact.models.chat import Chat
 from massact.models.generate import Generator, NotFiniteError, Responses, Row
 from massact.models.load import SteerableModel
+from massact.models.reading import Likelihoods
 
 
 def closing_tokens(model: SteerableModel, said: tuple[int, ...]) -> tuple[int, ...]:
@@ -23,17 +24,22 @@ def closing_tokens(model: SteerableModel, said: tuple[int, ...]) -> tuple[int, .
 def generate_thinking(
     model: SteerableModel, generator: Generator, rows: Sequence[Row], settings: Generation
 ) -> list[tuple[int, ...]]:
-    """Response tokens of every row, as `Generator.generate`; what ends a thought is among them.
+    """Response tokens of every row; see `generate_and_read`."""
+    return generate_and_read(model, generator, rows, settings, 0)[0]
 
-    The tokens after it are those that a row says by itself where the same tokens are forced upon it.
 
-    Raises:
-        NotFiniteError: the logits of some rows were not finite; it has what the others said.
-        ModelError: the memory does not suffice for one row.
-    """
+def generate_and_read(
+    model: SteerableModel, generator: Generator, rows: Sequence[Row], settings: Generation, n_read: int
+) -> tuple[list[tuple[int, ...]], list[Likelihoods]]:
+    """Response tokens of every row, as `Generator.generate`; what ends a thought is among them. The tokens after it are
+    those that a row says by itself where the same tokens are forced upon it. Raises NotFiniteError: the logits of some
+    rows were not finite; it has what the others said; ModelError: the memory does not suffice for one row.
+    `n_read`: how many of the first tokens are read, as `Generator.generate_and_read` does."""
     budget, longest = model.chat.budget, settings.max_new_tokens
     if budget is None or budget >= longest:
-        return generator.generate(rows, settings)
+        if not n_read:
+            return generator.generate(rows, settings), []
+        return generator.generate_and_read(rows, settings, n_read)
     said: Responses = [()] * len(rows)
     if budget:
         said = _said(generator, rows, replace(settings, max_new_tokens=budget))
@@ -50,9 +56,10 @@ def generate_thinking(
         for (i, tokens), rest in zip(going.items(), more, strict=True):
             said[i] = None if rest is None else (*tokens, *rest)[:longest]
     finite = [tokens for tokens in said if tokens is not None]
+    read = generator.reader.read(generator.opened(rows), said, n_read) if n_read else []
     if len(finite) < len(said):
-        raise NotFiniteError(model, rows, said)
-    return finite
+        raise NotFiniteError(model, rows, said, read)
+    return finite, read
 
 
 def _said(generator: Generator, rows: Sequence[Row], settings: Generation) -> Responses:

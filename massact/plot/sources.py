@@ -13,6 +13,7 @@ from massact.addresses import resolve_tracking_uri
 from massact.config import CalibrationConfig, Experiment, ExtractionConfig, JudgeConfig, TraitConfig, load_experiment
 from massact.domain import DEFAULT_COHERENCE_FLOOR, Direction, Generation
 from massact.errors import DataError, UsageError
+from massact.floors import Floor
 from massact.json_text import parse_object
 from massact.names import as_held
 from massact.query import Answer, Answers, Evaluations, Filters, Point
@@ -42,11 +43,10 @@ _ROW = {field.name for field in fields(EvaluationRow)}
 
 
 def evidence_of(
-    source: Source, tracking_uri: str | None, only: Filters, floor: float | None, *, of_energies: bool = False
+    source: Source, tracking_uri: str | None, only: Filters, floor: float | str | None, *, of_energies: bool = False
 ) -> Evidence:
     """The evidence of a source."""
-    if floor is not None and not 0 <= floor <= 100:
-        raise UsageError(f"coherence floor {floor:g}: coherence runs from 0 to 100")
+    floor = None if floor is None else Floor.read(floor)
     if isinstance(source, str | Path):
         return _of_store(source, resolve_tracking_uri(tracking_uri), only, floor, of_energies=of_energies)
     if tracking_uri is not None:

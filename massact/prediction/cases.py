@@ -15,13 +15,10 @@ from massact.query.next_coefficients import brackets
 from massact.query.same_vector import one_direction
 from massact.store.schema import StoredPoint
 
-Group = tuple[str, str]
-"""Model and trait: what a prediction is for is a group that it has not seen."""
+Group = tuple[str, str]  # model and trait: what a prediction is for is a group that it has not seen
 
-NEAR_POINTS = 2.0
-"""Coefficients whose delta lies within so many points of the best are as good as the best."""
-EFFECT_SHARE = 0.5
-"""Of the delta that the baseline leaves possible, the best must reach this share to be one."""
+NEAR_POINTS = 2.0  # coefficients whose delta lies within so many points of the best are as good as the best
+EFFECT_SHARE = 0.5  # of the delta that the baseline leaves possible, the best must reach this share to be one
 
 NO_RECIPE = "not a vector of a method that this version knows"
 RANDOM = "a random direction"
@@ -76,8 +73,7 @@ class Outcomes:
     """The outcomes that tell something, and why the others do not."""
 
     counted: tuple[Outcome, ...]
-    left_out: Mapping[str, int]
-    """How many were left out, by the reason in words."""
+    left_out: Mapping[str, int]  # how many were left out, by the reason in words
 
 
 @dataclass(frozen=True, slots=True)

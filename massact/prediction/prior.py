@@ -14,24 +14,19 @@ from massact.json_text import parse_json
 class VectorFacts:
     """What is known of a unit vector and its layer without steering by it."""
 
-    unit_strength: float
-    """Relative strength of coefficient 1: ‖v without massive dims‖ / mean ‖h without massive dims‖."""
-    norm: float
-    """Mean L2 norm of a token's activation at the layer."""
+    unit_strength: float  # relative strength of coefficient 1: ‖v without massive dims‖ / mean ‖h without massive dims‖
+    norm: float  # mean L2 norm of a token's activation at the layer
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """Where a ladder's best coefficient and its coherence cliff are expected, as sizes (above 0)."""
 
-    best: float
-    """The coefficient of the best delta at or above the floor."""
-    cliff: float
-    """The coefficient where coherence falls below the floor."""
+    best: float  # the coefficient of the best delta at or above the floor
+    cliff: float  # the coefficient where coherence falls below the floor
     spread: float
     """Standard deviation of the logarithm of either; ln 1.16 means within a factor of 1.16, two times in three."""
-    source: str
-    """What expects it, in words."""
+    source: str  # what expects it, in words
 
 
 class Prior(Protocol):
@@ -44,11 +39,9 @@ class Prior(Protocol):
 @dataclass(frozen=True, slots=True)
 class RelativeStrengthPrior:
     """The best coefficient lies at one relative strength for all methods, layers and models.
-
-    The defaults agree with the embedded Gemma 3 and with the published figures of Gemma 3. Within a model
-    `spread` is about right; another model may have another strength (the embedded Gemma 2 takes half as much
-    again), which `massact predict` measures (docs/design/prediction.md).
-    """
+    The defaults agree with the embedded Gemma 3 and with the published figures of Gemma 3. Within a model `spread` is
+    about right; another model may have another strength (the embedded Gemma 2 takes half as much again), which `massact
+    predict` measures (docs/design/prediction.md)."""
 
     best: float = 0.82
     cliff: float = 1.03
@@ -72,10 +65,8 @@ _FORM = "relative_strength"
 class Part:
     """What is expected of one target, and how far off it was on models and traits that were left out."""
 
-    value: float
-    """The relative strength of all vectors."""
-    spread: float
-    """Standard deviation of the log error, above 0."""
+    value: float  # the relative strength of all vectors
+    spread: float  # standard deviation of the log error, above 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +74,7 @@ class AdoptedPrior:
     """Expects what was adopted on an experiment's evaluations; satisfies `Prior`."""
 
     experiment: str
-    floor: float
-    """The coherence floor that cliffs and bests were found at, 0 to 100."""
+    floor: float  # the coherence floor that cliffs and bests were found at, 0 to 100
     n_cases: int
     n_groups: int
     max_new_tokens: int | None = None
@@ -133,8 +123,7 @@ def parse_prior(text: str, source: str) -> AdoptedPrior:
     )
 
 
-_Rule = tuple[Callable[[Any], object], str]
-"""What holds of a value, and what is said where it does not."""
+_Rule = tuple[Callable[[Any], object], str]  # what holds of a value, and what is said where it does not
 _ANY: _Rule = (lambda _value: True, "")
 _NUMBER: _Rule = (lambda value: type(value) in (int, float), "is not a number")
 _POSITIVE: _Rule = (lambda value: value > 0, "is not above 0")

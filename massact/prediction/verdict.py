@@ -26,11 +26,9 @@ WORDS = {
 WITHIN_FACTOR = 1.2
 _N_DRAWS = 4000
 _LEVEL = 0.95
-MIN_GROUPS_FOR_INTERVAL = 5
-"""With fewer groups a bootstrap over them says nothing that can be relied on."""
+MIN_GROUPS_FOR_INTERVAL = 5  # with fewer groups a bootstrap over them says nothing that can be relied on
 _NOUN: dict[Target, str] = {"best": "the best coefficient", "cliff": "the coherence cliff"}
-_LEAST_SPREAD = math.log(1.02)
-"""No grid tells where a cliff is more exactly than that."""
+_LEAST_SPREAD = math.log(1.02)  # no grid tells where a cliff is more exactly than that
 
 
 def by_strength(facts: VectorFacts) -> float:
@@ -73,11 +71,9 @@ def groups_of(cases: Sequence[Case]) -> list[Group]:
 class Ratio:
     """One form's factor of error over another's on the same vectors: geometric mean, every group weighs the same."""
 
-    value: float
-    """Below 1: the first predicts better."""
+    value: float  # below 1: the first predicts better
     low: float | None = None
-    high: float | None = None
-    """Of the interval that holds it in 95 of 100; `None` with too few groups."""
+    high: float | None = None  # of the interval that holds it in 95 of 100; `None` with too few groups
 
     def __str__(self) -> str:
         interval = "" if self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
@@ -121,8 +117,7 @@ class Trial:
 
     cases: tuple[Case, ...]
     scores: Mapping[tuple[Target, str], Score]
-    predicted: Mapping[tuple[Target, str], tuple[float, ...]]
-    """Coefficients, in the order of the cases."""
+    predicted: Mapping[tuple[Target, str], tuple[float, ...]]  # coefficients, in the order of the cases
 
     def cases_of(self, target: Target) -> list[Case]:
         return found(self.cases, target)
@@ -170,10 +165,8 @@ def _by_group(cases: Sequence[Case], values: Sequence[float]) -> list[list[float
 @dataclass(frozen=True, slots=True)
 class Decision:
     target: Target
-    form: str
-    """What is expected from now on: `relative_strength` (refitted) or `given`."""
-    answer: str
-    """Whether it can be predicted: `yes`, `no` or `cannot be told`."""
+    form: str  # what is expected from now on: `relative_strength` (refitted) or `given`
+    answer: str  # whether it can be predicted: `yes`, `no` or `cannot be told`
     text: str
     part: Part
 

@@ -8,6 +8,7 @@ from itertools import chain
 from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError, UsageError
+from massact.query.costs import Costs
 from massact.query.evaluations import Evaluations, group_of, group_of_row
 from massact.query.groups import Currency, natural_order, slices, strata
 from massact.query.settings import differences
@@ -19,8 +20,7 @@ from massact.store.read.base import Failure, Stored
 from massact.store.schema import Declared, EvaluationRow, Points, PublishedRow, Scores, is_scored
 from massact.store.schema.points import Place
 
-EVEN = 0.5
-"""Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""
+EVEN = 0.5  # chance of being truly coherent that is asked of nothing: what is at or above the floor counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> No
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The confirmations of an experiment and the baselines on the same questions."""
+    """Evaluations that were repeated, on other questions or for another trait, and the baselines beside them."""
 
     cells: Sequence[Stored[EvaluationRow]] = ()
     baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
@@ -105,8 +105,12 @@ class Confirmed:
 
     @classmethod
     def from_store(cls, store: RunStore, experiment: str, least_scored: float) -> "Confirmed":
-        """Everything that was confirmed; what has scores of too few responses has no figures."""
-        rows = store.confirmations(experiment)
+        """Everything that was confirmed."""
+        return cls.counting(store, store.confirmations(experiment), least_scored)
+
+    @classmethod
+    def counting(cls, store: RunStore, rows: list[Stored[EvaluationRow]], least_scored: float) -> "Confirmed":
+        """Some rows with their scores; what has scores of too few responses has no figures."""
         short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
         counted = [
             replace(one, row=replace(one.row, coherence_mean=None, delta=None))
@@ -171,6 +175,11 @@ class Answers:
     cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Of two vectors by their digests, in either order, where it is known."""
     published: tuple[PublishedRow, ...] = ()
+    costs: Costs = field(default_factory=dict)
+    controls: tuple[Stored[EvaluationRow], ...] = ()
+    """What winners are held against; see `massact.query.controls`."""
+    side_effects: Confirmed = field(default_factory=Confirmed)
+    """Responses scored for other traits, and the baselines scored for them."""
 
     @classmethod
     def from_store(
@@ -178,9 +187,7 @@ class Answers:
         *, least_scored: float | None = None,
     ) -> "Answers":  # fmt: skip
         """Everything that the questions need of one experiment, beside what is declared of it, in one phase or in all.
-
-        `least_scored` is what counts instead of what is declared.
-        """
+        `least_scored` is what counts instead of what is declared."""
         if least_scored is None:
             least_scored = declared.least_scored if declared else DEFAULT_LEAST_SCORED
         with collector_paused():
@@ -214,9 +221,7 @@ class Answers:
     @property
     def current_baselines(self) -> list[EvaluationRow]:
         """Of each model and trait the baseline of the setting that the file declares: what its evaluations are against.
-
-        Where there are none yet, or no file, the newest that it can be.
-        """
+        Where there are none yet, or no file, the newest that it can be."""
         declared, newest = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
         for stored in self.baselines.values():  # the oldest first
             # a baseline has no direction: it serves either
@@ -233,7 +238,10 @@ class Answers:
 
     def only(self, filters: Filters) -> "Answers":
         """The part that the filters admit."""
-        filters.check(self.groups, self.evaluations, self.failures)
+        spots = {place[1:4] for place in self.evaluations.by_place}
+        names = {(one.row.model, one.row.trait, control_label(one.row)) for one in self.controls}
+        controls = [Group(*spot, name) for *about, name in names for spot in spots if spot[:2] == tuple(about)]
+        filters.check((*self.groups, *controls), self.evaluations, self.failures)
         return replace(
             self,
             evaluations=filters.evaluations(self.evaluations),
@@ -293,7 +301,8 @@ class Answers:
     def with_scores(self, store: RunStore, floor: float) -> "Answers":
         """The same with the scores by question from a floor on, which intervals and tests rest on."""
         scores = QuestionScores.from_store(store, self.whatever_the_cell, floor, self.baselines)
-        return replace(self, scores=scores)
+        more = store.scores(one.run_id for one in self.controls) if self.controls else {}
+        return replace(self, scores=replace(scores, evaluations={**scores.evaluations, **more}))
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
         """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on."""
@@ -305,10 +314,8 @@ class Answers:
         return replace(self, confirmed=confirmed, choosing_scores=scores)
 
     def surely_coherent(self, floor: float, chance: float) -> tuple["Answers", tuple[str, ...]]:
-        """The same where only that counts as coherent which is so with a chance; and what that leaves out, in words.
-
-        At a chance of 0.5 all count that are at or above the floor; as does always what has no scores by question.
-        """
+        """The same where only that counts as coherent which is so with a chance; and what that leaves out, in words. At
+        a chance of 0.5 all count that are at or above the floor; as does always what has no scores by question."""
         if chance <= EVEN or self.scores is None:
             return self, ()
         places = strata(slices(self.whatever_the_cell))
@@ -349,6 +356,11 @@ class Answers:
     def shows(self, label: str) -> bool:
         """Whether a question about labels side by side answers about this one."""
         return not self.filters.labels or label in self.filters.labels
+
+
+def control_label(row: EvaluationRow) -> str:
+    """What a control is called among labels: of random directions all are one."""
+    return str(row.label) if row.prompting_digest else "random"
 
 
 def _left_out(counts: Mapping[str, int]) -> str:

@@ -1,6 +1,6 @@
 """Labels compared over the evaluations that all of them have: a best of many beside a best of few is no comparison."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,12 +22,10 @@ class EqualGrids(NamedTuple):
 
 def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: float) -> EqualGrids:
     """The labels that have a best, over the cells that all have: of one layer and coefficient, or relative strength.
-
     Where that leaves one of them without a best, as after a search, which has coefficients of its own, over the layers
-    that all have. Where that does too they are not compared.
-    """
+    that all have. Where that does too they are not compared."""
     parts = {label: stratum.slices[label] for label in labels if stratum.best(label, floor)}
-    if len(parts) < 2:
+    if len(parts) < 2 or any(part.is_control for part in parts.values()):
         return EqualGrids(stratum)
     ways: tuple[tuple[Callable[[PointSet, PointSet], PointSet], str], ...] = (
         (PointSet.at_cells_of, ""),
@@ -41,7 +39,8 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
                 return EqualGrids(stratum)
             words = f"compared {unequal}over {lost}"
             return EqualGrids(replace(stratum, slices={**stratum.slices, **kept}), words)
-    where = ", ".join(f"{label} at {_named(part.points.layers)}" for label, part in parts.items())
+    layers = {label: ", ".join(map(str, sorted(part.points.layers))) for label, part in parts.items()}
+    where = ", ".join(f"{label} at layer{'s' * (',' in some)} {some}" for label, some in layers.items())
     return EqualGrids(stratum, f"not compared: not all are coherent at layers that all have ({where})", True)
 
 
@@ -62,7 +61,3 @@ def _lost(parts: Parts, kept: Parts, floor: float, *, is_all: bool) -> Iterator[
             if best and left and best.run_id != left.run_id:
                 lost = f" without its best ({best.delta:+.1f} at layer {best.layer}, {best.coefficient:g})"
             yield f"{n} of {of} evaluations of {label}{lost}"
-
-
-def _named(layers: Collection[int]) -> str:
-    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, sorted(layers)))}"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from massact._lazy import Indices, Mask, Numbers, np
 from massact.domain import DEFAULT_LEAST_SCORED, STRENGTH_TOLERANCE, Direction, Group
+from massact.floors import as_floor
 from massact.store.read.base import FINISHED, Stored
 from massact.store.schema import EvaluationRow, Kind, Points, StoredPoint, point_of
 from massact.store.schema.points import HEAD, Place
@@ -63,7 +64,7 @@ class PointSet:
         So it is where no larger coefficient of its sign and layer was scored, or no smaller one: its own is the
         largest coherent one, or the smallest, and what lies beyond is not known.
         """
-        coefficients, coherence = self.column("coefficient"), self.column("coherence_mean")
+        coefficients, coherence = self.column("coefficient"), self.measures(floor)
         is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self.column("delta")))
         is_same_side = np.sign(coefficients) * np.sign(point.coefficient) > 0
         here = is_seen & (self.column("layer") == point.layer) & is_same_side
@@ -86,7 +87,7 @@ class PointSet:
         misses = self._where(self._is_miss(floor))
         if not len(misses):
             return None
-        coherence = misses.column("coherence_mean")
+        coherence = misses.measures(floor)
         nearest = misses._where(coherence == coherence.max())
         with_delta = nearest._with_best_delta(direction)
         return (with_delta if len(with_delta) else nearest)._first()
@@ -97,19 +98,23 @@ class PointSet:
     def has_miss(self, floor: float) -> bool:
         return bool(self._is_miss(floor).any())
 
+    def coherent(self, floor: float) -> "PointSet":
+        """Those that may be a best."""
+        return self._where(self._rankable(floor))
+
     def coherent_runs(self, floor: float) -> list[str]:
-        return self._where(self._rankable(floor)).run_ids()
+        return self.coherent(floor).run_ids()
 
     def _rankable(self, floor: float) -> Mask:
         return self._is_coherent(floor) & ~np.isnan(self.column("delta"))
 
     def _is_coherent(self, floor: float) -> Mask:
-        mask: Mask = self.column("coherence_mean") >= floor
+        mask: Mask = self.measures(floor) >= floor
         return mask if self.all.doubtful is None else mask & ~self.all.doubtful[self.indices]
 
     def _is_miss(self, floor: float) -> Mask:
         """Which have a coherence and do not count as coherent."""
-        return ~np.isnan(self.column("coherence_mean")) & ~self._is_coherent(floor)
+        return ~np.isnan(self.measures(floor)) & ~self._is_coherent(floor)
 
     def with_delta(self) -> "PointSet":
         return self._where(~np.isnan(self.column("delta")))
@@ -151,11 +156,12 @@ class PointSet:
                 mask[here] |= np.isclose(values, others.column(name), rtol=tolerance, atol=1e-12).any(axis=1)
         return self._where(mask)
 
-    def steered_grid(self) -> tuple[Numbers, Numbers, Numbers]:
-        """Layer, coefficient and coherence of those whose coefficient is not 0; NaN where it is missing, 0 in doubt."""
+    def steered_grid(self, floor: float) -> tuple[Numbers, Numbers, Numbers]:
+        """Layer, coefficient and coherence, or what else the floor is of, of those whose coefficient is not 0; NaN
+        where it is missing, 0 in doubt."""
         coefficients = self.column("coefficient")
         is_steered = coefficients != 0  # 0 is the baseline itself
-        layers, coherences = self.column("layer"), self.column("coherence_mean")
+        layers, coherences = self.column("layer"), self.measures(floor)
         if self.all.doubtful is not None:
             coherences = np.where(self.all.doubtful[self.indices], 0.0, coherences)
         return layers[is_steered], coefficients[is_steered], coherences[is_steered]
@@ -163,9 +169,21 @@ class PointSet:
     def run_ids(self) -> list[str]:
         return [self.all.run_ids[index] for index in self.indices.tolist()]
 
+    def keys(self) -> list[str]:
+        return [self.all.keys[index] for index in self.indices.tolist()]
+
     def column(self, name: str) -> Numbers:
-        """One of `massact.store.schema.points.NUMBERS` and `COUNTS`, or the layer, of each; NaN where missing."""
-        return self.all.numbers[name][self.indices]
+        """One of `massact.store.schema.points.NUMBERS` and `COUNTS`, the layer or a metric; NaN where missing."""
+        return self.all.column(name)[self.indices]
+
+    def measures(self, floor: float) -> Numbers:
+        """What a floor is of, on its scale; see `massact.floors`."""
+        asked = as_floor(floor)
+        return asked.measure(self.column("coherence_mean" if asked.is_coherence else asked.metric))
+
+    def n_unmeasured(self, floor: float) -> int:
+        """Points with a coherence that lack the metric which a floor is of."""
+        return int((np.isnan(self.measures(floor)) & ~np.isnan(self.column("coherence_mean"))).sum())
 
     def _where(self, mask: Mask) -> "PointSet":
         return PointSet(self.all, self.indices[mask])
@@ -178,7 +196,7 @@ class PointSet:
         return scored._where(delta == (delta.min() if direction == "negative" else delta.max()))
 
     def _first(self) -> StoredPoint | None:
-        return min(self, key=lambda p: (abs(p.coefficient), p.layer, p.key), default=None)
+        return min(self, key=lambda p: (abs(p.coefficient or 0.0), p.layer or 0, p.key), default=None)
 
 
 @cache

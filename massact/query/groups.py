@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.labels import format_label, parse_label
 from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
-from massact.store.schema import DeclaredSetting, EvaluationRow, StoredPoint
+from massact.store.schema import DeclaredSetting, EvaluationRow, Kind, StoredPoint
 
 
 @dataclass(slots=True)
@@ -35,11 +36,16 @@ class GroupInSetting:
     last: int = -1
     """When the last of its runs ended, in milliseconds since 1970."""
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is what winners are held against, and none of the grid."""
+        return self.sample.kind is Kind.CONTROL
+
     def best(self, floor: float) -> Point | None:
         found = self.points.best(floor, self.sample.direction)
         if found is None:
             return None
-        return as_point(found, at_grid_end=self.points.is_at_grid_end(found, floor))
+        return as_point(found, at_grid_end=not self.is_control and self.points.is_at_grid_end(found, floor))
 
     def nearest_miss(self, floor: float) -> Point | None:
         found = self.points.nearest_miss(floor, self.sample.direction)
@@ -128,7 +134,8 @@ def gain(delta: float | None, direction: Direction | None) -> float:
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
     """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label."""
     label, point = entry
-    return (-gain(point.delta, direction), abs(point.coefficient), point.layer, point.same_as is not None, label)
+    size, layer = abs(point.coefficient or 0.0), point.layer or 0
+    return (-gain(point.delta, direction), size, layer, point.same_as is not None, label)
 
 
 def recipe_of(label: str) -> Recipe | None:
@@ -152,13 +159,13 @@ def is_just_added(label: str) -> bool:
 
 
 def is_at_floor(point: AnyPoint, floor: float) -> bool:
-    """Whether a point is coherent; one without a coherence is not."""
-    return point.coherence_mean is not None and point.coherence_mean >= floor
+    """Whether a point is coherent, or within what else the floor is of; one without that is not."""
+    return as_floor(floor).is_met(point) is True
 
 
 def is_below_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is incoherent; one without a coherence is not that either."""
-    return point.coherence_mean is not None and point.coherence_mean < floor
+    return as_floor(floor).is_met(point) is False
 
 
 def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
@@ -261,7 +268,8 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
         + mixed
         + tuple(
             f"{model}, {trait}: evaluated against {len(found)} baselines "
-            f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
+            f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
+            f"{setting[:8]}, "
             "answered separately and never mixed"
             for (model, trait, setting), found in sorted(baselines.items())
             if len(found) > 1
@@ -294,10 +302,6 @@ def _samples(
             if len(part.points):
                 baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
     return samples, baselines
-
-
-def _baseline(trait_mean: float | None) -> str:
-    return "none" if trait_mean is None else f"{trait_mean:g}"
 
 
 def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
@@ -346,10 +350,8 @@ def _ended(finished_at: int | None) -> int:
 # each place is answered in the setting that it was run in last, and a note says so. Without a file each group
 # is answered in the one that it was run in last.
 
-Spot = tuple[str, str, str]
-"""Model, trait and position."""
-Against = tuple[str, float | None]
-"""A setting, and the trait mean of the baseline in it."""
+Spot = tuple[str, str, str]  # model, trait and position
+Against = tuple[str, float | None]  # a setting, and the trait mean of the baseline in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
+from massact.domain import CHOICES, DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
+from massact.floors import Floor, as_floor
+from massact.metrics import all_metrics
 from massact.names import as_held, visible
-from massact.query.answers import EVEN, Answers, Filters
+from massact.query.answers import EVEN, Answers, Confirmed, Filters
+from massact.query.costs import costs_of
 from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
@@ -36,8 +39,9 @@ class AtManyFloors(TypedDict, total=False):
 class About(AtManyFloors, total=False):
     """What every question at one coherence floor may be asked with."""
 
-    floor: float | None
-    """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+    floor: float | str | None
+    """Least `coherence_mean` that counts, 0 to 100, or a metric's limit such as `kl<=0.3`; `None`: the experiment
+    file's."""
     floor_confidence: float | None
     """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
@@ -51,6 +55,12 @@ class Needs:
     confirmations: bool = False
     """What was evaluated once more, and the scores that winners were chosen by."""
     published: bool = False
+    costs: bool = False
+    """What evaluations cost on tasks."""
+    controls: bool = False
+    """What winners are held against."""
+    side_effects: bool = False
+    """What responses were scored for other traits."""
     matrix: bool = False
     """What an experiment file declares."""
 
@@ -61,7 +71,7 @@ class Loaded:
 
     experiment: str
     answers: Answers
-    floor: float
+    floor: Floor
     notes: tuple[str, ...]
     is_empty: bool = False
     """Whether the store holds no result of the experiment, whatever the filters."""
@@ -79,6 +89,13 @@ def load(
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
+    if needs.costs:
+        answers = replace(answers, costs=costs_of(store, name))
+    if needs.controls:
+        answers = replace(answers, controls=tuple(store.controls(name)))
+    if needs.side_effects:
+        effects = Confirmed.counting(store, store.side_effects(name), least_scored)
+        answers = replace(answers, side_effects=effects)
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
     is_empty = not (answers.evaluations or answers.failures or answers.published)
@@ -100,6 +117,7 @@ def load(
     if not about.get("all_settings"):
         answers, left_out = answers.in_current_setting()
         notes = (*notes, *left_out)
+    notes = (*notes, *_unmeasured(answers, floor))
     confidence = _checked_share(about, "floor_confidence", EVEN)
     if needs.scores or confidence > EVEN:
         answers = answers.with_scores(store, 0.0 if needs.scores == "all" else floor)
@@ -132,7 +150,7 @@ def declared_by_data(experiment: "Experiment") -> Declared:
     declared, digests = declared_by(experiment), {}
     for trait in experiment.traits:
         with suppress(MassactError):  # nothing that is asked of the store needs the dataset
-            dataset = load_trait(experiment.resolve(trait.dataset))
+            dataset = load_trait(experiment.resolve(trait.dataset), has_choices=experiment.judge.kind == CHOICES)
             asked = dataset.question_set(experiment.subset, confirm_share=experiment.confirm_share)
             digests[trait.name] = asked.digest
     setting = declared.setting
@@ -188,11 +206,29 @@ def normalised(only: Filters) -> Filters:
     )
 
 
-def checked_floor(floor: float | None, default: float) -> float:
+def checked_floor(floor: float | str | None, default: float) -> Floor:
     """A floor as it was asked for, or the default where none was."""
-    if floor is not None and not 0 <= floor <= 100:
-        raise UsageError(f"coherence floor {floor:g}: coherence runs from 0 to 100")
-    return default if floor is None else floor
+    return as_floor(default) if floor is None else Floor.read(floor)
+
+
+def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
+    """How many evaluations lack the metric that the floor is of, if any, and what can be done about it. Raises
+    UsageError: all do, and the metric is none that is known."""
+    if floor.is_coherence or not answers.evaluations:
+        return ()
+    counts = [points.n_unmeasured(floor) for points in answers.evaluations.by_place.values()]
+    names = {name for points in answers.evaluations.by_place.values() for name in points.all.metric_names}
+    if floor.metric not in names and floor.metric not in all_metrics():
+        raise UsageError(
+            f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {', '.join(sorted(names))}"
+        )
+    n = sum(counts)
+    have = "1 evaluation has" if n == 1 else f"{n} evaluations have"
+    note = (
+        f"{have} no {floor.metric}, counted neither at the floor nor as a miss: it was not measured. A sweep whose "
+        "file has this floor evaluates them anew"
+    )
+    return (note,) if n else ()
 
 
 def _checked_share(about: About, name: Literal["least_scored", "floor_confidence"], default: float) -> float:

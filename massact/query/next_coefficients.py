@@ -8,8 +8,7 @@ from typing import NamedTuple
 from massact._lazy import Numbers, np
 from massact.query.evaluations import PointSet
 
-N_RUNGS = 3
-"""How many coefficients are suggested per bracket."""
+N_RUNGS = 3  # how many coefficients are suggested per bracket
 START_FRACTION = 0.25
 """Where the ladder starts, as a fraction of the upper end, if nothing but the baseline is coherent."""
 WIDENING = 2 ** ((N_RUNGS + 1) / N_RUNGS)
@@ -52,7 +51,7 @@ def brackets(
 
 def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[float, float] | None) -> Bracket:
     """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try."""
-    layers, coefficients, _ = points.steered_grid()
+    layers, coefficients, _ = points.steered_grid(0.0)
     sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
     tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()
     ends: list[tuple[float | None, float]] = []
@@ -81,7 +80,7 @@ class _Side(NamedTuple):
 
 def _sides(points: PointSet, floor: float) -> list[_Side]:
     """The lowest layer first, of a layer the positive coefficients first."""
-    layers, coefficients, coherences = points.steered_grid()
+    layers, coefficients, coherences = points.steered_grid(floor)
     if not len(layers):
         return []
     signs = np.sign(coefficients)

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
 from massact.errors import StoreError, UnknownExperimentError, UsageError
+from massact.floors import RULE_PATTERN, Floor
 from massact.names import shown
 from massact.query.answers import EVEN, Answers, Filters
 from massact.query.load import About, AtManyFloors, Needs, declared_by_file, load, no_file
@@ -135,11 +136,13 @@ FILTERS = (
     text("judge", "only what this judge scored", is_repeated=True, argument="judges", metavar="NAME"),
 )  # fmt: skip
 """Which part of an experiment is asked about; their keys are the fields of `massact.query.Filters`."""
-FLOOR = number(
+FLOOR = pattern(
     "floor",
-    f"least mean coherence that counts; default: the experiment file's, else {DEFAULT_COHERENCE_FLOOR:g}",
-    0,
-    100,
+    "which results count: a least mean coherence of 0 to 100, or a metric's limit such as 'kl<=0.3' or "
+    f"'distinct_2>=0.6'; default: the experiment file's, else {DEFAULT_COHERENCE_FLOOR:g}",
+    RULE_PATTERN,
+    Floor.read,
+    write=lambda floor: Floor.read(floor).rule,
 )
 LEAST_SCORED = number(
     "least_scored",

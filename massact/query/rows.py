@@ -4,10 +4,13 @@ import json
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from massact.domain import DEFAULT_LEAST_SCORED
+from massact.floors import Floor, as_floor
+from massact.metrics import DEFAULT_METRICS
 from massact.names import visible
 from massact.store.schema import StoredPoint
 
@@ -18,6 +21,8 @@ OUTPUT_SCHEMA_VERSION = 1
 Status = Literal["ok", "below_floor", "missing", "failed"]
 """`ok`: there is a best at or above the floor; `below_floor`: coherent nowhere, the nearest miss is given; `missing`:
 nothing that counts was evaluated, or too few of its responses have scores; `failed`: nor that, and a run failed."""
+MISS = "miss: coherence"
+"""Header of the column of the nearest miss."""
 MOST_ROWS = 60
 """Rows of an HTML table; a notebook that shows thousands is slow."""
 TABLE_WIDTH = 120
@@ -33,8 +38,9 @@ RowT_co = TypeVar("RowT_co", covariant=True)
 class Point:
     """One evaluation: a layer and a coefficient, and what came of them."""
 
-    layer: int
-    coefficient: float
+    layer: int | None
+    """`None` of a prompt, which has neither; likewise the coefficient."""
+    coefficient: float | None
     trait_mean: float | None
     """0 to 100."""
     coherence_mean: float | None
@@ -55,6 +61,15 @@ class Point:
     """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
     at_grid_end: bool = False
     """Of a best: whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
+    metrics: Mapping[str, float] | None = field(default=None, hash=False)
+    """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`."""
+
+    @property
+    def spot(self) -> tuple[int, float]:
+        """Layer and coefficient, of a point of the grid. Raises ValueError: it is none."""
+        if self.layer is None or self.coefficient is None:
+            raise ValueError(f"run {self.run_id} is no point of the grid")
+        return self.layer, self.coefficient
 
 
 AnyPoint = Point | StoredPoint
@@ -125,7 +140,12 @@ class Answer(Generic[RowT_co]):
         """The rows that answer the question, then the rows that the answer has beside them."""
         parts = (getattr(self, one.name) for one in fields(self))
         found = [part for part in parts if isinstance(part, tuple) and part and hasattr(part[0], "columns")]
-        return [AnswerTable(with_differences(part[0].columns, part), part) for part in found]
+        return [AnswerTable(with_differences(at_floor(part[0].columns, self.floor), part), part) for part in found]
+
+    @property
+    def floor_rule(self) -> str:
+        """The floor as it is written: `coherence>=68`, `kl<=0.3`."""
+        return as_floor(self.floor).rule
 
     def lines(self) -> list[str]:
         """What belongs to the answer and is too long for a column."""
@@ -149,7 +169,7 @@ class Answer(Generic[RowT_co]):
         """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
         n_rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows)} rows"
         of = f" of {escape(self.experiment)}" if self.experiment else ""
-        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, coherence floor {self.floor:g}: {n_rows}</p>"]
+        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, {as_floor(self.floor).name}: {n_rows}</p>"]
         parts += [_html_table(table) for table in self.tables() if table.rows]
         parts += [_html_list(self.lines()), _html_list(self.notes, "Notes")]
         return f"<div>{''.join(parts)}</div>"
@@ -164,24 +184,32 @@ class Answer(Generic[RowT_co]):
 # JSON
 
 
-def to_json(answer: Answer[Any]) -> str:
-    """An answer as JSON, ending in a line break. Missing is null, never 0 or NaN."""
-    return json.dumps(to_content(answer), indent=2, allow_nan=False) + "\n"
+def to_json(*answers: Answer[Any]) -> str:
+    """An answer as JSON, several as a list, ending in a line break. Missing is null, never 0 or NaN."""
+    every = [to_content(answer) for answer in answers]
+    return json.dumps(every if len(every) > 1 else every[0], indent=2, allow_nan=False) + "\n"
 
 
 def to_content(answer: Answer[Any]) -> dict[str, Any]:
-    head = ("question", "floor", "experiment", "store", "rows", "notes")
+    head = ("question", "floor", "floor_rule", "experiment", "store", "rows", "notes")
     names = [*head, *(one.name for one in fields(answer) if one.name not in head)]
-    return {"schema_version": OUTPUT_SCHEMA_VERSION, **{name: to_mapping(getattr(answer, name)) for name in names}}
+    content = {name: to_mapping(getattr(answer, name)) for name in names}
+    return {"schema_version": OUTPUT_SCHEMA_VERSION, **content, "floor": as_floor(answer.floor).limit}
 
 
 def to_mapping(value: object) -> Any:
     if is_dataclass(value):
         named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
-        return named | named.pop("differs", {})
+        differs, measured = named.pop("differs", {}), _measured(named)
+        return named | measured | differs
     if isinstance(value, Mapping):
         return {str(key): to_mapping(inner) for key, inner in value.items()}
     return [to_mapping(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def _measured(named: dict[str, Any]) -> dict[str, float | None]:
+    """The metrics among the fields of a row, taken out; null where one of the usual is missing."""
+    return dict.fromkeys(DEFAULT_METRICS) | (named.pop("metrics") or {}) if "metrics" in named else {}
 
 
 def differing_names(answer: Answer[Any]) -> tuple[str, ...]:
@@ -209,7 +237,13 @@ def from_content(answer: Any, content: Mapping[str, Any], differing: Sequence[st
 
     def made(kind: Any, values: Mapping[str, Any]) -> Any:
         hints = typing.get_type_hints(kind)
-        told = {one.name: read(hints[one.name], values[one.name]) for one in fields(kind) if one.name != "differs"}
+        own = {one.name for one in fields(kind)}
+        told = {name: read(hints[name], values[name]) for name in own - {"differs", "metrics"}}
+        if "floor" in own and "floor_rule" in values:
+            told["floor"] = Floor.read(values["floor_rule"])
+        if "metrics" in own:
+            others = {n: value for n, value in values.items() if n not in own and n not in differing}
+            told["metrics"] = {n: value for n, value in others.items() if value is not None} or None
         if "differs" in hints:
             told["differs"] = {name: values[name] for name in differing}
         return kind(**told)
@@ -230,10 +264,14 @@ def flatten(row: object) -> dict[str, Any]:
         if one.type in (Point, Point | None):
             for inner in fields(Point):
                 flat[f"{one.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
+            flat |= {
+                f"{one.name}_{name}": of for name, of in _measured({"metrics": flat.pop(f"{one.name}_metrics")}).items()
+            }
         else:
             flat[one.name] = value
     differs: Mapping[str, Any] = flat.pop("differs", {})
-    return {**flat, **differs}
+    measured = _measured(flat)
+    return {**flat, **measured, **differs}
 
 
 # tables
@@ -250,6 +288,34 @@ def with_differences(columns: tuple[Column, ...], rows: Sequence[object]) -> tup
     place = ("source", "model", "trait", "position")
     n_places = next(i for i, column in enumerate(left) if column.header not in place)
     return (*left[:n_places], *added, *left[n_places:])
+
+
+def at_floor(columns: tuple[Column, ...], floor: float) -> tuple[Column, ...]:
+    """The columns, and behind those of coherence those of the metric that the floor is of."""
+    asked = as_floor(floor)
+    if asked.is_coherence:
+        return columns
+
+    def value(row: Any, name: str) -> str:
+        point = getattr(row, name, None) if name else row
+        value = (getattr(point, "metrics", None) or {}).get(asked.metric)
+        return "" if value is None else f"{value:.3g}"
+
+    shown: list[Column] = []
+    for column in columns:
+        if column.header == MISS:
+            shown.append(Column(f"miss: {asked.metric}", partial(_miss, value=value), is_optional=column.is_optional))
+            continue
+        shown.append(column)
+        if column.header == "coherence":
+            of_row = lambda row: value(row, "" if hasattr(row, "metrics") else "best")  # noqa: E731
+            shown.append(Column(asked.metric, of_row, is_number=True))
+    return tuple(shown)
+
+
+def _miss(row: Any, value: Callable[[Any, str], str]) -> str:
+    point = row.nearest_miss
+    return f"{value(row, 'nearest_miss')} (layer {point.layer}, {point.coefficient:g})" if point else ""
 
 
 def _differing(name: str, rows: Sequence[Mapping[str, Any]], *, is_optional: bool) -> Column:

@@ -13,11 +13,9 @@ from massact.labels import format_steering
 from massact.query.groups import Side, recipe_of
 from massact.query.rows import Column, Point
 
-Cosines = Mapping[tuple[str, str], float]
-"""Cosine of two vectors by their digests, in either order."""
+Cosines = Mapping[tuple[str, str], float]  # cosine of two vectors by their digests, in either order
 
-ONCE = "evaluated once"
-"""How the reason of two labels that share an evaluation begins."""
+ONCE = "evaluated once"  # how the reason of two labels that share an evaluation begins
 
 
 def taken_over_words(one: Any) -> str:
@@ -29,8 +27,7 @@ def taken_over_words(one: Any) -> str:
     return f"{one.same_as}{cosine}"
 
 
-SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))
-"""Of rows of evaluations."""
+SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))  # of rows of evaluations
 
 
 def taken_over_note(rows: Iterable[Any], what: str, plural: str) -> tuple[str, ...]:
@@ -58,11 +55,11 @@ def evaluated_once(labels: tuple[str, str], a: Point, b: Point) -> str | None:
 
 def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
     """Why the vectors of two labels are one, at the layers of their bests; `None` where they are not known to be.
-
-    Labels that steer in two ways are never one, whatever their vectors are.
-    """
+    Labels that steer in two ways are never one, whatever their vectors are."""
     recipes = (recipe_of(a.label), recipe_of(b.label))
     if len({format_steering(recipe) if recipe else "" for recipe in recipes}) > 1:
+        return None
+    if a.best.layer is None or b.best.layer is None:
         return None
     layers = sorted({a.best.layer, b.best.layer})
     measured = list(_measured(a, b, layers, cosines or {}))

@@ -18,8 +18,7 @@ SETTING_FIELDS = (
 _ADAPTER = "+adapter:"
 
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
-Samples = Mapping[tuple[str, str], Mapping[str, EvaluationRow]]
-"""Of each model and trait a row of each setting."""
+Samples = Mapping[tuple[str, str], Mapping[str, EvaluationRow]]  # of each model and trait a row of each setting
 
 
 def setting_value(row: EvaluationRow, name: str) -> Any:
@@ -31,11 +30,8 @@ def setting_value(row: EvaluationRow, name: str) -> Any:
 
 
 def differing_fields(rows: Collection[EvaluationRow]) -> tuple[str, ...]:
-    """The fields in which settings differ.
-
-    What an imported file does not tell is no difference that anybody could act on, unless nothing else tells the
-    settings apart.
-    """
+    """The fields in which settings differ. What an imported file does not tell is no difference that anybody could act
+    on, unless nothing else tells the settings apart."""
     of = {name: [setting_value(row, name) for row in rows] for name in SETTING_FIELDS}
     names = [name for name in SETTING_FIELDS if len({*of[name]} - {None}) > 1]
     if len({*zip(*(of[name] for name in names), strict=True)} if names else [()]) == len(rows):

@@ -58,7 +58,7 @@ def success_criteria(evidence: Evidence) -> tuple[Criterion, ...]:
 
 def _key_comparisons(evidence: Evidence) -> Criterion:
     name = "key_comparisons"
-    text = f"All key method comparisons have results with coherence ≥ {evidence.floor:g}"
+    text = f"All key method comparisons have results with {evidence.floor.bound}"
     groups = evidence.experiment.groups("phase1") if evidence.declares("phase1") else ()
     return _complete(evidence, (name, text), groups, phase="phase1", what="key groups")
 

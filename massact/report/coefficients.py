@@ -185,7 +185,7 @@ class RelativeStrength:
         for row in effective_bests(evidence):
             if row.relative_strength is not None and (method := style.method_of(row.label)) in methods:
                 column = axes[:, methods.index(method)]
-                for panel, height in zip(column, (row.delta, row.coherence_mean), strict=True):
+                for panel, height in zip(column, (row.delta, evidence.floor.value_of(row)), strict=True):
                     look = {**looks[row.model], **edge, "linestyle": ""}
                     panel.plot(abs(row.relative_strength), height, **look)
         entries = [(f"{model} (marker: a best)", look) for model, look in looks.items()]

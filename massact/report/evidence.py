@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from massact.config import Experiment
 from massact.config.values import declared_by
 from massact.domain import RANDOM, Direction, Group
+from massact.floors import Floor, as_floor
 from massact.query import Answers, Filters, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
@@ -23,11 +24,14 @@ from massact.query.groups import ComparableGroups, Currency, gain, natural_order
 from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
 from massact.query.questions.compare import ComparisonRow, ask_compare
 from massact.query.questions.confirmations import ConfirmationsAnswer, ask_confirmations
+from massact.query.questions.costs import CostRow
 from massact.query.questions.curve import CurveRow, ask_curve
+from massact.query.questions.effects import SideEffectRow
 from massact.query.questions.gaps import GapRow, ask_gaps
 from massact.query.questions.published import PublishedComparison, ask_compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
+from massact.store.schema.rows import AgreementRow
 from massact.vectors.massive_dims import Calibration
 
 T = TypeVar("T")
@@ -131,9 +135,15 @@ class Facts:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By the model's name."""
     published: tuple[PublishedRow, ...] = ()
+    costs: tuple[CostRow, ...] = ()
+    effects: tuple[SideEffectRow, ...] = ()
+    capability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What a run scored on tasks, by its id and the task."""
     energies: Energies = field(default_factory=dict)
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
+    agreements: tuple[AgreementRow, ...] = ()
+    """Judges held against people, the oldest first."""
     provenance: Provenance = Provenance(n_evaluations=0)
     generated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_link: RunLink | None = None
@@ -212,8 +222,8 @@ class Evidence:
         )
 
     @property
-    def floor(self) -> float:
-        return self.experiment.coherence_floor
+    def floor(self) -> Floor:
+        return as_floor(self.experiment.coherence_floor)
 
     def strengths(self, model: str) -> tuple[float, ...]:
         """The relative strengths that the file declares for a model, in any phase."""
@@ -242,6 +252,10 @@ class Evidence:
         """Those of an answer's rows that are of the setting that their place is answered in."""
         settings = {place: stratum.setting for place, stratum in self.strata.items()}
         return tuple(row for row in rows if row.setting == settings.get(place_of(row)))
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(place.trait for place in self.places()))
 
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""

@@ -15,19 +15,7 @@ from massact.query.groups import is_at_floor, natural_order
 from massact.query.rows import AnyPoint, Point
 from massact.report import style
 from massact.report.evidence import Evidence, Place, counted
-from massact.report.section import (
-    MOST_FIGURES,
-    Cell,
-    Row,
-    Section,
-    Table,
-    bracketed,
-    group_cell,
-    key_places,
-    rest_of_pairs,
-    result,
-    signed,
-)
+from massact.report.section import MOST_FIGURES, Section, bracketed, key_places, rest_of_pairs, signed
 from massact.report.trade_off import best_words, end_words
 from massact.store.schema import StoredPoint
 
@@ -132,7 +120,7 @@ def _column(point: AnyPoint, strengths: Sequence[float]) -> float:
     """A point's relative strength, as declared or in three digits, where any is declared; else its coefficient."""
     strength = point.relative_strength
     if not strengths or strength is None:
-        return point.coefficient
+        return point.coefficient or 0.0
     return next((one for one in strengths if is_same_strength(one, strength)), float(f"{strength:.2e}"))
 
 
@@ -196,7 +184,9 @@ class HeatMap:
                 text = signed(point.delta, 0)
                 panel.text(x, y, text, ha="center", va="center", fontsize=7, color=style.ink_on(colour))
         # one collection and one line: a shape for each cell takes most of a report's time
-        panel.add_collection(PatchCollection(cells, facecolors=colours, linewidths=0))
+        collection = PatchCollection(cells, facecolors=colours, linewidths=0)
+        collection.values = [point.delta for point in grid.cells.values()]  # type: ignore[attr-defined]  # for plotly's
+        panel.add_collection(collection)
         panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=style.INK, linewidth=0.8)
         best = self.evidence.best(self.place, grid.label)
         if best is not None:
@@ -238,16 +228,14 @@ _MOST_ROWS = 3
 
 
 def positions_section(evidence: Evidence) -> Section:
-    """Labels against windows: the best of each, its interval and its n."""
+    """Labels against windows; the matrix of results has their numbers."""
     text = "No label was evaluated at two position windows."
-    every = windows(evidence)
-    if every:
+    if windows(evidence):
         text = (
             "Vectors of one label from another window of tokens. Each has its own best layer and coefficient; bars are "
             "95 % intervals that allow for the best having been picked."
         )
-    tables = tuple(_table(evidence, pair) for pair in every)
-    return Section("positions", "Position windows", (text,), tables, figures=(ByWindow(evidence, _MOST_ROWS),))
+    return Section("positions", "Position windows", (text,), figures=(ByWindow(evidence, _MOST_ROWS),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,23 +265,6 @@ def windows(evidence: Evidence) -> list[Windows]:
             positions = sorted((place.position for place in places), key=natural_order)
             every.append(Windows(*pair, tuple(positions), labels))
     return every
-
-
-def _table(evidence: Evidence, pair: Windows) -> Table:
-    rows: list[Row] = [
-        (label, *(_cell(evidence, pair.place(position), label) for position in pair.positions)) for label in pair.labels
-    ]
-    name = f"{pair.model}{evidence.of_trait(pair.trait)}"
-    caption = f"Best delta @ coherence by position window, {name}: 95 % interval, n responses scored"
-    return Table.of(caption, ("label", *pair.positions), rows)
-
-
-def _cell(evidence: Evidence, place: Place, label: str) -> Cell:
-    best = evidence.best(place, label)
-    if best is None:
-        return group_cell(evidence, place, label) if label in evidence.labels(place) else Cell("")
-    text = f"{result(best)}{bracketed(evidence, place, label)}, n {best.n_scored}"
-    return Cell(text, best.run_id, "ok")
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,21 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from massact.addresses import write_whole
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.report import style
 from massact.report.before_after import before_after_section
 from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
+from massact.report.costs import costs_section, effects_section
 from massact.report.curve import curve_section
 from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
+from massact.report.glance import glance_section
 from massact.report.heat_maps import heat_section, positions_section
 from massact.report.massive import massive_section
 from massact.report.published import published_section
@@ -24,6 +27,8 @@ from massact.report.results import (
     confirmed_section,
     controls_section,
     gaps_section,
+    judge_in_words,
+    judges_held,
     provenance_section,
     samples_section,
 )
@@ -41,6 +46,8 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     published_section,
     coefficients_section,
     controls_section,
+    costs_section,
+    effects_section,
     massive_section,
     best_section,
     confirmed_section,
@@ -51,7 +58,7 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
 BEGIN = "<!-- massact findings: begin; written anew by `massact report --findings`, up to the end mark -->"
 END = "<!-- massact findings: end -->"
 _BEGIN_MARK, _END_MARK = "<!-- massact findings: begin", "<!-- massact findings: end"
-_FINDINGS = ("coefficients", "before-after", "curve", "confirmed", "published")
+_FINDINGS = ("coefficients", "before-after", "curve", "confirmed", "costs", "effects", "published")
 """Sections whose tables and advice are findings."""
 _MARKS = {"yes": "[x]", "no": "[ ]", "cannot say": "[ ]"}
 
@@ -64,6 +71,8 @@ class Report:
     answers: tuple[ShortAnswer, ...]
     criteria: tuple[Criterion, ...]
     sanity: tuple[Criterion, ...]
+    glance: Section
+    """The first screen."""
     sections: tuple[Section, ...]
     pictures: Mapping[str, tuple[Picture, ...]]
     """By the key of their section."""
@@ -82,9 +91,9 @@ class Report:
         return caveat(self.evidence)
 
     @property
-    def figures(self) -> dict[str, bytes]:
-        """PNG by name; the Markdown report looks for each at `figures/<name>.png`."""
-        return {picture.name: picture.png for some in self.pictures.values() for picture in some}
+    def figures(self) -> dict[str, str]:
+        """SVG on white by name; the Markdown report looks for each at `figures/<name>.svg`."""
+        return {picture.name: style.on_white(picture.svg) for some in self.pictures.values() for picture in some}
 
     @cached_property
     def markdown(self) -> str:
@@ -101,28 +110,34 @@ class Report:
 
     @property
     def about(self) -> tuple[str, ...]:
-        """What was asked, of whom, and how the numbers are read."""
+        """What was asked, and of whom."""
         evidence, experiment = self.evidence, self.evidence.experiment
-        judges = sorted({s.sample.judge for s in evidence.strata.values() if s.sample is not None})
+        judges = [judge_in_words(*one) for one in judges_held(evidence).items()]
         judged = f"{'Judge' if len(judges) < 2 else 'Judges'}: {listed(judges)}. " if judges else ""
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
         facts = (
-            f"Models: {models}. Traits: {traits}. {judged}Coherence floor: {experiment.coherence_floor:g}. "
+            f"Models: {models}. Traits: {traits}. {judged}{as_floor(experiment.coherence_floor).name.capitalize()}. "
             f"{counted(evidence.facts.provenance.n_evaluations, 'evaluation')} in the store; "
             f"written {evidence.facts.generated_at.isoformat(' ', 'minutes')}."
         )
-        reading = (
-            "Delta is the mean trait score minus that of the unsteered model; `+93.1 @ 97` is a delta of +93.1 at "
-            "a mean coherence of 97. A result counts only at or above the floor."
-        )
-        return tuple(filter(None, (experiment.description.strip(), facts, reading)))
+        return tuple(filter(None, (experiment.description.strip(), facts)))
+
+
+READING = (
+    "Delta is the mean trait score minus that of the unsteered model; `+93.1 @ 97` is a delta of +93.1 at a mean "
+    "coherence of 97. A result counts only at or above the floor."
+)
 
 
 def build_report(evidence: Evidence) -> Report:
-    sections = tuple(section for make in SECTIONS if (section := make(evidence)) is not None)
+    glance, made = glance_section(evidence), (make(evidence) for make in SECTIONS)
+    # what the first screen shows whole is not shown twice
+    sections = tuple(
+        replace(one, tables=tuple(table for table in one.tables if table not in glance.tables)) for one in made if one
+    )
     drawn: dict[str, tuple[Picture, ...]] = {}
-    for section in sections:
+    for section in (glance, *sections):
         taken = (picture.name for some in drawn.values() for picture in some)
         drawn[section.key] = tuple(pictures(section.figures, taken))
     return Report(
@@ -130,6 +145,7 @@ def build_report(evidence: Evidence) -> Report:
         answers=answers_in_short(evidence),
         criteria=success_criteria(evidence),
         sanity=sanity_checks(evidence),
+        glance=glance,
         sections=sections,
         pictures=drawn,
     )
@@ -138,7 +154,8 @@ def build_report(evidence: Evidence) -> Report:
 def _markdown(report: Report) -> Iterator[str]:
     yield f"# {escape_markdown(report.name)}"
     yield f"> **{report.banner}**" if report.banner else ""
-    yield from map(escape_markdown, report.about)
+    yield from map(escape_markdown, (*report.about, READING))
+    yield from _glance(report, "##", report.pictures["glance"])
     yield "## Answers in short"
     yield escape_markdown(report.caveat)
     for answer in report.answers:
@@ -156,13 +173,19 @@ def _markdown(report: Report) -> Iterator[str]:
 def _findings(report: Report) -> Iterator[str]:
     yield f"## Findings: {escape_markdown(report.name)}"
     yield f"> **{report.banner}**" if report.banner else ""
-    yield from map(escape_markdown, (*report.about[-2:], report.caveat))
+    yield from map(escape_markdown, (report.about[-1], READING))
+    yield from _glance(report, "###")
     for answer in report.answers:
         yield from (f"### {answer.question}", escape_markdown(answer.verdict), bullets(answer.lines))
     yield from ("### Success criteria", _checklist(report.criteria))
     for section in report.sections:
         if section.key in _FINDINGS:
             yield from _section(report, section, "###")
+
+
+def _glance(report: Report, heading: str, drawn: Sequence[Picture] = ()) -> Iterator[str]:
+    as_list = replace(report.glance, text=(), bullets=report.glance.text)
+    yield from _section(report, as_list, heading, drawn)
 
 
 def _section(report: Report, section: Section, heading: str, drawn: Sequence[Picture] = ()) -> Iterator[str]:
@@ -240,6 +263,7 @@ def _html(report: Report) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
+        reading=READING,
         facts=report.evidence.facts,
         styles=Markup(styles),  # noqa: S704  # a file of ours
         script=Markup(script),  # noqa: S704  # likewise

@@ -9,6 +9,7 @@ from typing import Literal
 from massact.config import Experiment
 from massact.query import Answers
 from massact.query.questions.coefficients import CoefficientRatio
+from massact.report import style
 from massact.report.before_after import before_after_section, comparison_verdict, comparisons
 from massact.report.checks import Criterion, success_criteria, top2_shape
 from massact.report.coefficients import coefficients_section, current_ratios, spreads
@@ -16,8 +17,18 @@ from massact.report.curve import curve_section
 from massact.report.evidence import Evidence, counted, place_of
 from massact.report.page import bullets
 from massact.report.results import confirmed_section, confirmed_verdicts, controls_section, gaps_section
-from massact.report.section import Figure, Section, escape_markdown, pictures
-from massact.report.summary import caveat
+from massact.report.section import Figure, Section, escape_markdown, named_drawings
+from massact.report.summary import (
+    ShortAnswer,
+    before_or_after,
+    caveat,
+    drop_off,
+    leads,
+    limited,
+    predictable,
+    which_label,
+    wrapped,
+)
 from massact.report.trade_off import against_coefficient
 
 PhaseName = Literal["phase1", "phase2", "phase3", "phase4"]
@@ -34,6 +45,8 @@ class _Phase:
     sections: tuple[Callable[[Evidence], Section], ...]
     verdicts: Callable[[Evidence], Mapping[str, str]]
     """In a few words each, by the name of a tag."""
+    answer: Callable[[Evidence], ShortAnswer]
+    """In a sentence, with what it rests on."""
 
 
 def phase_markdown(phase: PhaseName, whole: Evidence) -> str:
@@ -61,13 +74,23 @@ def phase_verdicts(phase: PhaseName, whole: Evidence) -> dict[str, str]:
     return {name: text[:VERDICT_LIMIT] for name, text in verdicts.items() if text}
 
 
+def phase_brief(phase: PhaseName, whole: Evidence) -> str:
+    """What a phase found, for a screen of a terminal."""
+    criterion, part = _criterion(phase, whole), _part(phase, whole)
+    answer = _PHASES[phase].answer(part)
+    lines = {"phase1": list(leads(part)), "phase4": part.coefficients().recommendations}.get(phase, answer.lines)
+    check = criterion.verdict + ("" if criterion.ok else f", {criterion.reason}")
+    done = [f"{criterion.text}: {check}", f"{part.n_gaps} of {len(part.answers.groups)} groups lack a result."]
+    return wrapped([_PHASES[phase].title, *done, answer.verdict, *limited(lines, "-v")])
+
+
 def phase_figures(phase: PhaseName, whole: Evidence) -> dict[str, bytes]:
     """The figures of a phase's question as PNG by name; nothing where there is nothing to draw."""
     part = _part(phase, whole)
     figures: list[Figure] = [figure for make in _PHASES[phase].sections for figure in make(part).figures]
     if phase == "phase1":
         figures = against_coefficient(part)
-    return {picture.name: picture.png for picture in pictures(figures, with_svg=False)}
+    return {name: style.save_png(drawn) for name, _, drawn in named_drawings(figures)}
 
 
 def confirm_markdown(experiment: Experiment, answers: Answers) -> str:
@@ -128,10 +151,12 @@ def _medians(part: Evidence, rows: Sequence[CoefficientRatio]) -> str:
 
 
 _PHASES: dict[PhaseName, _Phase] = {
-    "phase1": _Phase("Phase 1: key comparisons at the coherence floor", (gaps_section,), lambda _: {}),
-    "phase2": _Phase("Phase 2: clean-before against clean-after", (before_after_section, gaps_section), _comparisons),
-    "phase3": _Phase("Phase 3: cleaning curve", (curve_section, controls_section, gaps_section), _top2),
-    "phase4": _Phase("Phase 4: coefficient patterns", (coefficients_section,), _patterns),
+    "phase1": _Phase("Phase 1: key comparisons at the coherence floor", (gaps_section,), lambda _: {}, which_label),
+    "phase2": _Phase(
+        "Phase 2: clean-before against clean-after", (before_after_section, gaps_section), _comparisons, before_or_after
+    ),
+    "phase3": _Phase("Phase 3: cleaning curve", (curve_section, controls_section, gaps_section), _top2, drop_off),
+    "phase4": _Phase("Phase 4: coefficient patterns", (coefficients_section,), _patterns, predictable),
 }
 
 

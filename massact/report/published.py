@@ -131,8 +131,11 @@ def _labels(
     )
 
 
-def _text(evidence: Evidence, places: Sequence[PrintedPlace], shown: Sequence[PrintedPlace]) -> Iterator[str]:
-    published = evidence.facts.published
+def printed_sentences(evidence: Evidence) -> Iterator[str]:
+    """What published figures there are, and how far those of one label and place are apart."""
+    published, places = evidence.facts.published, printed_places(evidence)
+    if not published:
+        return
     sources = sorted({row.source for row in published})
     several = [place for place in places if place.has_several]
     yield (
@@ -151,6 +154,43 @@ def _text(evidence: Evidence, places: Sequence[PrintedPlace], shown: Sequence[Pr
             f"{counted(len(spreads), 'label')} {'is' if len(spreads) == 1 else 'are'} printed by two sources at one "
             f"place; {len(apart)} of them differ by more than rounding.{worst}"
         )
+
+
+def cannot_be_known(evidence: Evidence) -> str:
+    """What figures that were printed without their scores leave open."""
+    lacking = sum(row.coherence_mean is None for row in evidence.facts.published)
+    coherence = f", and of {lacking} not even the coherence" if lacking else ""
+    return (
+        "What cannot be known: these are means as printed, without scores by question or responses, so that no "
+        f"interval, tie or test can be told of any of them{coherence}."
+    )
+
+
+def printed_matrix(evidence: Evidence, most: int) -> Table:
+    """Labels against places: the range of the deltas that the sources print, and how many sources do."""
+    places = printed_places(evidence)
+    shown = places[:most]
+    every = [delta for place in shown for label in place.labels for delta in label.headlines.values()]
+    low, width = min([0.0, *every]), (max([0.0, *every]) - min([0.0, *every])) or 1.0
+
+    def cell(label: PrintedLabel | None) -> Cell:
+        if label is None or not label.headlines:
+            return Cell(MISSING, state="missing" if label else "")
+        ends = (min(label.headlines.values()), max(label.headlines.values()))
+        text = " to ".join(dict.fromkeys(map(signed, ends)))
+        bar = ((ends[0] - low) / width, (ends[1] - low) / width, (ends[1] - low) / width)
+        return Cell(text, state="ok", detail=counted(len(label.headlines), "source"), value=ends[1], bar=bar)
+
+    names = dict.fromkeys(label.label for place in shown for label in place.labels)
+    by_place = [{label.label: label for label in place.labels} for place in shown]
+    headers = ("label", *(place.name for place in shown))
+    rest = f" (the first {most} of {len(places)} places)" if len(places) > most else ""
+    caption = f"Deltas as printed{rest}; from the least to the largest of the sources"
+    return Table.of(caption, headers, [(name, *(cell(some.get(name)) for some in by_place)) for name in names])
+
+
+def _text(evidence: Evidence, places: Sequence[PrintedPlace], shown: Sequence[PrintedPlace]) -> Iterator[str]:
+    yield from printed_sentences(evidence)
     alone = len(places) - len(shown)
     if alone:
         lists = f"{evidence.command('compare --published')} lists {'it' if alone == 1 else 'them'}"
@@ -282,13 +322,17 @@ class Published:
     """A dot per source, a line per label, a panel per place that several sources print."""
 
     evidence: Evidence
-    name = "published"
+    most: int = _MOST_PANELS
+
+    @property
+    def name(self) -> str:
+        return "published" if self.most == _MOST_PANELS else f"published-{self.most}"
 
     @cached_property
     def data(self) -> list[PrintedPlace]:
         """The places with the most labels first, so that panels of a row are alike."""
         several = [place for place in printed_places(self.evidence) if place.has_several]
-        return sorted(several, key=lambda place: -len(place.labels))[:_MOST_PANELS]
+        return sorted(several, key=lambda place: -len(place.labels))[: self.most]
 
     def draw(self) -> style.Drawing:
         sources = sorted({source for place in self.data for source in place.sources})

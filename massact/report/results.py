@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from massact.domain import RANDOM
 from massact.query.groups import setting_notes, slices
 from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlace
 from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.report.evidence import Evidence, Place, Provenance, counted, group_at, listed, place_of
+from massact.report.evidence import Evidence, Place, Provenance, counted, listed, place_of
 from massact.report.section import (
     MISSING,
     Cell,
@@ -21,13 +20,20 @@ from massact.report.section import (
     at_coefficient,
     group_cell,
     interval,
+    key_places,
     number,
     signed,
     span,
     taken_from,
 )
 from massact.store.schema import EvaluationRow, JudgeMetric
+from massact.store.schema.rows import AgreementRow
 
+_VERDICTS = {
+    "disagrees": "disagrees with people on",
+    "agrees": "agrees with people on",
+    "cannot say": "too few scores on",
+}
 REAL = ("probe", "mean_diff")
 """What a random direction is compared with."""
 
@@ -35,13 +41,12 @@ REAL = ("probe", "mean_diff")
 def gaps_section(evidence: Evidence) -> Section:
     """What every group of the matrix has, and what to try where it has nothing."""
     groups = evidence.answers.groups
-    at = f"at coherence {evidence.floor:g} or more"
+    at = f"at {evidence.floor.bound}"
     text = f"{evidence.n_gaps} of {counted(len(groups), 'declared group')} remain without a result {at}."
     if groups and not evidence.n_gaps:
         text = f"Every one of the {counted(len(groups), 'declared group')} has a result {at}."
     remaining = [row for row in evidence.gaps() if row.status != "ok" and row.is_current]
-    traits = [trait.name for trait in evidence.experiment.traits]
-    tables = (*(gap_matrix(evidence, trait) for trait in traits), _next_table(remaining)) if groups else ()
+    tables = (*(gap_matrix(evidence, trait) for trait in evidence.traits), _next_table(remaining)) if groups else ()
     bests = (evidence.best(place_of(group), group.label) for group in groups)
     notes = (
         *setting_notes(slices(evidence.answers.evaluations)),
@@ -50,22 +55,37 @@ def gaps_section(evidence: Evidence) -> Section:
     return Section("gaps", "Results by group", (text, *notes), tables)
 
 
-def gap_matrix(evidence: Evidence, trait: str) -> Table:
-    """Labels against places: `delta @ coherence`, or why there is none."""
-    declared = [group for group in evidence.answers.groups if group.trait == trait]
-    places = tuple(dict.fromkeys(map(place_of, declared)))
-    wanted = set(declared)
-    rows: list[Row] = [
-        (
-            label,
-            *(group_cell(evidence, place, label) if group_at(place, label) in wanted else Cell("") for place in places),
-        )
-        for label in dict.fromkeys(group.label for group in declared)
-    ]
+def gap_matrix(evidence: Evidence, trait: str, most: int | None = None) -> Table:
+    """Labels against places, so many at most: `delta @ coherence` and how it stands, or why there is none."""
+    every = [place for place in evidence.places() if place.trait == trait]
+    places = key_places(evidence, every, most)
+    known = {place: frozenset(evidence.labels(place)) for place in places}
+    ends = [0.0, *(delta for place in places for label in known[place] for delta in _reach(evidence, place, label))]
+    standings = {place: evidence.standings(place) for place in places}
+
+    def cell(place: Place, label: str) -> Cell:
+        if label not in known[place]:
+            return Cell("")
+        plain, reach = group_cell(evidence, place, label), _reach(evidence, place, label)
+        width = max(ends) - min(ends) or 1.0
+        bar = tuple((delta - min(ends)) / width for delta in reach)
+        return replace(plain, standing=standings[place].get(label, ""), bar=bar or None)
+
+    labels = dict.fromkeys(label for place in places for label in evidence.labels(place))
     # headers of a matrix are narrow, and most windows are of the response
     headers = ("label", *(f"{place.model} {place.position.removeprefix('response')}" for place in places))
-    caption = f"Best delta @ coherence by group{evidence.of_trait(trait)}; floor {evidence.floor:g}"
-    return Table.of(caption, headers, rows)
+    rest = f" ({most} of {len(every)} places)" if len(places) < len(every) else ""
+    what = f"Best delta @ coherence{evidence.of_trait(trait)}, at {evidence.floor.bound}"
+    caption = f"{what}{rest}; bold: winner of its place, =: tied with it"
+    return Table.of(caption, headers, [(label, *(cell(place, label) for place in places)) for label in labels])
+
+
+def _reach(evidence: Evidence, place: Place, label: str) -> tuple[float, ...]:
+    """Both ends of the interval of a best's delta, and the delta; where there is no interval, that alone for all."""
+    best = evidence.best(place, label)
+    if best is None or best.delta is None:
+        return ()
+    return (*(evidence.interval(place, label) or (best.delta, best.delta)), best.delta)
 
 
 def _next_table(gaps: Sequence[GapRow]) -> Table:
@@ -90,6 +110,11 @@ def best_section(evidence: Evidence) -> Section:
         "it was picked among make of it: the one to count on. A label is tied where it cannot be told from the winner "
         "of its place."
     )
+    if evidence.answers.costs:
+        text += (
+            " The cost is what it changes on tasks of lm-evaluation-harness, steered minus unsteered on the same "
+            "documents, in hundredths of the task's metric."
+        )
     tables = tuple(best_table(evidence, place) for place in evidence.run_places)
     doubts = [line for place in evidence.run_places for line in _doubtful(evidence, place)]
     if doubts:
@@ -119,11 +144,14 @@ def best_table(evidence: Evidence, place: Place) -> Table:
     bests = evidence.bests(place, labels)
     standing = evidence.standings(place)
     rows: list[Row] = []
+    costs = evidence.answers.costs
+    headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
+               "#relative strength", "#scored", *(("cost in points (95 %)",) if costs else ()))  # fmt: skip
     gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
     for label in sorted(labels, key=lambda label: -gains.get(label, -math.inf)):
         cell, best = group_cell(evidence, place, label), evidence.best(place, label)
         if best is None:
-            rows.append((label, cell, *[None] * 7))
+            rows.append((label, cell, *[None] * (len(headers) - 2)))
             continue
         rows.append(
             (
@@ -136,11 +164,40 @@ def best_table(evidence: Evidence, place: Place) -> Table:
                 at_coefficient(best),
                 number(best.relative_strength, ".2f"),
                 f"{best.n_scored} of {best.n_scored + best.n_unscored}",
+                *(["; ".join(map(str, costs.get(best.key, ())))] if costs else []),
             )
         )
-    headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
-               "#relative strength", "#scored")  # fmt: skip
     return Table.of(evidence.name(place), headers, rows)
+
+
+def judges_held(evidence: Evidence) -> dict[str, list[AgreementRow]]:
+    """The judges of the report's places by name, each with what came of holding it against people."""
+    told = {(r.judge, r.judge_model, r.judge_prompt, r.trait, r.score): r for r in evidence.facts.agreements}
+    used = {stratum.sample for stratum in evidence.strata.values() if stratum.sample is not None}
+    held: dict[str, list[AgreementRow]] = {name: [] for name in sorted({row.judge for row in used})}
+    asked = {(row.judge, row.judge_model, row.judge_prompt, row.trait) for row in used}
+    for who, row in told.items():
+        if who[:4] in asked:
+            held[row.judge].append(row)
+    return held
+
+
+def judge_in_words(judge: str, held: Sequence[AgreementRow]) -> str:
+    """A judge's name and whether people find as it does."""
+    on = {verdict: [f"{row.trait} ({row.score})" for row in held if row.verdict == verdict] for verdict in _VERDICTS}
+    parts = [f"{_VERDICTS[verdict]} {listed(names)}" for verdict, names in on.items() if names]
+    return f"{judge} ({'; '.join(parts) or 'never held against people'})"
+
+
+def _held_rows(held: Iterable[AgreementRow]) -> Iterator[Row]:
+    for row in held:
+        spans = ((row.pearson, row.pearson_low, row.pearson_high), (row.kappa, row.kappa_low, row.kappa_high),
+                 (row.weighted_kappa, row.weighted_kappa_low, row.weighted_kappa_high))  # fmt: skip
+        figures = (
+            f"{number(v, '.2f')}{'' if low is None else f' ({low:.2f} to {high:.2f})'}" for v, low, high in spans
+        )
+        who = (row.judge, row.trait, row.score, str(row.n_responses), str(row.n_annotators))
+        yield (*who, *figures, number(row.people, ".2f"), row.verdict)
 
 
 def controls_section(evidence: Evidence) -> Section:
@@ -155,18 +212,15 @@ def controls_section(evidence: Evidence) -> Section:
         )
         for row in evidence.baselines
     ]
-    random: list[Row] = [
-        (evidence.name(place), *(group_cell(evidence, place, label) for label in (RANDOM, *REAL)))
-        for place in evidence.places()
-        if RANDOM in evidence.labels(place)
-    ]
     headers = ("model", "trait", "#trait mean", "#coherence", "#scored", "judge")
+    held = [row for rows in judges_held(evidence).values() for row in rows]
+    judged = ("judge", "trait", "score", "#responses", "#people", "Pearson", "kappa", "weighted kappa",
+              "#between people", "verdict")  # fmt: skip
     tables = (
+        Table.of("Judges held against people, weighted kappa by bands of the scores", judged, _held_rows(held)),
         Table.of("Baselines: the same questions, unsteered", headers, baselines),
-        Table.of("A random direction against the real vectors", ("place", RANDOM, *REAL), random),
     )
-    text = () if baselines or random else ("Neither a baseline nor a random direction was evaluated.",)
-    return Section("controls", "Baselines and random directions", text, tables)
+    return Section("controls", "Baselines", () if baselines else ("No baseline was evaluated.",), tables)
 
 
 _WHY = (

@@ -34,10 +34,15 @@ class Cell:
     """What stands below the text in small print, such as an interval."""
     value: float | None = None
     """What a column is sorted by, where the text does not start with it."""
+    standing: str = ""
+    """Of a best among those of its place; see `Evidence.standings`."""
+    bar: tuple[float, float, float] | None = None
+    """Both ends of its interval and its value on the table's scale, 0 to 1."""
 
     def markdown(self, run_link: RunLink | None) -> str:
         text = escape_markdown(self.text)
         shown = f"[{text}]({run_link(self.run_id)})" if run_link and self.run_id else text
+        shown = {"winner": f"**{shown}**", "tied": f"{shown} ="}.get(self.standing, shown)
         return f"{shown} ({escape_markdown(self.detail)})" if self.detail else shown
 
 
@@ -124,14 +129,12 @@ class Picture:
     name: str
     caption: str
     alt: str
-    png: bytes
     svg: str
-    """Empty where only the PNG was asked for."""
 
     @property
     def path(self) -> str:
-        """Where the PNG lies, relative to the Markdown report."""
-        return f"figures/{self.name}.png"
+        """Where it lies, relative to the Markdown report."""
+        return f"figures/{self.name}.svg"
 
 
 def drawing(figure: Figure) -> "style.Drawing | None":
@@ -142,16 +145,21 @@ def drawing(figure: Figure) -> "style.Drawing | None":
         return figure.draw()
 
 
-def pictures(figures: Iterable[Figure], names: Iterable[str] = (), *, with_svg: bool = True) -> Iterator[Picture]:
+def named_drawings(
+    figures: Iterable[Figure], names: Iterable[str] = ()
+) -> "Iterator[tuple[str, Figure, style.Drawing]]":
     """Each figure that has something to show, by a name that no other has."""
     taken = list(names)
     for figure in figures:
         drawn = drawing(figure)
         if drawn is not None:
-            style.fixed(drawn)
             taken.append(safe_name(figure.name, taken))
-            svg = style.save_svg(drawn) if with_svg else ""
-            yield Picture(taken[-1], figure.caption(), figure.alt(), style.save_png(drawn), svg)
+            yield taken[-1], figure, drawn
+
+
+def pictures(figures: Iterable[Figure], names: Iterable[str] = ()) -> Iterator[Picture]:
+    for name, figure, drawn in named_drawings(figures, names):
+        yield Picture(name, figure.caption(), figure.alt(), style.save_svg(drawn))
 
 
 def safe_name(name: str, taken: Iterable[str] = ()) -> str:
@@ -249,7 +257,7 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
         return Cell(result(best), best.run_id, "ok", ", ".join(filter(None, details)), best.delta)
     miss = evidence.nearest_miss(place, label)
     if miss is not None:
-        return Cell(f"below floor ({number(miss.coherence_mean, '.1f')})", miss.run_id, status)
+        return Cell(f"below floor ({evidence.floor.shown(evidence.floor.value_of(miss))})", miss.run_id, status)
     if status == "missing" and group_at(place, label) in evidence.evaluated:
         return Cell(f"{MISSING} (not in this setting)", state=status)
     return Cell(MISSING if status == "missing" else status, state=status)

@@ -13,6 +13,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.domain import IMPORTED, RANDOM, all_methods
+from massact.floors import COHERENCE
 from massact.labels import format_steering, parse_label
 from massact.query import Point
 from massact.query.groups import recipe_of
@@ -205,25 +206,58 @@ def fixed(figure: Drawing) -> Drawing:
     with styled():
         engine = figure.get_layout_engine()
         if engine is not None:
+            for axes in figure.axes:
+                _measured_once(axes)
             engine.execute(figure)
     figure.set_layout_engine("none")
     return figure
 
 
+def _measured_once(axes: Any) -> None:
+    """What stands around a panel is as wide however large the panel is: the layout's second pass need not measure."""
+    from matplotlib.transforms import Bbox
+
+    measure, margins = axes.get_tightbbox, []
+
+    def get_tightbbox(*args: Any, **options: Any) -> Any:
+        if not margins:
+            box = measure(*args, **options)
+            margins.append(None if box is None else box.extents - axes.bbox.extents)
+        return None if margins[0] is None else Bbox.from_extents(axes.bbox.extents + margins[0])
+
+    axes.get_tightbbox = get_tightbbox
+
+
+# By the canvases: `savefig` draws all of it once more, for layouts that only a drawing tells.
+
+
 def save_png(figure: Drawing) -> bytes:
     """The figure as PNG on white, dense enough to print."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     data = BytesIO()
     with styled():
-        figure.savefig(data, format="png", dpi=130, facecolor="white", pil_kwargs={"compress_level": 4})
+        figure.set(dpi=130, facecolor="white")
+        FigureCanvasAgg(fixed(figure)).print_png(data, pil_kwargs={"compress_level": 4})
     return data.getvalue()
 
 
 def save_svg(figure: Drawing) -> str:
     """The figure as SVG with a transparent ground and its text as text."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     data = StringIO()
     with styled():
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.set(dpi=72)
+        for part in (figure, *figure.axes):
+            part.patch.set_alpha(0.0)
+        FigureCanvasSVG(fixed(figure)).print_svg(data, metadata={"Date": None, "Creator": None})
     return data.getvalue()
+
+
+def on_white(svg: str) -> str:
+    """An SVG that stands by itself, whatever the ground of what shows it."""
+    return re.sub(r"<svg[^>]*>", r'\g<0><rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
 
 
 def log_coefficients(axes: Axes, values: Sequence[float]) -> None:
@@ -240,6 +274,16 @@ def log_coefficients(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def floor_axis(axes: Axes, metric: str, values: Sequence[float]) -> None:
+    """The x axis of coherence or a metric, so that it is read from the left, as the coefficient rises."""
+    if metric == COHERENCE:
+        axes.set_xlim(102, -2)
+    elif metric.startswith("distinct"):
+        axes.invert_xaxis()
+    elif values:
+        axes.set_xlim(0, 1.05 * (max(values) or 1.0))
 
 
 def floor_line(axes: Axes, floor: float, *, with_name: bool) -> None:

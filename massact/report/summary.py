@@ -2,21 +2,24 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from massact.domain import RANDOM
 from massact.labels import format_label, parse_label
 from massact.query import Point
 from massact.query.questions.compare import ComparisonRow
+from massact.query.rows import TABLE_WIDTH
 from massact.report.before_after import Outcome, comparison_outcome, comparison_verdict, comparisons
-from massact.report.checks import top2_shape
+from massact.report.checks import Criterion, top2_shape
 from massact.report.coefficients import current_ratios, spreads
 from massact.report.curve import Curve, CurveKind, cleaning_curves
-from massact.report.evidence import Evidence, Place, counted, listed, place_of
+from massact.report.evidence import TOY_BANNER, Evidence, Place, counted, listed, once, place_of
 from massact.report.section import interval, result, where
 
-_NOT_EVALUATED = "Cannot say: nothing was evaluated that could tell."
+_UNKNOWN = "cannot say, nothing was evaluated that could tell."
+_NOT_EVALUATED = f"{_UNKNOWN[0].upper()}{_UNKNOWN[1:]}"
 _UNTOLD = "which labels are tied with it cannot be said, the store lacks their scores by question"
 
 
@@ -26,13 +29,44 @@ class ShortAnswer:
 
     question: str
     verdict: str
-    """The answer in a sentence or two."""
+    """The answer in a sentence."""
     lines: tuple[str, ...] = ()
     """What it rests on, place by place."""
 
 
+MOST_LINES = 8
+"""Of an answer in a terminal."""
+
+
+def brief(report_of: Evidence, answers: Sequence[ShortAnswer], checks: Sequence[Criterion]) -> str:
+    """What was found, for a screen of a terminal: what leads where, an answer a line, and which checks hold."""
+    held = [check for check in checks if check.ok]
+    lines = [
+        f"{report_of.experiment.name}, {report_of.floor.name}",
+        *([TOY_BANNER] if report_of.facts.toy else []),
+        *(limited(list(leads(report_of)), "massact best") or [answers[0].verdict]),
+        *(answer.verdict for answer in answers[1:]),
+        f"Criteria and sanity checks: {len(held)} of {len(checks)} hold.",
+        *limited([f"{check.verdict}: {check.text}: {check.reason}" for check in checks if not check.ok], "-v"),
+    ]
+    return wrapped(lines)
+
+
+def limited(lines: Sequence[str], rest: str) -> list[str]:
+    """As many as a screen has room for, and what shows the others."""
+    n_left = len(lines) - MOST_LINES
+    return [f"- {line}" for line in lines[:MOST_LINES]] + ([f"- {n_left} more: {rest}"] if n_left > 0 else [])
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """Lines for a terminal: without the marks of code, and no wider than a table."""
+    plain = (line.replace("`", "") for line in lines)
+    return "\n".join(fill(line, TABLE_WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in plain)
+
+
+@once
 def answers_in_short(evidence: Evidence) -> tuple[ShortAnswer, ...]:
-    return (_which_label(evidence), _before_or_after(evidence), _drop_off(evidence), _predictable(evidence))
+    return (which_label(evidence), before_or_after(evidence), drop_off(evidence), predictable(evidence))
 
 
 def caveat(evidence: Evidence) -> str:
@@ -45,12 +79,12 @@ def caveat(evidence: Evidence) -> str:
         picked = f"Each best was picked from {cells} evaluations of {questions} questions each"
     if not evidence.has_intervals:
         return (
-            f"{picked}, so it is biased upward, and nothing here carries an interval: a lead of a few points "
-            "is no finding."
+            f"{picked}, so it is biased upward; without scores by question, as of imported means, no interval, tie or "
+            "test can be known: a lead of a few points is no finding."
         )
     return (
-        f"{picked}; the 95 % intervals allow for the picking, the deltas themselves are biased upward. They tell what "
-        "other questions of the same kind would give, and nothing of another judge, prompt or model."
+        f"{picked}: deltas are biased upward, the 95 % intervals allow for the picking, and neither tells anything of "
+        "another judge, prompt or model."
     )
 
 
@@ -59,27 +93,23 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _counted_words(entries: Sequence[tuple[str, str]], noun: str, words: Mapping[str, str]) -> str:
-    """How many of the entries are of each kind, a sentence a kind.
-
-    Args:
-        words: the sentence by kind, `{}` for `3 of 6 places`.
-    """
+    """How many of the entries are of each kind, in a sentence. `words`: by kind, `{}` for `3 of 6 places`."""
     counts = Counter(kind for kind, _ in entries)
     total = counted(len(entries), noun)
-    parts = (text.format(f"{counts[kind]} of {total}") for kind, text in words.items() if counts[kind])
-    return " ".join(parts) or _NOT_EVALUATED
+    said = "; ".join(text.format(f"{counts[kind]} of {total}") for kind, text in words.items() if counts[kind])
+    return f"{said[0].upper()}{said[1:]}." if said else _NOT_EVALUATED
 
 
-def _which_label(evidence: Evidence) -> ShortAnswer:
+def which_label(evidence: Evidence) -> ShortAnswer:
     """Which label is ahead at each place; with the plan's own comparison, of the uncleaned probe and mean_diff."""
     uncleaned = {place_of(row): row for row in evidence.compare(pairs=(("probe", "mean_diff"),))}
     entries = [_winner(evidence, place, uncleaned.get(place)) for place in evidence.places()]
     words = {
-        "alone": "At {} one label is ahead of all others.",
-        "tied": "At {} several labels are tied: no single best can be named there.",
-        "only": "At {} only one label has a result.",
-        "untold": "At {} the largest delta is known, but not what is tied with it.",
-        "none": "At {} it cannot be said.",
+        "alone": "at {} one label is ahead of all others",
+        "tied": "at {} several labels are tied, and no single best can be named",
+        "only": "at {} only one label has a result",
+        "untold": "at {} the largest delta is known, but not what is tied with it",
+        "none": "at {} it cannot be said what moves the trait most",
     }
     verdict = _counted_words(entries, "place", words)
     question = "Which label moves the trait most at the floor?"
@@ -93,9 +123,15 @@ def _winner(evidence: Evidence, place: Place, plain: ComparisonRow | None) -> tu
     bests = evidence.bests(place)
     if not bests:
         is_run = any(evidence.status(place, label) != "missing" for label in labels)
-        why = f"nothing reaches coherence {evidence.floor:g}" if is_run else "nothing was evaluated"
+        why = f"nothing reaches {evidence.floor.reach}" if is_run else "nothing was evaluated"
         return "none", f"{name}: cannot say, {why}."
-    kind, first, rest = _standing_words(evidence, place, bests)
+    kind, first, tied, behind = _standing(evidence, place, bests)
+    rest = _RESTS[kind]
+    if tied:
+        is_random_behind = evidence.standings(place).get(RANDOM) == "behind"
+        but = f" but `{RANDOM}`" if is_random_behind else ""
+        every = f"all {counted(len(tied), 'other label')}{but}" if len(tied) > 9 and not behind else _code(tied)
+        rest = f"; tied with it: {every}{f'; behind: {_code(behind)}' if behind else ''}"
     n_missing = len(labels) - len(bests)
     lack = f" {counted(n_missing, 'label')} without a result." if n_missing else ""
     uncleaned = ""
@@ -108,26 +144,41 @@ def _winner(evidence: Evidence, place: Place, plain: ComparisonRow | None) -> tu
     return kind, f"{name}: {_told(evidence, place, first, best)}{rest}.{end}{uncleaned}{lack}"
 
 
-def _standing_words(evidence: Evidence, place: Place, bests: Mapping[str, Point]) -> tuple[str, str, str]:
-    """What kind of answer there is, the label that it names, and how the others stand to it."""
+_RESTS = {"alone": ", ahead of every other label", "tied": "", "only": "", "untold": f"; {_UNTOLD}"}
+
+
+def leads(evidence: Evidence) -> Iterator[str]:
+    """What leads at each place that was answered, a line each."""
+    for place in evidence.run_places:
+        bests = evidence.bests(place)
+        if not bests:
+            yield f"{evidence.name(place)}: nothing reaches {evidence.floor.reach}"
+            continue
+        kind, first, tied, behind = _standing(evidence, place, bests)
+        best = evidence.whole[place].best(first, evidence.floor) or bests[first]
+        n_others = counted(len(tied) + len(behind), "other label")
+        how = {
+            "alone": f"is ahead of {n_others}",
+            "tied": f"leads, tied with {f'{len(tied)} of ' if behind else 'all '}{n_others}",
+            "only": "is the only label with a result",
+            "untold": "has the largest delta; no scores by question, so that ties are unknown",
+        }[kind]
+        yield f"{evidence.name(place)}: {first} {how}, {result(best)} ({where(best)})"
+
+
+def _standing(
+    evidence: Evidence, place: Place, bests: Mapping[str, Point]
+) -> tuple[str, str, Sequence[str], Sequence[str]]:
+    """What kind of answer there is, the label that it names, and those that are tied with it and behind it."""
     first = evidence.top(place, bests)
     standing = evidence.standings(place)
-    if len(bests) == 1:
-        return "only", first, ""
-    if not standing:
-        return "untold", first, f"; {_UNTOLD}"
+    if len(bests) == 1 or not standing:
+        return "only" if len(bests) == 1 else "untold", first, (), ()
     winner = next(label for label, stands in standing.items() if stands == "winner")
     tied = [label for label, stands in standing.items() if stands == "tied"]
     # that a random direction is behind goes without saying
     behind = [label for label, stands in standing.items() if stands == "behind" and label != RANDOM]
-    if not tied:
-        return "alone", winner, ", ahead of every other label"
-    everyone = _code(tied)
-    if len(tied) > 9 and not behind:
-        but = f" but `{RANDOM}`" if standing.get(RANDOM) == "behind" else ""
-        everyone = f"all {counted(len(tied), 'other label')}{but}"
-    rest = f"; behind: {_code(behind)}" if behind else ""
-    return "tied", winner, f"; tied with it: {everyone}{rest}"
+    return "tied" if tied else "alone", winner, tied, behind
 
 
 def _told(evidence: Evidence, place: Place, label: str, best: Point) -> str:
@@ -137,11 +188,11 @@ def _told(evidence: Evidence, place: Place, label: str, best: Point) -> str:
     return f"`{label}`, {result(best)} ({'; '.join(facts)})"
 
 
-def _before_or_after(evidence: Evidence) -> ShortAnswer:
+def before_or_after(evidence: Evidence) -> ShortAnswer:
     rows = comparisons(evidence)
     outcomes = [comparison_outcome(row) for row in rows]
     words: dict[Outcome, str] = {
-        "same": "one vector before and after, nothing to compare",
+        "same": "one vector either way",
         "a": "ahead when cleaned before",
         "b": "ahead when cleaned after",
         "tied": "without a significant difference",
@@ -149,7 +200,8 @@ def _before_or_after(evidence: Evidence) -> ShortAnswer:
         "unknown": "not comparable yet",
     }
     parts = [f"{outcomes.count(kind)} {said}" for kind, said in words.items() if kind in outcomes]
-    verdict = f"Of {counted(len(rows), 'pair')}: {'; '.join(parts)}." if rows else _NOT_EVALUATED
+    pairs = f"Of {counted(len(rows), 'pair')} cleaned before and after"
+    verdict = f"{pairs}: {', '.join(parts)}." if rows else f"Cleaning before against after: {_UNKNOWN}"
     lines = []
     for row, outcome in zip(rows, outcomes, strict=True):
         warned = f" Unlike: {'; '.join(row.warnings)}." if row.warnings and outcome != "same" else ""
@@ -158,17 +210,16 @@ def _before_or_after(evidence: Evidence) -> ShortAnswer:
     return ShortAnswer("Does cleaning before extraction differ from after?", verdict, tuple(lines))
 
 
-def _drop_off(evidence: Evidence) -> ShortAnswer:
+def drop_off(evidence: Evidence) -> ShortAnswer:
     part = evidence.of_phase("phase3") if evidence.declares("phase3") else evidence
     entries = [_shape(curve, kind) for curve in cleaning_curves(part) for kind in curve.lines]
     words = {
-        "helps": "On {} cleaning is ahead of not cleaning.",
-        "no gain": "On {} the uncleaned vector has the largest delta or is tied with it: cleaning buys nothing that "
-        "can be told from noise there.",
-        "cannot say": "On {} it cannot be said.",
+        "helps": "on {} cleaning is ahead of not cleaning",
+        "no gain": "on {} cleaning gains nothing that can be told from noise",
+        "cannot say": "on {} it cannot be said whether cleaning helps",
     }
     question = "Where does the benefit of cleaning drop off?"
-    return ShortAnswer(question, _counted_words(entries, "curve", words), tuple(line for _, line in entries))
+    return ShortAnswer(question, _counted_words(entries, "cleaning curve", words), tuple(line for _, line in entries))
 
 
 def _shape(curve: Curve, kind: CurveKind) -> tuple[str, str]:
@@ -204,19 +255,18 @@ def _shape(curve: Curve, kind: CurveKind) -> tuple[str, str]:
     return "helps" if plain in behind else "no gain", f"{most}{said}{said_of_top2}.{missing}"
 
 
-def _predictable(evidence: Evidence) -> ShortAnswer:
+def predictable(evidence: Evidence) -> ShortAnswer:
     lines = tuple(_coefficients(evidence))
     every = [s for s in spreads(evidence) if s.by_strength is not None and s.by_coefficient is not None]
     question = "Can the best coefficient be predicted?"
     if not every:
         why = "too few groups have an effect." if evidence.strata else "nothing was evaluated."
-        return ShortAnswer(question, f"Cannot say: {why}", lines)
+        return ShortAnswer(question, f"Whether the best coefficient can be predicted: cannot say, {why}", lines)
     last = every[-1]
     verdict = (
-        f"Starting every label of {last.name} at one relative strength ({last.strength or 0:.2f}) is off by a factor "
-        f"of {last.by_strength:.2f}, at one coefficient by {last.by_coefficient:.2f} (one standard deviation, "
-        f"{counted(last.n_groups, 'group')} with an effect). This is a fit to these bests, not a test on others: "
-        f"{evidence.command('predict')} tests it on models and traits that were left out."
+        f"One relative strength ({last.strength or 0:.2f}) for every label of {last.name} misses the best coefficient "
+        f"by a factor of {last.by_strength:.2f}, one coefficient by {last.by_coefficient:.2f}, as fitted to "
+        f"{counted(last.n_groups, 'group')}; `massact predict` tests it on others."
     )
     return ShortAnswer(question, verdict, lines)
 

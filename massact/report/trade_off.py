@@ -7,14 +7,24 @@ from functools import cached_property
 from typing import Any
 
 from massact.domain import RANDOM
+from massact.floors import COHERENCE, Floor, value_of
 from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, natural_order, recipe_of
 from massact.query.rows import AnyPoint
 from massact.report import style
 from massact.report.evidence import Evidence, Place, listed
-from massact.report.section import MOST_FIGURES, Figure, Section, key_places, rest_of_pairs, rest_of_places, signed
+from massact.report.section import (
+    MOST_FIGURES,
+    Figure,
+    Section,
+    key_places,
+    number,
+    rest_of_pairs,
+    rest_of_places,
+    signed,
+)
 from massact.store.schema import StoredPoint
 
-_MOST_PLACES = 4
+_MOST_PLACES = 2
 """Figures against the coefficient; that against coherence shows every window of a model."""
 _MOST_PAIRS = 2
 _MOST_WORDS = 8
@@ -27,9 +37,9 @@ def tradeoff_section(evidence: Evidence) -> Section:
     text = "Nothing was evaluated."
     if evidence.strata:
         text = (
-            "Delta against coherence along the coefficient, then both against the coefficient. Each label is drawn at "
-            f"the layer of its best, or of its nearest miss. Hollow points lie below the floor of {evidence.floor:g} "
-            "and do not count."
+            f"Delta against {evidence.floor.metric} along the coefficient, then both against the coefficient. Each "
+            "label is drawn at the layer of its best, or of its nearest miss. Hollow points lie below the floor of "
+            f"{evidence.floor:g} and do not count."
         )
     pairs = tradeoff_pairs(evidence)
     rest = rest_of_pairs(len(pairs), _MOST_PAIRS, "tradeoff")
@@ -62,9 +72,19 @@ def label_lines(stratum: ComparableGroups, floor: float, x_of: XValue) -> Lines:
     return lines
 
 
+def coherence_lines(evidence: Evidence, place: Place, against: str) -> Lines:
+    """The same of those points of real vectors that have a delta, and the coherence or metric of that name."""
+    return {
+        label: whole
+        for label, points in label_lines(evidence.strata[place], evidence.floor, coefficient_size).items()
+        if style.method_of(label) != RANDOM
+        and (whole := [p for p in points if p.delta is not None and value_of(p, against) is not None])
+    }
+
+
 def coefficient_size(point: AnyPoint) -> float | None:
     """The x value where lines are drawn against the coefficient: 0 has no place on a log axis."""
-    return abs(point.coefficient) or None
+    return abs(point.coefficient or 0.0) or None
 
 
 @dataclass(frozen=True)
@@ -123,36 +143,36 @@ class AgainstCoefficient:
             cliff = f", below the floor from {min(beyond):g} on" if beyond else ""
             words.append(f"{label}: {best_words(best, 'no result at the floor')}{cliff}{end_words(best)}")
         return (
-            f"Delta and coherence against the coefficient on {self.evidence.name(self.place)}, floor {floor:g}. "
+            f"Delta and {floor.metric} against the coefficient on {self.evidence.name(self.place)}, floor {floor:g}. "
             f"{some_words(words)}."
         )
 
 
 @dataclass(frozen=True)
 class AgainstCoherence:
-    """Delta against coherence along the coefficient: a row per position, a column per method, a line per label."""
+    """Delta against coherence, or a metric, along the coefficient: a row per position, a column per method, a line per
+    label."""
 
     evidence: Evidence
     model: str
     trait: str
     rest: str = ""
+    against: str = ""  # `coherence` or a metric; empty: what the floor is of
+
+    @property
+    def metric(self) -> str:
+        return self.against or self.evidence.floor.metric
 
     @property
     def name(self) -> str:
-        return f"tradeoff-coherence-{self.model}-{self.trait}"
+        return f"tradeoff-{self.metric}-{self.model}-{self.trait}"
 
     @cached_property
     def data(self) -> dict[Place, Lines]:
         evidence, lines = self.evidence, {}
         places = [place for place in evidence.run_places if (place.model, place.trait) == (self.model, self.trait)]
         for place in sorted(places, key=lambda place: natural_order(place.position)):
-            here = {
-                label: whole
-                for label, points in label_lines(evidence.strata[place], evidence.floor, coefficient_size).items()
-                if style.method_of(label) != RANDOM
-                and (whole := [p for p in points if p.delta is not None and p.coherence_mean is not None])
-            }
-            if here:
+            if here := coherence_lines(evidence, place, self.metric):
                 lines[place] = here
         return lines
 
@@ -166,12 +186,15 @@ class AgainstCoherence:
                 panel.set_title(f"{place.position}: {style.broken(method)}")
             row[0].set_ylabel("delta (points)")
         for panel in axes[-1]:
-            panel.set_xlabel("coherence")
-        axes[0, 0].set_xlim(102, -2)  # read from the left, as the coefficient rises and coherence falls
-        axes[0, 0].annotate(
-            f"floor {self.evidence.floor:g}", (self.evidence.floor, 0.45), xycoords=("data", "axes fraction"),
-            xytext=(3, 0), textcoords="offset points", fontsize=8, color=style.INK,
-        )  # fmt: skip
+            panel.set_xlabel(self.metric)
+        every = [point for lines in self.data.values() for points in lines.values() for point in points]
+        style.floor_axis(axes[0, 0], self.metric, [value_of(point, self.metric) or 0.0 for point in every])
+        if self.metric == self.evidence.floor.metric:
+            axes[0, 0].annotate(
+                f"floor {self.evidence.floor.limit:g}", (self.evidence.floor.limit, 0.45),
+                xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points", fontsize=8,
+                color=style.INK,
+            )  # fmt: skip
         point: style.Look = {"linestyle": "", "marker": "o", "color": style.QUIET}
         best = ("a best", point | {"markersize": 7, "markeredgecolor": style.INK})
         below = ("below the floor", point | {"markersize": 3, "markerfacecolor": "none"})
@@ -180,22 +203,27 @@ class AgainstCoherence:
 
     def _panel(self, panel: style.Axes, place: Place, labels: Sequence[str]) -> None:
         panel.axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
-        panel.axvline(self.evidence.floor, **style.FLOOR_DASHES)
+        if self.metric == self.evidence.floor.metric:
+            panel.axvline(self.evidence.floor.limit, **style.FLOOR_DASHES)
         for label in sorted(labels, key=style.legend_order, reverse=True):
             points, look = self.data[place][label], style.label_style(label)
-            panel.plot(*_at(points), linewidth=1.1, **look.line)
+            panel.plot(*self._at(points), linewidth=1.1, **look.line)
             for wanted, face in ((True, look.colour), (False, "none")):
                 shown = [p for p in points if is_at_floor(p, self.evidence.floor) is wanted]
                 if shown:
-                    panel.plot(*_at(shown), "o", color=look.colour, markerfacecolor=face, markersize=3)
+                    panel.plot(*self._at(shown), "o", color=look.colour, markerfacecolor=face, markersize=3)
             best = self.evidence.best(place, label)
-            if best is not None and best.delta is not None and best.coherence_mean is not None:
+            x = None if best is None else value_of(best, self.metric)
+            if best is not None and best.delta is not None and x is not None:
                 edge: style.Look = {"markersize": 7, "markeredgecolor": style.INK, "markeredgewidth": 0.8}
-                panel.plot(best.coherence_mean, best.delta, "o", color=look.colour, **edge)
-                style.mark_grid_end(panel, best, best.coherence_mean, best.delta)
+                panel.plot(x, best.delta, "o", color=look.colour, **edge)
+                style.mark_grid_end(panel, best, x, best.delta)
+
+    def _at(self, points: Sequence[StoredPoint]) -> tuple[list[float], list[float]]:
+        return [value_of(point, self.metric) or 0.0 for point in points], [point.delta or 0.0 for point in points]
 
     def caption(self) -> str:
-        return f"{self.model}: delta against coherence as the coefficient rises, from left to right.{self.rest}"
+        return f"{self.model}: delta against {self.metric} as the coefficient rises, from left to right.{self.rest}"
 
     def alt(self) -> str:
         words = []
@@ -203,37 +231,40 @@ class AgainstCoherence:
             bests = self.evidence.bests(place, lines)
             tops = sorted(bests, key=lambda label: -self.evidence.gain(place, bests[label].delta))
             said = (
-                f"{label} from {signed(lines[label][0].delta)} at coherence {lines[label][0].coherence_mean:.0f} to "
-                f"its best {signed(bests[label].delta)} at {bests[label].coherence_mean:.0f}"
+                f"{label} from {signed(lines[label][0].delta)} at {self.metric} {self._shown(lines[label][0])} to "
+                f"its best {signed(bests[label].delta)} at {self._shown(bests[label])}"
                 for label in tops
             )
             words.append(f"{place.position}: {listed(said, limit=3) or 'nothing at the floor'}")
         return (
-            f"Delta against coherence along the coefficient on {self.model}, floor {self.evidence.floor:g}. "
+            f"Delta against {self.metric} along the coefficient on {self.model}, floor {self.evidence.floor:g}. "
             f"{'. '.join(words)}."
         )
 
+    def _shown(self, point: AnyPoint) -> str:
+        return number(value_of(point, self.metric), ".0f" if self.metric == COHERENCE else ".3g")
 
-def two_rows(methods: Sequence[str], floor: float) -> tuple[style.Drawing, Any]:
-    """Panels of delta above panels of coherence, a column per method."""
+
+def two_rows(methods: Sequence[str], floor: Floor) -> tuple[style.Drawing, Any]:
+    """Panels of delta above panels of coherence, or of what else the floor is, a column per method."""
     figure, axes = style.method_grid(2, methods, 4.6, sharex=True, sharey="row")
     axes[0, 0].set_ylabel("delta (trait, points)")
-    axes[1, 0].set_ylabel("coherence")
+    axes[1, 0].set_ylabel(floor.metric)
     for column, method in enumerate(methods):
         axes[0, column].set_title(style.broken(method))
         axes[0, column].axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
-        axes[1, column].set_ylim(-4, 105)
-        style.floor_line(axes[1, column], floor, with_name=column == 0)
+        if floor.is_coherence:
+            axes[1, column].set_ylim(-4, 105)
+        style.floor_line(axes[1, column], floor.limit, with_name=column == 0)
     return figure, axes
 
 
 def draw_line(
-    axes: Any, points: Sequence[AnyPoint], floor: float, *, look: style.Look, x_of: XValue, with_points: bool = True
+    axes: Any, points: Sequence[AnyPoint], floor: Floor, *, look: style.Look, x_of: XValue, with_points: bool = True
 ) -> None:
     """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
     xs = [x_of(point) for point in points]
-    for panel, name in zip(axes, ("delta", "coherence_mean"), strict=True):
-        ys = [getattr(point, name) for point in points]
+    for panel, ys in zip(axes, ([one.delta for one in points], [floor.value_of(one) for one in points]), strict=True):
         heights = [math.nan if y is None else y for y in ys]
         panel.plot(xs, heights, **look)
         for wanted, face in ((True, look["color"]), (False, "none")) if with_points else ():
@@ -259,7 +290,3 @@ def some_words(words: Sequence[str]) -> str:
     """The first of many words that stand for a figure: the tables have the others."""
     left = len(words) - _MOST_WORDS
     return "; ".join(words[:_MOST_WORDS]) + (f"; {left} more in the tables" if left > 0 else "")
-
-
-def _at(points: Sequence[StoredPoint]) -> tuple[list[float], list[float]]:
-    return [point.coherence_mean or 0.0 for point in points], [point.delta or 0.0 for point in points]

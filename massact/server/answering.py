@@ -1,5 +1,6 @@
 """Answering one request from the run store: a question, or what massact's own reader asks for. No mlflow, no flask."""
 
+import gzip
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from massact.query import Answer
 from massact.query.question import ANY_TEXT, EXPERIMENT, Parameter, Question, choice, text, whole
 from massact.query.rows import differing_names, to_content, to_json
 from massact.server.processes import IDLE_SECONDS, MAX_ROWS, Kinds, Limits, ProblemError, Reply, limits_of, problem_of
+from massact.server.views import VIEWS
 from massact.store.read import RunStore
 from massact.store.read.base import MAX_RUN_IDS, WIRE_TYPE, pack_points, packed
 from massact.store.read.sql import SqlSource
@@ -113,8 +115,8 @@ class Answering:
         """The answer; what goes wrong is a problem, never an error.
 
         Args:
-            request: `question` or `reading`, which is its name; `given`, its parameters; `readable`, the ids of the
-                MLflow experiments that whoever asks may read; `declared` where massact itself asks.
+            request: `question`, `view` or `reading`, which is its name; `given`, its parameters; `readable`, the ids of
+                the MLflow experiments that whoever asks may read (`None`: all); `declared` where massact itself asks.
         """
         given = request["given"]
         try:
@@ -134,10 +136,11 @@ class Answering:
             return ProblemError(Kinds.FAILED, "the server failed to answer; its log says why").reply
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
-        source = SqlSource(
-            self._database, readable=frozenset(request["readable"]), statement_seconds=self._limits.seconds
-        )
+        readable = None if request["readable"] is None else frozenset(request["readable"])
+        source = SqlSource(self._database, readable=readable, statement_seconds=self._limits.seconds)
         try:
+            if "view" in request:
+                return self._view(RunStore(source), request)
             if "question" not in request:
                 return self._raw(_read_raw(request["reading"], source, request["given"]))
             posed, given = served()[request["question"]], request["given"]
@@ -146,6 +149,15 @@ class Answering:
             return self._page(posed, given, source)
         finally:
             source.close()
+
+    def _view(self, store: RunStore, request: Mapping[str, Any]) -> Reply:
+        content = VIEWS[request["view"]][0](store, request["given"])
+        body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+        _check_size(body, self._limits.answer_bytes, "ask with questions and their filters")
+        head = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
+        if request["is_packed"]:
+            body, head["Content-Encoding"] = gzip.compress(body, 5), "gzip"
+        return Reply(200, head, body)
 
     def _raw(self, body: bytes) -> Reply:
         _check_size(body, self._limits.raw_bytes, "ask MLflow's own search instead")

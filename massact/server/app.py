@@ -26,7 +26,9 @@ from massact.server.answering import (
     served,
 )
 from massact.server.openapi import description
+from massact.server.page import PAGE, PAGE_RULES, asked_view, page_blueprint
 from massact.server.processes import PROBLEM_TYPE, Kinds, ProblemError, Processes, Reply, kind_of_status, limits_of
+from massact.server.views import VIEWS
 from massact.store.read.base import MAX_RUN_IDS
 
 # Which MLflow experiments whoever asks may read: MLflow is asked, in this process, in their name. Its answer
@@ -77,14 +79,18 @@ def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[t
     blueprint = Blueprint("massact", __name__, url_prefix=_add_static_prefix(API))
     routes = [("/openapi.json", "openapi", "GET", _describing(has_login=has_login))]
     routes += [(f"/{name}", name, "GET", _asking(processes, "question", name)) for name in served()]
+    routes += [(f"/view/{name}", f"view_{name}", "GET", _asking(processes, "view", name)) for name in VIEWS]
     for method, names in (("GET", BY_GET), ("POST", BY_POST)):
         routes += [(f"/raw/{name}", f"raw_{name}", method, _asking(processes, "reading", name)) for name in names]
     routes.append(("/raw/answer", "raw_answer", "POST", _asking(processes, "question", "")))
     for rule, endpoint, method, view in routes:
         blueprint.add_url_rule(rule, endpoint, view, methods=[method])
     app.register_blueprint(blueprint)
+    page = page_blueprint(_add_static_prefix(PAGE), has_runs_pages=True)
+    app.register_blueprint(page)
     app.after_request(_as_problem)
     addresses = [(_add_static_prefix(API + rule), method) for rule, _, method, _ in routes]
+    addresses += [(_add_static_prefix(PAGE) + rule, "GET") for rule in PAGE_RULES]
     return addresses + [(address, "HEAD") for address, method in addresses if method == "GET"]  # Flask's own
 
 
@@ -133,6 +139,8 @@ def _refuse_other_sites(received: Request) -> None:
 def _asked(what: str, name: str, received: Request) -> dict[str, Any]:
     arguments = received.args.to_dict(flat=False)
     is_question = what == "question"
+    if what == "view":
+        return asked_view(name, received)
     if name and (is_question or name in BY_GET):
         allowed = parameters_of(served()[name]) if is_question else BY_GET[name][1]
         return {what: name, "given": read_parameters(allowed, arguments)}

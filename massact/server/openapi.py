@@ -12,12 +12,14 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from massact import __version__
+from massact.metrics import DEFAULT_METRICS
 from massact.query import Answer, Point
 from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
 from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
 from massact.server.processes import KINDS, PROBLEM_TYPE, Kind, Kinds
+from massact.server.views import VIEWS
 from massact.store.read.base import WIRE_TYPE
 
 # the texts under the fields of a dataclass, which only the source holds
@@ -65,7 +67,8 @@ class Schemas:
         head: Schema = {
             "schema_version": {"const": OUTPUT_SCHEMA_VERSION},
             "question": {"const": posed.name},
-            "floor": {"type": "number", "minimum": 0, "maximum": 100},
+            "floor": {"type": "number", "minimum": 0},
+            "floor_rule": {"type": "string", "description": "The floor as a request has it, such as `kl<=0.3`."},
             "experiment": {"type": "string", "description": "The experiment that was asked about."},
             "store": {"type": "null", "description": "Which run store: this server's."},
             "rows": {"type": "array", "items": self._reference(posed.row)},
@@ -93,10 +96,12 @@ class Schemas:
         hints, meanings = typing.get_type_hints(cls), field_docstrings(cls)
         found = {}
         # what `differs` holds stands in the row itself, under names that depend on the answer
-        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs"}):
+        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs", "metrics"}):
             schema = self._of(hints[field.name])
             text = meanings.get(field.name)
             found[field.name] = {**schema, "description": text} if text else schema
+        if "metrics" in hints:
+            found |= {name: {"type": ["number", "null"]} for name in DEFAULT_METRICS}
         return found
 
     def _of(self, hint: Any) -> Schema:
@@ -128,7 +133,8 @@ def _ref(name: str) -> Schema:
 _ABOUT = """\
 The questions of massact, answered by the tracking server. Answers are those of the commands with `--format json`.
 Whoever asks is shown what they may read in MLflow and nothing of the rest. What cannot be answered is a problem
-(RFC 9457), whose `type` programs decide by. What lies under `raw` is for massact's own reader."""
+(RFC 9457), whose `type` programs decide by. What lies under `raw` is for massact's own reader, under `view` for its
+page: both belong to one version."""
 _ANYONE_REFUSED = (401, 403, 500)
 _ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
 _READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
@@ -149,6 +155,8 @@ _PROBLEM = _object(
 def description(*, has_login: bool) -> str:
     schemas = Schemas()
     paths: dict[str, Any] = {f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()}
+    for name, (view, parameters) in VIEWS.items():
+        paths[f"{API}/view/{name}"] = {"get": _view(name, inspect.cleandoc(view.__doc__ or ""), parameters)}
     for name, (summary, parameters) in BY_GET.items():
         paths[f"{API}/raw/{name}"] = {"get": _reading(name, summary, parameters)}
     for name, (summary, body) in BY_POST.items():
@@ -208,6 +216,17 @@ def _reading(
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         found["responses"] |= _refusals([413])
     return found
+
+
+def _view(name: str, summary: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "operationId": f"view_{name}",
+        "summary": summary.removesuffix("."),
+        "tags": ["explorer"],
+        "parameters": list(map(_parameter, parameters)),
+        "responses": {"200": {"description": "For the explorer's page.", "content": content}, **_refusals(_ASKED)},
+    }
 
 
 def _this_one() -> dict[str, Any]:

@@ -25,8 +25,7 @@ from massact.store.schema.names import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
 
-PASSWORD_LENGTH = 12
-"""The least that MLflow takes."""
+PASSWORD_LENGTH = 12  # the least that MLflow takes
 _PASSWORD_WANTED = (
     f"Set {ADMIN_PASSWORD}, or {ADMIN_PASSWORD}_FILE to a file that holds it, to at least {PASSWORD_LENGTH} characters"
 )
@@ -91,8 +90,7 @@ def _set_up_users() -> None:
 
 # The run store's database before a service starts on it: made where there is none, refused where it is not right.
 
-PROXIED_ARTIFACTS = "mlflow-artifacts:/"
-"""The artifact root of experiments whose artifacts go through the server."""
+PROXIED_ARTIFACTS = "mlflow-artifacts:/"  # the artifact root of experiments whose artifacts go through the server
 
 
 def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
@@ -139,8 +137,7 @@ _VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
 _IN_ORDER = "SELECT " + " AND ".join(
     f"'{_FIRST}{digit * 12}' >= '{_FIRST}' AND '{_FIRST}{digit * 12}' < '{_BEYOND}'" for digit in "09af"
 )
-_LOCK_NUMBER = 0x74756E65
-"""'tune' as a number: of two at once the second waits."""
+_LOCK_NUMBER = 0x74756E65  # 'tune' as a number: of two at once the second waits
 _TRY_LOCK = "SELECT pg_try_advisory_lock(:n)"
 _AGAIN_SECONDS = 0.5
 _ANALYSED = ("runs", "tags", "params", "metrics", "latest_metrics", "experiments")

@@ -27,6 +27,7 @@ from types import FrameType
 
 from massact.addresses import artifacts_shown, local_folder
 from massact.errors import MassactError, UsageError
+from massact.names import visible
 from massact.service.settings import (
     ADMIN_PASSWORD,
     DATABASE_URI,
@@ -38,13 +39,12 @@ from massact.service.settings import (
     check_database,
     is_loopback,
 )
+from massact.store.databases import EXPERIMENT_TAGS, EXPERIMENTS, open_database, served_file
+from massact.store.write.tracker import EVALUATIONS, PHASES, VIEW_TAG, view_link
 
-START_SECONDS = 300.0
-"""How long a server may take until it answers: on a slow machine it imports for a minute."""
-REQUEST_SECONDS = 5
-"""How long requests that are being answered may go on once the server is told to stop."""
-STOP_SECONDS = 9.0
-"""After which what still runs is killed; `docker stop` itself waits for 10."""
+START_SECONDS = 300.0  # how long a server may take until it answers: on a slow machine it imports for a minute
+REQUEST_SECONDS = 5  # how long requests that are being answered may go on once the server is told to stop
+STOP_SECONDS = 9.0  # after which what still runs is killed; `docker stop` itself waits for 10
 _POLL_SECONDS = 0.1
 _LINES_KEPT = 15
 
@@ -146,8 +146,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-CACHE_SECONDS = 60
-"""How long a checked password is believed. Without it each request costs MLflow 0.18 s of hashing."""
+CACHE_SECONDS = 60  # how long a checked password is believed. Without it each request costs MLflow 0.18 s of hashing
 AUTH_ENVIRONMENT = {
     "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
     "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
@@ -204,9 +203,10 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
         try:
             server.wait_until_healthy(settings.local_address, stopped)
             if not stopped():
-                for line in introduction(settings):
+                for line in [*introduction(settings), *view_lines(settings)]:
                     say(line)
-            server.watch(stopped)
+            with _address_told(settings):
+                server.watch(stopped)
         finally:
             server.end()
 
@@ -214,12 +214,9 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
 def maintain(
     database: str, environment: Mapping[str, str], say: Say, *, tune: bool = False, upgrade: bool = False
 ) -> None:
-    """Instead of serving, set the database up where it is new, and tune or migrate it.
-
-    Args:
-        tune: make it quicker to read; a service on it may go on.
-        upgrade: migrate it to the schema of the MLflow that is installed; of a SQLite file a copy is kept.
-    """
+    """Instead of serving, set the database up where it is new, and tune or migrate it. `tune`: make it quicker to read;
+    a service on it may go on. `upgrade`: migrate it to the schema of the MLflow that is installed; of a SQLite file a
+    copy is kept."""
     check_database(database)
     for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):
         say(note)
@@ -249,7 +246,11 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
 def introduction(settings: Settings) -> list[str]:
     """What a person needs to know once the service answers."""
     address = settings.local_address
-    lines = [f"artifacts in {artifacts_shown(settings.artifacts)}", f"UI:      {address}"]
+    lines = [
+        f"artifacts in {artifacts_shown(settings.artifacts)}",
+        f"UI:      {address}",
+        f"explore: {address}/massact/",
+    ]
     clients = [f"export MLFLOW_TRACKING_URI={address}"]
     if settings.auth:
         clients.append("export MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=…   # or ~/.mlflow/credentials")
@@ -262,6 +263,45 @@ def introduction(settings: Settings) -> list[str]:
                 "note: passwords and data cross the network as they are: put a proxy with TLS in front, or a VPN"
             )
     return [*lines, "stop:    Ctrl-C"]
+
+
+_MOST_VIEWS = 4
+"""Experiments whose views are linked."""
+
+
+def view_lines(settings: Settings) -> list[str]:
+    """Links to the views of the experiments in the store, the newest first."""
+    import sqlalchemy as sa
+
+    engine, _ = open_database(settings.database)
+    ours, tags = EXPERIMENTS.c, EXPERIMENT_TAGS.c
+    query = sa.select(ours.experiment_id, ours.name).join_from(
+        EXPERIMENTS, EXPERIMENT_TAGS, ours.experiment_id == tags.experiment_id
+    )
+    query = query.where(ours.lifecycle_stage == "active", tags.key == f"{VIEW_TAG}{EVALUATIONS}")
+    with engine.connect() as connection:
+        found = connection.execute(query.order_by(ours.experiment_id.desc())).all()
+    engine.dispose()
+    lines = []
+    for id_, name in found[:_MOST_VIEWS]:
+        views = (f"{view:<12} {view_link(settings.local_address, str(id_), view)}" for view in (EVALUATIONS, PHASES))
+        lines += [f"views of {visible(name)}:", *(f"         {view}" for view in views)]
+    return lines + ([f"         and of {len(found) - _MOST_VIEWS} more"] if len(found) > _MOST_VIEWS else [])
+
+
+@contextmanager
+def _address_told(settings: Settings) -> Iterator[None]:
+    """Beside a database file, as long as it is served, the address that other commands' links lead to."""
+    file = served_file(settings.database)
+    with suppress(OSError):  # a folder that may only be read
+        if file:
+            file.write_text(settings.local_address, encoding="utf-8")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if file and file.read_text(encoding="utf-8") == settings.local_address:
+                file.unlink()
 
 
 def allowed_hosts(hosts: tuple[str, ...]) -> str:
@@ -327,8 +367,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-_PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl(2); it outlives exec. Elsewhere the command runs unbound."""
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2); it outlives exec. Elsewhere the command runs unbound
 
 
 def main() -> None:

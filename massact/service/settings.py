@@ -47,8 +47,7 @@ def _read(name: str, path: Path) -> str:
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 5000
 DEFAULT_DATABASE, DEFAULT_ARTIFACTS = "mlflow.db", "mlartifacts"
-USERS_DATABASE = "mlflow-users.db"
-"""The user database, beside the run store's where that is SQLite."""
+USERS_DATABASE = "mlflow-users.db"  # the user database, beside the run store's where that is SQLite
 LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::1]:*")
 """Host headers that always pass, as MLflow's patterns: health checks and people on the machine itself."""
 ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
@@ -58,18 +57,15 @@ ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
 class Settings:
     """A service. The database's URI may hold a password: it is handed on by the environment alone."""
 
-    database: str
-    """SQLAlchemy URI of the run store, `sqlite:///…` or `postgresql://…`."""
+    database: str  # SQLAlchemy URI of the run store, `sqlite:///…` or `postgresql://…`
     artifacts: str
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     workers: int = 1
     auth: bool = False
-    private: bool = False
-    """Whether users see only what they were given rights to; otherwise each may read everything."""
+    private: bool = False  # whether users see only what they were given rights to; otherwise each may read everything
     allow_no_auth: bool = False
-    allowed_hosts: tuple[str, ...] = ()
-    """Host headers beside those of the machine itself; none: MLflow's default."""
+    allowed_hosts: tuple[str, ...] = ()  # host headers beside those of the machine itself; none: MLflow's default
     cors_allowed_origins: tuple[str, ...] = ()
     access_log: bool = False
 
@@ -91,12 +87,10 @@ class Task:
     """What a child of `massact serve` is to set up; see `massact.service.preparing`."""
 
     database: str
-    users_file: str | None = None
-    """Configuration of MLflow's auth app, where there are to be users."""
+    users_file: str | None = None  # configuration of MLflow's auth app, where there are to be users
     artifacts: str | None = None
     tune: bool = False
-    upgrade: bool = False
-    """Whether a database of an older MLflow is migrated."""
+    upgrade: bool = False  # whether a database of an older MLflow is migrated
 
 
 def check(settings: Settings) -> None:

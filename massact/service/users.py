@@ -14,13 +14,12 @@ from typing import Any
 import requests
 
 from massact.errors import StoreError, UsageError
-from massact.store.credentials import find_login, log_in
+from massact.store.credentials import find_login
+from massact.store.read.http import TrackingServer
 
 WRITER_ROLE = "massact-writer"
-MIN_PASSWORD = 12
-"""Characters; MLflow's own limit."""
+MIN_PASSWORD = 12  # characters; MLflow's own limit
 _WORKSPACE = "default"
-_TIMEOUT_SECONDS = 30.0
 _WRITING = ("USE", "EDIT", "MANAGE")
 
 
@@ -55,9 +54,7 @@ class Users:
                 "only a tracking server has users: name it with --tracking-uri or MLFLOW_TRACKING_URI, "
                 "such as https://mlflow.example.org"
             )
-        self._url = uri.rstrip("/")
-        self._session = requests.Session()
-        log_in(self._session)
+        self._url, self._server = uri.rstrip("/"), TrackingServer(uri, is_written_to=True)
 
     def all(self) -> list[User]:
         """Every user, by name."""
@@ -119,7 +116,7 @@ class Users:
             self._ask("POST", "3.0/mlflow/users/permissions/grant", {**body, "permission": GRANTS[may]})
 
     def close(self) -> None:
-        self._session.close()
+        self._server.close()
 
     def _find(self, name: str) -> Mapping[str, Any]:
         for user in self._ask("GET", "2.0/mlflow/users/list")["users"]:
@@ -158,16 +155,7 @@ class Users:
         self, verb: str, path: str, content: Mapping[str, Any] | None = None, *, but: str = ""
     ) -> Mapping[str, Any]:
         """The answer; empty where MLflow refuses with the error code `but`."""
-        query, body = (content, None) if verb == "GET" else (None, content)
-        url, verify = f"{self._url}/api/{path}", self._session.verify
-        try:
-            # a redirect would carry a password elsewhere
-            answer = self._session.request(
-                verb, url, params=query, json=body, timeout=_TIMEOUT_SECONDS, allow_redirects=False, verify=verify
-            )
-        except (requests.RequestException, ValueError) as error:
-            kind = type(error).__name__  # its text may hold the login
-            raise StoreError(f"the tracking server {self._url} does not answer ({kind}): is it up?") from None
+        answer = self._server.fetch(verb, f"api/{path}", **{"query" if verb == "GET" else "body": content})
         told = _content(answer)
         if answer.ok and not answer.is_redirect:
             return told

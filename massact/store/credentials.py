@@ -23,12 +23,9 @@ class Login:
 
 
 def find_login() -> Login:
-    """The login of this process, as MLflow's client finds it.
-
-    Name and password each come from the environment, or else from the section `[mlflow]` of the credentials file, where
-    `%` is written `%%`; the token from the environment only. Raises StoreError, which quotes nothing, where it cannot
-    be read.
-    """
+    """The login of this process, as MLflow's client finds it. Name and password each come from the environment, or else
+    from the section `[mlflow]` of the credentials file, where `%` is written `%%`; the token from the environment only.
+    Raises StoreError, which quotes nothing, where it cannot be read."""
     username, password = (os.environ.get(name) or None for name in (_USERNAME, _PASSWORD))
     if not (username and password):
         in_file = _from_file(Path("~/.mlflow/credentials").expanduser())

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -46,6 +48,29 @@ def database_url(uri: str) -> sa.URL:
             "the tracking URI of the database cannot be parsed; write sqlite:///PATH or "
             "postgresql://USER@HOST:PORT/DATABASE, and in a password %40 for @ and %2F for /"
         ) from error
+
+
+UI_ADDRESS = "http://127.0.0.1:5000"
+"""Where `massact serve` serves unless told otherwise."""
+
+
+def ui_address(uri: str) -> str:
+    """Where the UI of a run store is: of a database file at whatever port `massact serve` serves it now."""
+    if uri.startswith(("http://", "https://")):
+        return uri.rstrip("/")
+    file = served_file(uri)
+    if file is not None and file.is_file():
+        address = file.read_text(encoding="utf-8").strip()
+        parts = urlsplit(address)
+        with suppress(OSError, ValueError), socket.create_connection((parts.hostname, parts.port), timeout=0.5):
+            return address
+    return UI_ADDRESS
+
+
+def served_file(uri: str) -> Path | None:
+    """The file beside a SQLite database that holds the address at which it is served; `None` for another store."""
+    database = sqlite_path(uri)
+    return database and database.with_name(f"{database.name}.served")
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -153,13 +178,13 @@ def is_hollow(connection: sa.Connection, tables: Collection[str]) -> bool:
 METADATA = sa.MetaData()
 
 
-def _table(name: str, **columns: Any) -> sa.Table:
+def _table(name: str, /, **columns: Any) -> sa.Table:
     """A table of MLflow's as far as it is read."""
     return sa.Table(name, METADATA, *(sa.Column(column, kind) for column, kind in columns.items()))
 
 
 _TAG: dict[str, Any] = {"key": sa.String, "value": sa.String}
-EXPERIMENTS = _table("experiments", experiment_id=sa.Integer, lifecycle_stage=sa.String)
+EXPERIMENTS = _table("experiments", experiment_id=sa.Integer, name=sa.String, lifecycle_stage=sa.String)
 RUNS = _table(
     "runs", run_uuid=sa.String, status=sa.String, start_time=sa.BigInteger, end_time=sa.BigInteger,
     lifecycle_stage=sa.String, artifact_uri=sa.String, experiment_id=sa.Integer,
@@ -212,11 +237,9 @@ def is_absent(tracking_uri: str) -> bool:
 
 
 def check_schema(engine: sa.Engine, name: str) -> tuple[str, ...]:
-    """Make sure that a database has the tables and columns that are read, of the types that are expected.
-
-    Returns a line where its schema is none that massact was tested with. Raises UnusableStoreError: it is not MLflow's,
-    or of an MLflow that keeps runs otherwise.
-    """
+    """Make sure that a database has the tables and columns that are read, of the types that are expected. Returns a
+    line where its schema is none that massact was tested with. Raises UnusableStoreError: it is not MLflow's, or of an
+    MLflow that keeps runs otherwise."""
     missing, misfits, versions = _examined(engine, name)
     if missing:
         raise UnusableStoreError(

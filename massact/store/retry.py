@@ -50,12 +50,9 @@ def held_back() -> Iterator[None]:
 
 
 T = TypeVar("T")
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-"""Seconds between two attempts, doubled each time."""
-_LATER = (408, 425, 429)
-"""HTTP statuses below 500 that ask the caller to come back."""
-_NEVER = (400, 409, 413, 422)
-"""HTTP statuses of a request that would be refused again, whenever it is made."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two attempts, doubled each time
+_LATER = (408, 425, 429)  # HTTP statuses below 500 that ask the caller to come back
+_NEVER = (400, 409, 413, 422)  # HTTP statuses of a request that would be refused again, whenever it is made
 
 _SAFE = "What was evaluated is safe: run the same command again when the store is up, or massact sync"
 
@@ -118,8 +115,7 @@ class Patience:
         self.seconds = seconds
         self._say = say
         self._waiting = f"waiting up to {seconds:g} s for the tracking store to come back"
-        self.is_under_way = False
-        """Whether there is work that a failure would cost."""
+        self.is_under_way = False  # whether there is work that a failure would cost
 
     def begin(self) -> None:
         """From now on there is work that a failure would cost."""
@@ -137,16 +133,11 @@ class Patience:
         before_again: Callable[[], T | None] = lambda: None,
     ) -> T:
         """The result of an attempt, made again while the store is down.
-
-        Args:
-            attempt: what is asked of the store. A first Ctrl-C or SIGTERM during it waits for its end.
-            is_passing: whether an error may pass; any other is raised at once.
-            before_again: asked before each further attempt; what it gives is the result.
-
-        Raises:
-            StoreLostError: the store was down for too long.
-            Exception: an error of the attempt that is no outage, or any while no work is under way.
-        """
+        `attempt`: what is asked of the store. A first Ctrl-C or SIGTERM during it waits for its end. `is_passing`:
+        whether an error may pass; any other is raised at once. `before_again`: asked before each further attempt; what
+        it gives is the result.
+        Raises StoreLostError: the store was down for too long; Exception: an error of the attempt that is no outage, or
+        any while no work is under way."""
         end, waits, is_down = time.monotonic() + self.seconds, pauses(), False
         while True:
             try:

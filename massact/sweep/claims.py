@@ -20,19 +20,14 @@ from massact.store.schema import Kind, Tag
 from massact.store.write.client import is_alive, read_process
 from massact.store.write.tracker import OpenRun, Tracker
 
-BEAT_SECONDS = 10.0
-"""How often a sweep gives a sign of life."""
-LEASE_SECONDS = 60.0
-"""A sweep whose sign of life did not change for so long is taken for dead."""
+BEAT_SECONDS = 10.0  # how often a sweep gives a sign of life
+LEASE_SECONDS = 60.0  # a sweep whose sign of life did not change for so long is taken for dead
 _monotonic = time.monotonic
-POLL_SECONDS = 2.0
-"""How long a sweep waits for another at a time, at least."""
+POLL_SECONDS = 2.0  # how long a sweep waits for another at a time, at least
 _DIGITS, _PER_TAG, _N_TAGS = 8, 960, 32
 """Of a key so many digits are kept (a wrong match makes a sweep wait, no more), so many keys a tag, in so many tags."""
-_CHUNK_SECONDS = 5.0
-"""Where what was taken lasted less, twice as much is taken next."""
-_YIELDS, _YIELD_SECONDS = 4, 0.5
-"""How long it is waited whether another lets go of cells that both have just taken."""
+_CHUNK_SECONDS = 5.0  # where what was taken lasted less, twice as much is taken next
+_YIELDS, _YIELD_SECONDS = 4, 0.5  # how long it is waited whether another lets go of cells that both have just taken
 
 KEY_TAGS = tuple(f"{Tag.SWEEP}.{i}" for i in range(_N_TAGS))
 ENDED_TAG = f"{Tag.SWEEP}.ended"
@@ -48,8 +43,7 @@ class _Other:
     keys: frozenset[str]
     ended: frozenset[str]
     sign: str
-    changed_at: float
-    """When that was first seen, by this process's monotonic clock."""
+    changed_at: float  # when that was first seen, by this process's monotonic clock
     is_alive: bool
     shown: str
 
@@ -62,14 +56,12 @@ class Sharing:
         self._tracker, self._run, self.run_id = tracker, run, run.run_id
         self._patience, self._say = patience, say
         self._since = int(time.time() * 1000)
-        self._held: dict[str, None] = {}
-        """Shortened keys, in the order in which they were taken."""
+        self._held: dict[str, None] = {}  # shortened keys, in the order in which they were taken
         self._ended: dict[str, None] = {}
         self._written: dict[str, str] = {}
         self._others: dict[str, _Other] = {}
         self._ended_elsewhere: set[str] = set()
-        self._unsure: set[str] = set()
-        """Keys that others had and have no more: the store may have their results."""
+        self._unsure: set[str] = set()  # keys that others had and have no more: the store may have their results
         self._has_other_ended = False
         """Since the store was last read: what that one did after it was last seen is not known."""
         self._ended_before: set[str] | None = None
@@ -90,12 +82,9 @@ class Sharing:
         self._has_other_ended = False
 
     def take(self, keys: Iterable[str], n: int, *, is_known: bool = False) -> list[str]:
-        """The first keys that no other sweep has, `n` at most; no other takes them from now on.
-
-        Some more are taken with them where they would soon be asked for. None is taken after another sweep has ended,
-        until the store was read again (`renew`), unless the caller has just read that it has none of these
-        (`is_known`).
-        """
+        """The first keys that no other sweep has, `n` at most; no other takes them from now on. Some more are taken
+        with them where they would soon be asked for. None is taken after another sweep has ended, until the store was
+        read again (`renew`), unless the caller has just read that it has none of these (`is_known`)."""
         keys = list(keys)
         if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._read():
             self._drop_theirs()  # for so long without a sign of life, it may have been taken for dead

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from massact.domain import Cell, QuestionSet, Setting
 from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
+from massact.floors import as_floor
 from massact.keys import cell_key, differences
 from massact.plugins import own_digest
 from massact.query.questions.best import BestRow, ask_best
@@ -21,9 +22,9 @@ from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.context import Session, keep_outcome, open_phase
+from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
-from massact.sweep.planner import check_experiment, load_answers, make_setting
+from massact.sweep.planner import check_experiment, make_setting
 from massact.sweep.reuse import is_compared
 from massact.sweep.stored import Subject, stored_plan, stored_subject
 
@@ -37,10 +38,8 @@ _OTHER_SETTING = "evaluated in another setting than the experiment file's ({} di
 class Chosen:
     """A cell that won or is tied with the winner, as it is to be evaluated once more."""
 
-    source: Stored[EvaluationRow]
-    """The evaluation that it was chosen by."""
-    cell: Cell
-    """The same on the questions that confirm."""
+    source: Stored[EvaluationRow]  # the evaluation that it was chosen by
+    cell: Cell  # the same on the questions that confirm
     key: str
 
 
@@ -117,7 +116,7 @@ def _why_nothing(session: Session, bests: Sequence[BestRow], plan: ConfirmPlan) 
         )
     if any(row.status == "below_floor" for row in bests):
         command = f"massact gaps --experiment {session.experiment.file}"
-        return f"no winner reaches coherence {floor:g}; {command} says what to try"
+        return f"no winner reaches {as_floor(floor).reach}; {command} says what to try"
     return f"nothing was evaluated; {_evaluate_first(session)}"
 
 
@@ -174,10 +173,8 @@ PHASE = "confirm"
 
 def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     """Evaluate every winner and every label tied with it on the questions kept for that, as far as that was not done.
-
     Where all of it was done, nothing is evaluated, and without a `parent` no run is made. Raises NothingToConfirmError:
-    no questions are kept for confirming, or no winner can be confirmed; nothing was written.
-    """
+    no questions are kept for confirming, or no winner can be confirmed; nothing was written."""
     for trait in session.experiment.traits:
         session.datasets.confirming(trait)
     check_experiment(session, judges=True)
@@ -188,7 +185,7 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     tally = Tally(wanted=plan.n_cells - plan.n_todo, finished_before=plan.n_cells - plan.n_todo)
     # the run that `mlflow run` made for this command is to say what it is, also where there is nothing to do
     if not plan.n_todo and parent is None and not os.environ.get(PROJECT_RUN):
-        session.show(_outcome(session)[1])
+        _tell(session, *_outcome(session))
         session.say(f"{PHASE}: {tally}; everything was confirmed already")
         return tally
     params = {"confirm_share": f"{session.experiment.confirm_share:g}"}
@@ -197,7 +194,8 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
             if cells := _read_cells(session, plan.todo(subject), tally):
                 tally.add(Driver(session, run, _source(session, subject, cells)).run())
         session.stores.settle()
-        keep_outcome(session, run, PHASE, *_outcome(session))
+        keep_outcome(session, run, PHASE, *(outcome := _outcome(session)))
+        _tell(session, *outcome)
     session.say(f"{PHASE}: {tally}")
     return tally
 
@@ -206,6 +204,11 @@ def _outcome(session: Session) -> tuple[dict[str, str], str]:
     """What was confirmed so far: in a few words each for tags, and in tables."""
     answers = load_answers(session, with_scores=True, with_confirmations=True)
     return confirm_verdicts(session.experiment, answers), confirm_markdown(session.experiment, answers)
+
+
+def _tell(session: Session, verdicts: Mapping[str, str], text: str) -> None:
+    said = (f"{name.replace('_', ' ')}: {verdict}" for name, verdict in verdicts.items())
+    session.tell(text, "\n".join(["confirmed on other questions", *said]))
 
 
 def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[str, tuple[Chosen, PlannedCell]]:

@@ -6,30 +6,34 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.data.traits import TraitDataset, dataset_warnings, load_trait
-from massact.domain import QuestionSet
+from massact.domain import CHOICES, QuestionSet
 from massact.errors import JudgeError, NothingToConfirmError
 from massact.evaluation import Progress, silent
 from massact.judges import Usage
 from massact.judges.caching import CachingJudge
+from massact.query import Answers
+from massact.query.load import read_answers
 from massact.store.schema import JudgeMetric, MlflowTag, Tag, WorkerMetric
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import Workload
 from massact.sweep.executors.base import WorkerReport
-from massact.sweep.models import Judges, Models
 from massact.sweep.stores import Stores
+
+if TYPE_CHECKING:
+    from massact.sweep.models import Judges, Models
 
 __all__ = ["Session", "Workload"]
 
 Say = Callable[[str], None]
-_LONGEST_WARNING = 300
-"""Characters of what a judge fails in; the tag of the phase's run has all."""
-FEW_CONFIRMING = 5
-"""Fewer questions than these say little about a winner."""
+_LONGEST_WARNING = 300  # characters of what a judge fails in; the tag of the phase's run has all
+FEW_CONFIRMING = 5  # fewer questions than these say little about a winner
 
 
 class Session:
@@ -44,15 +48,52 @@ class Session:
         progress: Progress = silent,
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
+        verbose: bool = False,
     ) -> None:
-        """`say` takes a line about the work, `show` a result's text: for stderr and stdout."""
+        """`say` takes a line about the work, `show` a result's text: for stderr and stdout. `verbose`: tables and every
+        step are told, not only what they come to."""
         self.experiment, self.workload = experiment, workload or Workload()
-        self.progress, self.say, self.show = progress, say, show
+        self.progress, self.say, self.show, self.verbose = progress, say, show, verbose
         self.interruption = Interruption(say)
         self.stores = Stores(experiment, tracking_uri, self.workload, say)
-        self.models = Models(experiment, self.stores, self.workload, say)
         self.datasets = Datasets(experiment, say)
-        self.judges = Judges(experiment, self.models, self.datasets.of, say=say)
+        if self.workload.ray is not None or self.workload.executor != "local":
+            self.models  # noqa: B018  an executor elsewhere may hold results that no store has yet
+
+    @cached_property
+    def models(self) -> "Models":
+        """The models and who runs cells with them; the first use loads torch."""
+        from massact.sweep.models import Models
+
+        return Models(self.experiment, self.stores, self.workload, self.say)
+
+    @cached_property
+    def judges(self) -> "Judges":
+        """The judges of the traits."""
+        from massact.sweep.models import Judges
+
+        return Judges(self.experiment, self.models, self.datasets.of, say=self.say)
+
+    @property
+    def usage(self) -> Usage:
+        """What all judges of this command were asked."""
+        return self.judges.usage if "judges" in vars(self) else Usage()
+
+    @property
+    def reports(self) -> Sequence[WorkerReport]:
+        """What each of the executor's workers did."""
+        return self.models.executor.reports if "models" in vars(self) else ()
+
+    def detail(self, line: str) -> None:
+        """Say a step of the work, where every step is told."""
+        if self.verbose:
+            self.say(line)
+
+    def tell(self, text: str, brief: str) -> None:
+        """Show a result's tables where they are wanted, and what they come to; nothing where that is empty."""
+        for part in (text if self.verbose else "", brief):
+            if part:
+                self.show(part)
 
 
 class Datasets:
@@ -66,7 +107,8 @@ class Datasets:
     def of(self, trait: TraitConfig) -> TraitDataset:
         """A trait's dataset; what is doubtful about it is said the first time."""
         if trait.name not in self._read:
-            dataset = load_trait(self._experiment.resolve(trait.dataset))
+            is_chosen = self._experiment.judge.kind == CHOICES
+            dataset = load_trait(self._experiment.resolve(trait.dataset), has_choices=is_chosen)
             for warning in dataset_warnings(dataset, trait.direction):
                 self._say(f"warning: {trait.name}: {warning}")
             self._read[trait.name] = dataset
@@ -112,8 +154,7 @@ class Interruption:
         self._say = say
         self._is_finishing = False
         self.count = 0
-        self.signal = int(signal.SIGINT)
-        """The last signal that came."""
+        self.signal = int(signal.SIGINT)  # the last signal that came
 
     @property
     def is_requested(self) -> bool:
@@ -207,11 +248,11 @@ def open_phase(
 ) -> Iterator[OpenRun]:
     """The run of an entry point; what judges and workers did is kept on it and, with `say`, told."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
-        used = session.judges.usage
-        reports = {one.number: one for one in session.models.executor.reports}
+        used = session.usage
+        reports = {one.number: one for one in session.reports}
         logs: tuple[Callable[[], None], ...] = (
             lambda: _log_workers(session, run, reports, say=say),
-            lambda: _log_judging(session, run, session.judges.usage - used, say=say),
+            lambda: _log_judging(session, run, session.usage - used, say=say),
         )
         try:
             yield run
@@ -228,7 +269,7 @@ def open_phase(
 def keep_outcome(
     session: Session, run: OpenRun, name: str, verdicts: Mapping[str, str], text: str, files: Mapping[str, bytes] = {}
 ) -> None:
-    """Show what a phase came to, and keep it on its run: as its note, as NAME.md, and its verdicts as tags."""
+    """Keep what a phase came to on its run: as its note, as NAME.md, and its verdicts as tags."""
     tracker = session.stores.tracker
     tracker.set_tag(run, MlflowTag.NOTE, text)
     for verdict, said in verdicts.items():
@@ -237,7 +278,6 @@ def keep_outcome(
         for path, content in {f"{name}.md": f"{text}\n".encode(), **files}.items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
-    session.show(text)
 
 
 def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:
@@ -251,7 +291,7 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         if prices is not None:
             parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
         before = "1 response was" if used.cached == 1 else f"{used.cached} responses were"
-        session.say(f"{', '.join(parts)}; {before} judged before")
+        session.detail(f"{', '.join(parts)}; {before} judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,
@@ -265,7 +305,7 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
 
 
 def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
-    reports = [_since(before.get(one.number), one) for one in session.models.executor.reports]
+    reports = [_since(before.get(one.number), one) for one in session.reports]
     reports = [one for one in reports if one.present_seconds > 0]
     if not reports:
         return
@@ -305,3 +345,17 @@ def _text(reports: Sequence[WorkerReport]) -> str:
     workers = f"{len(reports)} worker{'s' if len(reports) != 1 else ''}"
     n_cells = sum(one.cells for one in reports)
     return f"{workers} on {machines}{lost}: {n_cells} cells, busy {min(1.0, busy):.0%} of the time"
+
+
+def load_answers(
+    session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
+) -> Answers:
+    """What the store holds, with the declared matrix of one phase or of all; perhaps with scores and confirmations."""
+    experiment = session.experiment
+    with session.stores.read() as store:
+        answers = read_answers(store, experiment, phase)
+        if with_scores:
+            answers = answers.with_scores(store, experiment.coherence_floor)
+        if with_confirmations:
+            answers = answers.with_confirmations(store, experiment.name, experiment.coherence_floor)
+    return answers

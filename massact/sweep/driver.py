@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields, replace
 from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Screening, first_asked, joined, stop_reason
+from massact.floors import as_floor
 from massact.keys import cell_key
 from massact.labels import format_label
+from massact.metrics import Measured
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
 from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
@@ -23,8 +25,7 @@ from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
 from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, put_again
 
-_JUDGED_AT_ONCE = 16
-"""Stored results that no other sweep begins from then on."""
+_JUDGED_AT_ONCE = 16  # stored results that no other sweep begins from then on
 
 
 @dataclass(slots=True)
@@ -33,20 +34,14 @@ class Tally:
 
     wanted: int = 0
     finished_before: int = 0
-    same: int = 0
-    """Took over the result of another cell, since their vectors are alike."""
+    same: int = 0  # took over the result of another cell, since their vectors are alike
     evaluated: int = 0
-    again: int = 0
-    """Whose stored responses without scores were judged again."""
-    short: int = 0
-    """Of both, those that have scores of too few responses."""
-    stopped: int = 0
-    """Given up on a part of their questions; see `massact.evaluation`."""
+    again: int = 0  # whose stored responses without scores were judged again
+    short: int = 0  # of both, those that have scores of too few responses
+    stopped: int = 0  # given up on a part of their questions; see `massact.evaluation`
     failed: int = 0
-    unscored: int = 0
-    """Responses without scores."""
-    elsewhere: int = 0
-    """That another sweep, at work at the same time, came to an end with."""
+    unscored: int = 0  # responses without scores
+    elsewhere: int = 0  # that another sweep, at work at the same time, came to an end with
 
     def add(self, other: "Tally") -> None:
         for each in fields(self):
@@ -69,10 +64,8 @@ class Plan:
     """What a source wants, by what the store holds now."""
 
     n_wanted: int
-    cells: Mapping[str, PlannedCell]
-    """Those that are not finished, by key."""
-    same: Mapping[str, Same] = field(default_factory=dict)
-    """Of these, those that take over another's result."""
+    cells: Mapping[str, PlannedCell]  # those that are not finished, by key
+    same: Mapping[str, Same] = field(default_factory=dict)  # of these, those that take over another's result
     stored: Mapping[str, str] = field(default_factory=dict)
     """Of these, the run of each that has a result which does not count."""
 
@@ -97,17 +90,14 @@ class CellSource:
 
     subject: Subject
     questions: Sequence[str]
-    unsteered: Callable[[], PlannedCell]
-    """The baseline's cell."""
+    unsteered: Callable[[], PlannedCell]  # the baseline's cell
     stored_baseline: Callable[[], Stored[EvaluationRow] | None]
     """The baseline's newest finished run, whatever scores it has."""
-    plan: Callable[[], Plan]
-    """What is wanted and what of it the store lacks; read anew each time."""
+    plan: Callable[[], Plan]  # what is wanted and what of it the store lacks; read anew each time
     keeps_responses: Callable[[Evaluation, Baseline], bool]
     confirms: Mapping[str, str] = field(default_factory=dict)
     """Of a confirmation, by key: the evaluation that it repeats on other questions."""
-    place: Place | None = None
-    """The names that results are kept under; `None`: the experiment's."""
+    place: Place | None = None  # the names that results are kept under; `None`: the experiment's
     left_out: Counter[str] | None = None
     """Of a source of stored responses, for which nothing is generated: what cannot be scored, counted by the reason."""
 
@@ -127,22 +117,14 @@ class Driver:
             len(source.questions),
             confirm_share=experiment.confirm_share,
         )
-        self._failed: dict[str, str] = {}
-        """Error by key."""
-        self._came: set[str] = set()
-        """Keys that `run` came to an end with."""
+        self._failed: dict[str, str] = {}  # error by key
+        self._came: set[str] = set()  # keys that `run` came to an end with
         self._planning_seconds = 0.0
 
     def run(self, screening: Screening | None = None) -> Tally:
-        """Evaluate what the store does not hold of the source's cells, the baseline first.
-
-        Args:
-            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
-
-        Raises:
-            Interrupted: somebody asked to stop; the cells in hand were finished.
-            MissingPrerequisiteError: the baseline could not be evaluated or scored.
-        """
+        """Evaluate what the store does not hold of the source's cells, the baseline first. `screening`: how hopeless
+        cells are given up; `None`: every cell is asked all questions. Raises Interrupted: somebody asked to stop; the
+        cells in hand were finished; MissingPrerequisiteError: the baseline could not be evaluated or scored."""
         self._came = set()
         self._sharing.look()
         plan, tally = self._first_plan()
@@ -150,7 +132,7 @@ class Driver:
             # what the weights say counts; the files of some models tell it otherwise
             plan, tally = self._first_plan()
         for line in alike_lines(plan.same, plan.cells):
-            self._session.say(f"{self._model.name}, {self._source.subject.trait.name}, {line}")
+            self._session.detail(f"{self._model.name}, {self._source.subject.trait.name}, {line}")
         self._go_through(plan, tally, screening)
         while left := [key for key in plan.cells if key not in self._came]:
             plan = self._judge_again(self._without_others(left), tally)
@@ -277,7 +259,7 @@ class Driver:
             cells = todo if baseline else [self._source.unsteered(), *todo]
             with self._results(cells, Part(questions)) as results:
                 for result in results:
-                    if result.planned.cell.steering is None:
+                    if result.planned.cell.is_baseline:
                         baseline = self._put_baseline(result, tally)
                     else:
                         baseline = baseline or self._baseline_of_another()
@@ -316,7 +298,7 @@ class Driver:
         work = Work(
             session.models.use(self._model, self._model.instruct),
             ready_judge(session, self._parent, self._source.subject.trait, self._model),
-            part,
+            replace(part, measured=Measured.by(session.experiment.metrics, session.experiment.metric_tokens)),
             session.workload.batch_rows or None,
         )
         keys = {id(one): cell_key(one.cell) for one in cells}
@@ -345,9 +327,14 @@ class Driver:
         stored = self._source.stored_baseline()
         if stored is None or stored.row.key != cell_key(self._source.unsteered().cell):
             return None  # or another judge's
-        if not is_scored(stored.row, self._session.experiment.least_scored):
+        if not is_scored(stored.row, self._session.experiment.least_scored) or self._lacks_metric(stored.row):
             return None
         return Baseline(stored.row.key, stored.row.trait_mean)
+
+    def _lacks_metric(self, baseline: EvaluationRow) -> bool:
+        """Whether a baseline has to be evaluated anew, since it lacks what the floor is of."""
+        floor = as_floor(self._session.experiment.coherence_floor)
+        return self._generates and not floor.is_coherence and floor.value_of(baseline) is None
 
     def _known_baseline(self) -> Baseline | None:
         """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
@@ -361,7 +348,8 @@ class Driver:
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge."""
         stored = self._source.stored_baseline()
-        runs = {} if stored is None else {stored.run_id: self._source.unsteered()}
+        is_anew = stored is None or self._lacks_metric(stored.row)
+        runs = {} if stored is None or is_anew else {stored.run_id: self._source.unsteered()}
         for one in judged_again(*self._work, runs):
             put_again(self._session, self._parent, self._place, one, None)
             return checked_baseline(self._session, self._model.name, one.evaluation)
@@ -452,7 +440,7 @@ class Evaluator:
         """Evaluate what the store does not hold of the requested cells; see `Driver`."""
         self._requests = list(requests)
         tally = self._driver.run(screening)
-        self._session.say(f"{self.subject.model.name}, {self.subject.trait.name}: {tally}")
+        self._session.detail(f"{self.subject.model.name}, {self.subject.trait.name}: {tally}")
         return tally
 
     def _stored_baseline(self) -> Stored[EvaluationRow] | None:
@@ -467,8 +455,10 @@ class Evaluator:
         known = self._reuse.known(points, self.subject, baseline.row if baseline else None)
         cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
         same = self._reuse.of(cells, known)
+        lacking = self._reuse.lacking(points)
         runs = zip(points.keys, points.run_ids, strict=True)
-        stored = {key: run_id for key, run_id in runs if key in cells and key not in same}
+        # what lacks the floor's metric is generated again
+        stored = {key: run_id for key, run_id in runs if key in cells and key not in same and key not in lacking}
         return Plan(len(wanted), cells, same, stored)
 
     def _keeps_responses(self, result: Evaluation, baseline: Baseline) -> bool:
@@ -477,7 +467,8 @@ class Evaluator:
         if keep != "best":
             return keep == "all"
         summary, steering = result.summary, result.planned.cell.steering
-        coherent = (summary.coherence_mean or 0.0) >= self._session.experiment.coherence_floor
+        floor = as_floor(self._session.experiment.coherence_floor)
+        coherent = floor.is_met(summary) is True
         if steering is None or summary.trait_mean is None or not coherent:
             return False
         sign = 1 if self.planner.direction == "positive" else -1

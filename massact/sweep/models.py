@@ -8,6 +8,7 @@ from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, Tra
 from massact.config.judges import CACHE_OFF
 from massact.data.prompt_files import read_side
 from massact.data.traits import TraitDataset
+from massact.domain import CHOICES
 from massact.errors import ConfigError, MissingPrerequisiteError
 from massact.judges import Judge, ModelSource, Subject, Usage, open_judge
 from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
@@ -80,7 +81,9 @@ class Models:
         """A model in this process. One is kept in memory: asking for another lets the first go."""
         if self._loaded is None or self._loaded[0] != use:
             self._loaded = None
-            self._say(f"loading {self._named(use)}")
+            if (line := f"loading {self._named(use)}") not in self._warned_of:  # one is loaded again for each phase
+                self._warned_of.add(line)
+                self._say(line)
             self._loaded = (use, load_use(use))
         return self._loaded[1]
 
@@ -171,8 +174,7 @@ class Judges:
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
-        self._mute: dict[str, str] = {}
-        """How many canaries a judge left unscored where most were, else nothing."""
+        self._mute: dict[str, str] = {}  # how many canaries a judge left unscored where most were, else nothing
         self._told: set[str] = set()
 
     def of(
@@ -305,6 +307,8 @@ def _check_digest(judge: CachingJudge) -> str:
 
 def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
     """The canaries in the language that a judge reads, perhaps the toys', with bounds that its kind can keep."""
+    if config.kind == CHOICES:  # it reads no text
+        return []
     coherence = config.parts[-1]
     reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
     canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)

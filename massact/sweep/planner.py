@@ -26,10 +26,8 @@ from massact.keys import cell_key
 from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
 from massact.plugins import own_digest
-from massact.query import Answers
-from massact.query.load import read_answers
 from massact.query.questions.gaps import GapsAnswer, ask_gaps
-from massact.sweep.context import Session
+from massact.sweep.context import Session, load_answers
 from massact.sweep.vectors import StoredVectors, unit_strength
 from massact.vectors.massive_dims import check_cleaning
 from massact.vectors.methods import cosine, massive_energy, vector_digest
@@ -251,20 +249,6 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
     return (steering.layer, steering.vector_digest, steering.coefficient) if steering else (-1, "", 0.0)
 
 
-def load_answers(
-    session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
-) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all; perhaps with scores and confirmations."""
-    experiment = session.experiment
-    with session.stores.read() as store:
-        answers = read_answers(store, experiment, phase)
-        if with_scores:
-            answers = answers.with_scores(store, experiment.coherence_floor)
-        if with_confirmations:
-            answers = answers.with_confirmations(store, experiment.name, experiment.coherence_floor)
-    return answers
-
-
 def phase_gaps(session: Session, phase: str | None = None) -> GapsAnswer:
     """The gaps of one phase, or of the whole experiment, at the experiment's floor."""
     return ask_gaps.of(load_answers(session, phase), session.experiment.coherence_floor)
@@ -283,8 +267,7 @@ def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> 
 
 # What only models and datasets can tell about an experiment file, checked before anything runs.
 
-MOST_CELLS = 10_000_000
-"""Cells of a phase or of a command at most: ten times what was ever tried (docs/scale.md)."""
+MOST_CELLS = 10_000_000  # cells of a phase or of a command at most: ten times what was ever tried (docs/scale.md)
 
 
 def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:

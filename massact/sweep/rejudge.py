@@ -64,10 +64,8 @@ class RejudgePlan:
     """Those that the judge has scored already, by key."""
     following: list[Rescoring] = field(default_factory=list)
     """Evaluations that were taken over from others, and will be again."""
-    n_finished: int = 0
-    """Evaluations that the judge has scored already."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Evaluations that cannot be scored, by the reason."""
+    n_finished: int = 0  # evaluations that the judge has scored already
+    left_out: Counter[str] = field(default_factory=Counter)  # evaluations that cannot be scored, by the reason
 
     @property
     def n_responses(self) -> int:
@@ -212,15 +210,9 @@ def _figures(row: EvaluationRow) -> tuple[object, ...]:
 
 
 def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) -> RejudgePlan:
-    """Score what the experiment's judge has not scored of the stored responses.
-
-    Args:
-        only: which evaluations; its judges are those that scored them so far.
-
-    Raises:
-        Interrupted: somebody asked to stop; what was scored is kept.
-        MissingPrerequisiteError: a baseline has scores of too few responses still.
-    """
+    """Score what the experiment's judge has not scored of the stored responses. `only`: which evaluations; its judges
+    are those that scored them so far. Raises Interrupted: somebody asked to stop; what was scored is kept;
+    MissingPrerequisiteError: a baseline has scores of too few responses still."""
     params = {"scored_by": ",".join(only.judges) or "any other judge"}
     session.stores.send_leftovers()
     plan = plan_rejudge(session, only)

@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from massact._lazy import Mask
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
+from massact.floors import as_floor
 from massact.labels import format_label, format_layers, format_steering, parse_label
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
 from massact.store.schema.points import HEAD, has_enough_scores
@@ -16,14 +18,9 @@ from massact.sweep.planner import GridRequest, Planner
 from massact.sweep.stored import Subject
 from massact.vectors.methods import alike_groups, likeness
 
-if TYPE_CHECKING:
-    from massact.store.schema.points import Mask
+_SAME_MEAN = 1e-5  # points by which two means differ at most that were rounded alike
 
-_SAME_MEAN = 1e-5
-"""Points by which two means differ at most that were rounded alike."""
-
-Spot = tuple[str, int, float, str]
-"""Position, layer and coefficient, and how it is steered there besides."""
+Spot = tuple[str, int, float, str]  # position, layer and coefficient, and how it is steered there besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +28,17 @@ class Same:
     """Whose result a cell takes over."""
 
     label: str
-    key: str
-    """Of the cell that is evaluated."""
-    likeness: float
-    """Of the two vectors; see `massact.vectors.methods`."""
+    key: str  # of the cell that is evaluated
+    likeness: float  # of the two vectors; see `massact.vectors.methods`
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the store holds of one model and trait."""
 
-    evaluated: set[str] = field(default_factory=set)
-    """Keys of cells that were evaluated themselves."""
-    taken: set[str] = field(default_factory=set)
-    """Keys of cells whose result was taken over and still counts as theirs."""
-    labels: set[tuple[str, str, int]] = field(default_factory=set)
-    """Position, label and layer of what was evaluated."""
+    evaluated: set[str] = field(default_factory=set)  # keys of cells that were evaluated themselves
+    taken: set[str] = field(default_factory=set)  # keys of cells whose result was taken over and still counts as theirs
+    labels: set[tuple[str, str, int]] = field(default_factory=set)  # position, label and layer of what was evaluated
 
     def has(self, key: str) -> bool:
         """Whether a cell is finished."""
@@ -63,15 +55,11 @@ def known_results(
     baseline: EvaluationRow | None = None,
 ) -> Known:
     """What is finished, told apart by whether it was evaluated itself.
-
     A result that was taken over counts while its vector is alike enough for this command, and while the figures are
     still those of the evaluation that it came from: that one may have been deleted, or been evaluated again since. What
     has scores of too few responses is not finished, nor is what was compared with another baseline than the store's.
-
-    Args:
-        threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
-        baseline: the store's; `None`: it has none.
-    """
+    `threshold`: likeness that must be exceeded; `None`: nothing that was taken over counts. `baseline`: the store's;
+    `None`: it has none."""
     points = points.where(_is_finished(points, least_scored, baseline))
     heads = [dict(zip(HEAD, head, strict=True)) for head in points.heads]
     mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
@@ -94,7 +82,7 @@ def known_results(
     return known
 
 
-def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> "Mask":
+def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> Mask:
     numbers = points.numbers
     finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
     if baseline is not None:
@@ -124,22 +112,30 @@ class Alikeness:
     def __init__(self, planner: Planner, session: Session) -> None:
         self._planner, self._threshold = planner, session.workload.alike
         self._least_scored = session.experiment.least_scored
+        self._floor = as_floor(session.experiment.coherence_floor)
         labels = (label for phase in session.experiment.phases for label in phase.labels)
-        self._declared = tuple(dict.fromkeys(labels))
-        """In the order in which others may take over their results."""
+        self._declared = tuple(dict.fromkeys(labels))  # in the order in which others may take over their results
         self._measured: dict[tuple[str, str], float] = {}
 
     def known(self, points: Points, subject: Subject, baseline: EvaluationRow | None) -> Known:
         """What of a model and trait is finished for this command; see `known_results`."""
         names, least = {"model": subject.model.name, "trait": subject.trait.name}, self._least_scored
-        return known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
+        known = known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
+        if lacking := self.lacking(points):
+            known = replace(known, evaluated=known.evaluated - lacking, taken=known.taken - lacking)
+        return known
+
+    def lacking(self, points: Points) -> set[str]:
+        """The keys of results that lack the metric which the floor is of, and so can neither count nor be a miss."""
+        if self._floor.is_coherence:
+            return set()
+        lacks = (points.column(self._floor.metric) != points.column(self._floor.metric)).tolist()  # NaN is not itself
+        return {key for key, is_lacking in zip(points.keys, lacks, strict=True) if is_lacking}
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
-        """Of the cells that are not finished, those that need no generation, by key.
-
-        A cell takes over the result of an earlier label's at the same position, layer and coefficient, where
-        that one is to be evaluated too or was evaluated already.
-        """
+        """Of the cells that are not finished, those that need no generation, by key. A cell takes over the result of an
+        earlier label's at the same position, layer and coefficient, where that one is to be evaluated too or was
+        evaluated already."""
         if self._threshold is None:
             return {}
         spots: dict[Spot, dict[str, tuple[str, PlannedCell]]] = defaultdict(dict)
@@ -232,4 +228,5 @@ def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
         points = store.points(session.experiment.name)
         runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}
         rows, scores = store.rows(runs.values()), store.scores(runs.values())
+        scores = store.with_metrics(scores, {name for row in rows.values() for name in row.metrics or ()})
     return {key: Source(run, rows[run], scores.get(run)) for key, run in runs.items() if run in rows}

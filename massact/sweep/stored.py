@@ -10,12 +10,14 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
+from massact.metrics import DEFAULT_METRIC_TOKENS, Measured
 from massact.models.chat import find_marks
 from massact.store.read.base import Stored
-from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
+from massact.store.responses import read_responses
+from massact.store.schema import Artifact, EvaluationRow, Kind, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
 from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
-from massact.store.write.stages import read_responses, read_tensor
+from massact.store.write.stages import read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest
@@ -85,16 +87,14 @@ def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
     return next((one for one in baselines if one.row.key == key), None)
 
 
-RESPONSES_AT_ONCE = 256
-"""Responses that the judge is given at a time, in whole evaluations."""
+RESPONSES_AT_ONCE = 256  # responses that the judge is given at a time, in whole evaluations
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
     """A stored result with the scores that it lacked, as far as the judge now gave them."""
 
-    run_id: str
-    """That holds the responses."""
+    run_id: str  # that holds the responses
     evaluation: Evaluation
     has_texts: bool = True
     """Whether its responses were kept; of others the scores alone are known, and it can only be compared anew."""
@@ -114,11 +114,9 @@ def judged_again(
     *,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[Again]:
-    """Stored results whose responses without scores are judged again: nothing is generated.
-
-    `stored` has cells by the run that holds their result; one whose responses were not kept comes as it is where it has
-    enough scores, and else is passed over, of which `say` is told.
-    """
+    """Stored results whose responses without scores are judged again: nothing is generated. `stored` has cells by the
+    run that holds their result; one whose responses were not kept comes as it is where it has enough scores, and else
+    is passed over, of which `say` is told."""
     with session.stores.read() as store:
         rows = store.rows(stored)
     batch: list[Again] = []
@@ -160,18 +158,27 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
         if not is_own or not is_scored(row, session.experiment.least_scored):
             raise
         with session.stores.read() as store:
-            scores = store.scores([run_id]).get(run_id)
-        if scores is None:
+            found = store.with_metrics(store.scores([run_id]), row.metrics or ())
+        if run_id not in found:
             raise
+        scores = found[run_id]
         has_texts, reason = False, f"told by run {run_id}"
-        pairs = zip(scores.trait, scores.coherence, strict=True)
-        responses = tuple(Response("", "", *pair, None if None not in pair else reason) for pair in pairs)
+        responses = tuple(
+            Response(
+                "", "", *pair, None if None not in pair else reason,
+                metrics={name: of[n] for name, of in scores.metrics.items() if n < len(of)},
+            )
+            for n, pair in enumerate(zip(scores.trait, scores.coherence, strict=True))
+        )  # fmt: skip
     if not is_own:
         responses = tuple(replace(said, trait=None, coherence=None, reason=None) for said in responses)
         judge_seconds = 0.0
     seconds = row.generation_seconds or 0.0
     timing = Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))
-    return Again(run_id, Evaluation(planned, responses, timing), has_texts, session.stores.tracker.tags(run_id))
+    n_read = DEFAULT_METRIC_TOKENS if row.metric_tokens is None else row.metric_tokens
+    measured = Measured(tuple(row.metrics or ()), n_read, row.metric_sources or {})
+    evaluation = Evaluation(planned, responses, timing, measured=measured)
+    return Again(run_id, evaluation, has_texts, session.stores.tracker.tags(run_id))
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:
@@ -201,7 +208,8 @@ def put_again(session: Session, parent: OpenRun, place: Place, held: Again, base
         attention=held.tags.get(Tag.ATTENTION.value),
         unused_settings=held.tags.get(Tag.UNUSED_SETTINGS.value, ""),
     )
-    make = RunMaker(place=place, parent=parent, baseline=baseline, keep_responses=held.has_texts)
+    keeps = held.has_texts and place.kind is not Kind.SIDE_EFFECT  # whose texts lie where they were generated
+    make = RunMaker(place=place, parent=parent, baseline=baseline, keep_responses=keeps)
     whole = make(held.evaluation)
     tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: held.run_id})
     session.stores.spool.put(tagged, experiment_id=parent.experiment_id)

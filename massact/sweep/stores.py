@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS
 from massact.errors import MassactError, StoreError
+from massact.labels import parse_label
 from massact.query.load import declared_by_data
 from massact.store.read import RunStore, open_patient_store, stored_runs
 from massact.store.retry import Patience, StoreLostError
@@ -21,8 +23,30 @@ from massact.sweep.executors import Workload
 from massact.sweep.executors.base import Executor
 
 Say = Callable[[str], None]
-PARTING_SECONDS = 30.0
-"""How long an ending command waits for the spools of other machines."""
+_NOT_SHOWN = ("distinct_2", "longest_loop", "length")  # metrics whose column would take too much of a screen
+PARTING_SECONDS = 30.0  # how long an ending command waits for the spools of other machines
+
+
+def view_columns(experiment: Experiment) -> tuple[list[str], list[str]]:
+    """Metrics, besides those of all, and params that tell an experiment's evaluations apart in MLflow's table."""
+    recipes = [parse_label(label) for phase in experiment.phases for label in phase.labels]
+    grids = [model.grid for model in experiment.models] + [grid for p in experiment.phases for _, grid in p.grids]
+    used = {
+        "label": True,
+        "model": len(experiment.models) > 1,
+        "trait": len(experiment.traits) > 1,
+        "position": len({position for phase in experiment.phases for position in phase.positions}) > 1,
+        "operator": any(recipe.operator != DEFAULT_OPERATOR for recipe in recipes),
+        "n_vectors": any(recipe.n_layers > 1 or recipe.depth for recipe in recipes),
+        "depth": any(recipe.depth for recipe in recipes),
+        "steered_tokens": any(recipe.tokens != STEERED_TOKENS for recipe in recipes),
+        "decay": any(recipe.decay for recipe in recipes),
+        "gate": any(recipe.gate for recipe in recipes),
+    }
+    metrics = [name for name in experiment.metrics if name not in _NOT_SHOWN]
+    if any(grid.coefficients.is_relative for grid in grids):
+        metrics.insert(0, "relative_strength")
+    return metrics, [name for name, is_used in used.items() if is_used]
 
 
 class Stores:
@@ -31,10 +55,8 @@ class Stores:
     def __init__(self, experiment: Experiment, tracking_uri: str, workload: Workload, say: Say) -> None:
         self.tracking_uri = tracking_uri
         self.patience = Patience(workload.store_timeout, say=say)
-        self.is_dry = False
-        """Whether nothing is to be written, and no weights loaded."""
-        self.executor: Executor | None = None
-        """Has spools of its own on other machines."""
+        self.is_dry = False  # whether nothing is to be written, and no weights loaded
+        self.executor: Executor | None = None  # has spools of its own on other machines
         self._experiment, self._workload, self._say = experiment, workload, say
         self._artifact_uris: dict[str, str] | None = None
         self._spool: Spool | None = None
@@ -44,7 +66,7 @@ class Stores:
     @cached_property
     def tracker(self) -> Tracker:
         """The writer; the first use creates the store where there is none."""
-        return Tracker(
+        tracker = Tracker(
             self.tracking_uri,
             self._experiment.name,
             description=self._experiment.description,
@@ -53,6 +75,8 @@ class Stores:
             declared=declared_by_data(self._experiment),
             say=self._say,
         )
+        tracker.columns = view_columns(self._experiment)
+        return tracker
 
     @property
     def spool(self) -> Spool:

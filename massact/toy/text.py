@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 END_OF_TURN = "<end_of_turn>"
 
-START = "^"
-"""Stands before the first word of a text, so that openings count as n-grams too."""
+START = "^"  # stands before the first word of a text, so that openings count as n-grams too
 
 NGRAM_SIZES: tuple[int, ...] = (2, 3, 4)
 
@@ -55,11 +54,9 @@ def ngram_codes(tokens: Sequence[str], size: int) -> NDArray[np.uint32]:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Run the block on one torch thread, then go back to as many as before.
-
-    The order of sums, and so the last bits of a result, depends on the number of threads; and models
-    this small gain nothing from a second one, which under other load makes them several times slower.
-    """
+    """Run the block on one torch thread, then go back to as many as before. The order of sums, and so the last bits of
+    a result, depends on the number of threads; and models this small gain nothing from a second one, which under other
+    load makes them several times slower."""
     import torch
 
     before = torch.get_num_threads()

@@ -10,8 +10,7 @@ import torch
 from massact.domain import NEUTRAL_METHOD
 from massact.errors import DataError
 
-MIN_TRAIN = 2
-"""Training prompts that a side needs at least."""
+MIN_TRAIN = 2  # training prompts that a side needs at least
 
 
 class PromptStatus(StrEnum):
@@ -21,15 +20,13 @@ class PromptStatus(StrEnum):
     VALIDATION = "validation"
     FAILED = "failed vetting"
     UNSCORED = "unscored"
-    PAIR = "pair dropped"
-    """The other prompt of its pair was left out."""
+    PAIR = "pair dropped"  # the other prompt of its pair was left out
     NO_WINDOW = "no token in the window"
 
 
 LEFT_OUT = (PromptStatus.FAILED, PromptStatus.UNSCORED, PromptStatus.PAIR, PromptStatus.NO_WINDOW)
 PromptStatuses = tuple[PromptStatus, ...]
-Dropped = Sequence[PromptStatus | None]
-"""Of one side's prompts: why each was left out so far, `None` where it was not."""
+Dropped = Sequence[PromptStatus | None]  # of one side's prompts: why each was left out so far, `None` where it was not
 _ADVICE = {
     PromptStatus.FAILED: "lower extraction.vetting.positive_at_least or raise negative_at_most, or write clearer "
     "prompts",
@@ -47,19 +44,11 @@ def decide_statuses(
     paired: bool = False,
 ) -> tuple[PromptStatuses, PromptStatuses]:
     """The fate of every prompt of the positive and the negative side.
-
-    Of what is kept the last share of each side is for validation, so that pairs stay together as long as
-    both sides keep as many prompts.
-
-    Args:
-        dropped: what vetting left out.
-        has_window: whether a prompt's window holds a token.
-        validation_split: share of each side, 0 to 0.5.
-        paired: whether prompt i of one side is left out with prompt i of the other.
-
-    Raises:
-        DataError: fewer than two training prompts remain on a side; the message says what fell by what.
-    """
+    Of what is kept the last share of each side is for validation, so that pairs stay together as long as both sides
+    keep as many prompts.
+    `dropped`: what vetting left out. `has_window`: whether a prompt's window holds a token. `validation_split`: share
+    of each side, 0 to 0.5. `paired`: whether prompt i of one side is left out with prompt i of the other.
+    Raises DataError: fewer than two training prompts remain on a side; the message says what fell by what."""
     first, second = (
         [why or (None if there else PromptStatus.NO_WINDOW) for why, there in zip(*one, strict=True)]
         for one in zip(dropped, has_window, strict=True)
@@ -111,27 +100,20 @@ def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
 class Activations:
     """Activations of contrastive prompts averaged over one position window."""
 
-    train: torch.Tensor
-    """`[n_train, n_layers, d_model]`, float32, the positive side's rows first."""
-    validation: torch.Tensor
-    """`[n_validation, n_layers, d_model]`, float32, the positive side's rows first."""
+    train: torch.Tensor  # `[n_train, n_layers, d_model]`, float32, the positive side's rows first
+    validation: torch.Tensor  # `[n_validation, n_layers, d_model]`, float32, the positive side's rows first
     n_train_positive: int
     n_validation_positive: int
-    n_dropped: int
-    """Prompts left out: their window held no token, or vetting dropped them."""
+    n_dropped: int  # prompts left out: their window held no token, or vetting dropped them
     neutral: torch.Tensor | None = None
     """`[n_neutral, n_layers, d_model]`, float32, of neutral prompts; `None`: they were not read."""
 
     def neutral_at(self, layer: int) -> torch.Tensor:
-        """Activations of neutral prompts at a layer, `[n_neutral, d_model]`.
-
-        Raises:
-            DataError: they were not read.
-        """
+        """Activations of neutral prompts at a layer, `[n_neutral, d_model]`. Raises DataError: they were not read."""
         if self.neutral is None:
             raise DataError(
                 f"{NEUTRAL_METHOD} needs activations of neutral prompts, which were not read: write it under "
-                "extraction.methods and run massact extract; in Python take mean_diff of positive and neutral prompts"
+                "extraction.methods and run massact extract; in Python give massact.extract(…, neutral=[…])"
             )
         return self.neutral[:, layer]
 
@@ -156,18 +138,11 @@ def split_sides(
     neutral: torch.Tensor | None = None,
 ) -> Activations:
     """Leave out prompts without a window, and keep the last share of each side for validation.
-
-    Args:
-        positive: `[n, n_layers, d_model]`, NaN rows where the window held no token.
-        negative: the same of the other side.
-        validation_split: share of each side, 0 to 0.5.
-        statuses: what becomes of each prompt, where that is decided already.
-        is_paired: whether prompt i of one side falls with prompt i of the other, where that is not decided.
-        neutral: the same of neutral prompts, which all are kept but those without a window; `None`: not read.
-
-    Raises:
-        DataError: fewer than two training prompts remain on a side, or no neutral one.
-    """
+    `positive`: `[n, n_layers, d_model]`, NaN rows where the window held no token. `negative`: the same of the other
+    side. `validation_split`: share of each side, 0 to 0.5. `statuses`: what becomes of each prompt, where that is
+    decided already. `is_paired`: whether prompt i of one side falls with prompt i of the other, where that is not
+    decided. `neutral`: the same of neutral prompts, which all are kept but those without a window; `None`: not read.
+    Raises DataError: fewer than two training prompts remain on a side, or no neutral one."""
     if neutral is not None:
         neutral = neutral[has_window(neutral)]
         if not len(neutral):

@@ -16,13 +16,9 @@ def calibrate(
     model: SteerableModel, prompts: Sequence[str], *, max_new_tokens: int, n_top: int, progress: Progress = silent
 ) -> Calibration:
     """Find massive dims over the response tokens of neutral prompts, and beside them those of the first token.
-
-    Two passes: the first finds the dims, the second measures the norm without them. Sums are kept in
-    float64, since bf16's step at 32,000 is 256 and a massive dim would drown the rest.
-
-    Raises:
-        DataError: no prompt got a response, or the activations are not finite.
-    """
+    Two passes: the first finds the dims, the second measures the norm without them. Sums are kept in float64, since
+    bf16's step at 32,000 is 256 and a massive dim would drown the rest.
+    Raises DataError: no prompt got a response, or the activations are not finite."""
     encoded = sorted((encode_chat(model, prompt) for prompt in prompts), key=len)
     texts = continue_prompts(model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress)
     if not any(text.response for text in texts):
@@ -33,9 +29,14 @@ def calibrate(
     for layer, mean in enumerate(means):
         check_finite(mean, layer, model)
     top = [tuple(mean.abs().topk(min(n_top, len(mean))).indices.tolist()) for mean in means]
-    without = _NormsWithout(model, uniform_dims(top))
-    _read(model, texts, {"response": without.add}, "measuring norms without massive dims", progress)
-    layers = tuple(_layer(means[i], top[i], sums, float(without.norms[i]), i) for i in range(len(top)))
+    dims, without = list(uniform_dims(top)), torch.zeros(len(top), dtype=torch.float64)
+
+    def add_without(layer: int, tokens: torch.Tensor) -> None:
+        tokens[:, dims] = 0
+        without[layer] += tokens.norm(dim=1).sum()
+
+    _read(model, texts, {"response": add_without}, "measuring norms without massive dims", progress)
+    layers = tuple(_layer(means[i], top[i], sums, float(without[i]), i) for i in range(len(top)))
     return Calibration(layers, len(prompts), sums["response"].n)
 
 
@@ -73,25 +74,8 @@ class _Sums:
             return None
         mean = self.magnitudes[layer] / self.n
         chosen = list(mean.topk(n_top).indices.tolist() if dims is None else dims)
-        return Magnitudes(
-            dims=tuple(chosen),
-            mean=tuple(mean[chosen].tolist()),
-            largest=tuple(self.largest[layer, chosen].tolist()),
-            median=float(mean.median()),
-            norm=float(self.norms[layer] / self.n),
-        )
-
-
-class _NormsWithout:
-    """Sum over tokens, per layer, of the norm without some dims."""
-
-    def __init__(self, model: SteerableModel, dims: Sequence[int]) -> None:
-        self.norms = torch.zeros(model.shape.n_layers, dtype=torch.float64)
-        self._dims = list(dims)
-
-    def add(self, layer: int, tokens: torch.Tensor) -> None:
-        tokens[:, self._dims] = 0
-        self.norms[layer] += tokens.norm(dim=1).sum()
+        means, largest = (tuple(values[chosen].tolist()) for values in (mean, self.largest[layer]))
+        return Magnitudes(tuple(chosen), means, largest, float(mean.median()), float(self.norms[layer] / self.n))
 
 
 def _read(

@@ -1,7 +1,7 @@
 """Extraction: contrastive prompts are continued by the base model, vetted by a judge, read, and made into vectors."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,10 +30,8 @@ class Contrast:
 
     prompts: tuple[Prompt, ...] = field(repr=False)
     n_positive: int
-    texts: tuple[Continued, ...] = field(repr=False)
-    """What activations are read from, in tokens."""
-    continuations: tuple[str, ...] = field(repr=False)
-    """The same as text."""
+    texts: tuple[Continued, ...] = field(repr=False)  # what activations are read from, in tokens
+    continuations: tuple[str, ...] = field(repr=False)  # the same as text
     judged: tuple[str | None, ...] | None = field(repr=False, default=None)
     """What a judge reads of each continuation: it may go on further; `None` where none is asked."""
 
@@ -54,20 +52,12 @@ def read_contrast(
     progress: Progress = silent,
 ) -> tuple[Contrast, dict[Position, torch.Tensor]]:
     """Continue a trait's prompts greedily, and read activations at each window.
-
     Where windows lie in prompts alone, and no judge is asked, nothing is continued.
-
-    Args:
-        max_new_tokens: tokens of each continuation that activations are read from.
-        judged_tokens: tokens that a judge reads, which may be more; `None`: no judge is asked.
-        kept: folder that each batch is kept in, and taken from where it is there; `None`: nothing is kept.
-
-    Returns:
-        The contrast, and of each window `[n_prompts, n_layers, d_model]`, NaN where it holds no token.
-
-    Raises:
-        DataError: a prompt is too long for the model; the message names file and line.
-    """
+    `max_new_tokens`: tokens of each continuation that activations are read from. `judged_tokens`: tokens that a judge
+    reads, which may be more; `None`: no judge is asked. `kept`: folder that each batch is kept in, and taken from where
+    it is there; `None`: nothing is kept.
+    Returns the contrast, and of each window `[n_prompts, n_layers, d_model]`, NaN where it holds no token.
+    Raises DataError: a prompt is too long for the model; the message names file and line."""
     is_chat = dataset.is_chat
     prompts = encode_prompts(model, dataset.prompts, is_chat=is_chat)
     longest = max(max_new_tokens, judged_tokens or 0)
@@ -104,11 +94,9 @@ def read_neutral(
 
 def encode_prompts(model: SteerableModel, prompts: Sequence[Prompt], *, is_chat: bool) -> list[tuple[int, ...]]:
     """Tokens of a trait's prompts.
-
     Without system prompts and answers every prompt is plain text that the model goes on with, also where it has a chat
     template. Where any prompt of a trait has one, all are put into the chat template, so that the template is no
-    difference between the sides; a model without one reads the system prompt, a blank line and the prompt.
-    """
+    difference between the sides; a model without one reads the system prompt, a blank line and the prompt."""
     if not is_chat:
         return [encode_text(model, prompt.text) for prompt in prompts]
     return [encode_chat(model, prompt.text, prompt.system, answer=prompt.answer) for prompt in prompts]
@@ -136,10 +124,8 @@ class LabelVectors:
     recipe: Recipe
     vectors: torch.Tensor
     """`[n_layers, d_model]`, float32, each of unit L2 norm; zero where the sides agree in all dims that are kept."""
-    separations: tuple[Separation, ...]
-    """How well each layer's vector tells the validation split apart."""
-    unconverged_layers: tuple[int, ...] = ()
-    """Layers whose probe reached its last iteration."""
+    separations: tuple[Separation, ...]  # how well each layer's vector tells the validation split apart
+    unconverged_layers: tuple[int, ...] = ()  # layers whose probe reached its last iteration
 
 
 def declared_recipes(
@@ -160,13 +146,8 @@ def make_vectors(
     seed: int,
     progress: Progress = silent,
 ) -> dict[str, LabelVectors]:
-    """Vectors of every recipe at every layer, by label.
-
-    Cleaning after starts from the uncleaned vector, so a probe is fitted once for all of them.
-
-    Args:
-        calibration: tells the massive dims; `None`: nothing is cleaned.
-    """
+    """Vectors of every recipe at every layer, by label. Cleaning after starts from the uncleaned vector, so a probe is
+    fitted once for all of them. `calibration`: tells the massive dims; `None`: nothing is cleaned."""
     making = _Making(activations, calibration, seed)
     made: dict[str, LabelVectors] = {}
     with progress("making vectors", len(recipes)) as advance:
@@ -181,8 +162,7 @@ class _Making:
     activations: Activations
     calibration: Calibration | None
     seed: int
-    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
-    """By method and layer."""
+    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)  # by label and layer
 
     def label_vectors(self, recipe: Recipe) -> LabelVectors:
         vectors, separations, unconverged = [], [], []
@@ -210,10 +190,10 @@ class _Making:
         if recipe.method == NEUTRAL_METHOD:
             negative = self.activations.neutral_at(layer)
         dims = self.calibration.dims(recipe.cleaning, layer) if self.calibration else ()
-        seed = self.seed * 1000 + layer
+        seed = (self.seed if recipe.seed is None else recipe.seed) * 1000 + layer
         if recipe.cleaning.when == "before":
             return extract_vector(recipe, positive, negative, dims=dims, seed=seed)
-        place = (recipe.method, layer)
+        place = (format_label(recipe.uncleaned), layer)
         if place not in self.uncleaned:
             uncleaned = extract_vector(recipe.uncleaned, positive, negative, dims=(), seed=seed)
             self.uncleaned[place] = uncleaned
@@ -225,21 +205,14 @@ def clean_after(vector: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -
     return normalise(clean(vector, cleaning, dims)) if dims or cleaning.mode else vector
 
 
-def validation_metrics(made: Mapping[str, LabelVectors]) -> Iterable[tuple[str, int, Separation]]:
-    """(label, layer, separation) of every vector."""
-    return ((label, layer, one) for label, v in made.items() for layer, one in enumerate(v.separations))
-
-
-_BATCH = 64
-"""Continuations handed to the judge at a time, so that one sees how far it is."""
+_BATCH = 64  # continuations handed to the judge at a time, so that one sees how far it is
 
 
 @dataclass(frozen=True, slots=True)
 class Vetting:
     """What a judge found of a contrast."""
 
-    verdicts: tuple[Verdict, ...] = field(repr=False)
-    """One per prompt, the positive side's first."""
+    verdicts: tuple[Verdict, ...] = field(repr=False)  # one per prompt, the positive side's first
     dropped: tuple[Dropped, Dropped] = field(repr=False)
     """Of each side's prompts: why vetting leaves it out, `None` where it does not."""
 
@@ -254,20 +227,13 @@ def vet(
     progress: Progress = silent,
 ) -> Vetting:
     """Have every continuation scored, and decide which prompts are left out.
-
-    A judge reads the prompt without its system prompt, which would tell it what to expect. Only the trait
-    score counts. A continuation without one is left out as unscored: missing is neither a pass nor a zero.
-
-    Args:
-        positive_at_least: trait score, 0 to 100, that a positive prompt's continuation needs.
-        negative_at_most: trait score, 0 to 100, that a negative prompt's continuation may have.
-        paired: whether prompt i of both sides is left out where either is.
-
-    Raises:
-        ValueError: the contrast holds no text for a judge.
-        DataError: pairs are wanted of sides that differ in length.
-        JudgeError: the judge cannot be used at all.
-    """
+    A judge reads the prompt without its system prompt, which would tell it what to expect. Only the trait score counts.
+    A continuation without one is left out as unscored: missing is neither a pass nor a zero.
+    `positive_at_least`: trait score, 0 to 100, that a positive prompt's continuation needs. `negative_at_most`: trait
+    score, 0 to 100, that a negative prompt's continuation may have. `paired`: whether prompt i of both sides is left
+    out where either is.
+    Raises ValueError: the contrast holds no text for a judge; DataError: pairs are wanted of sides that differ in
+    length; JudgeError: the judge cannot be used at all."""
     if contrast.judged is None:
         raise ValueError("this contrast was continued without a judge in mind")
     positive, negative = contrast.sides

@@ -18,22 +18,17 @@ from safetensors.torch import save
 from massact.errors import UsageError
 from massact.models.support import require
 
-HOOKPOINT = "layers.{layer}"
-"""Of lm-eval: a block's name within the model's `base_model`, as most families call it."""
+HOOKPOINT = "layers.{layer}"  # of lm-eval: a block's name within the model's `base_model`, as most families call it
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringVector:
     """What one evaluation adds to the residual stream."""
 
-    added: torch.Tensor
-    """`[d_model]`, float32: coefficient x unit vector."""
-    layer: int
-    """Decoder block whose output it is added to, from 0."""
-    n_layers: int | None
-    """Of the model; `None` where the store does not say."""
-    facts: Mapping[str, Any]
-    """What it is: model, trait, label, coefficient, run; and what came of it."""
+    added: torch.Tensor  # `[d_model]`, float32: coefficient x unit vector
+    layer: int  # decoder block whose output it is added to, from 0
+    n_layers: int | None  # of the model; `None` where the store does not say
+    facts: Mapping[str, Any]  # what it is: model, trait, label, coefficient, run; and what came of it
 
 
 def safetensors_bytes(one: SteeringVector) -> bytes:
@@ -43,11 +38,8 @@ def safetensors_bytes(one: SteeringVector) -> bytes:
 
 
 def gguf_bytes(one: SteeringVector) -> bytes:
-    """A control vector of llama.cpp and repeng: `direction.L` `[d_model]`, L counted from 0.
-
-    Raises:
-        UsageError: the layer is 0, which llama.cpp takes for none, or the package gguf is missing.
-    """
+    """A control vector of llama.cpp and repeng: `direction.L` `[d_model]`, L counted from 0. Raises UsageError: the
+    layer is 0, which llama.cpp takes for none, or the package gguf is missing."""
     if one.layer == 0:
         raise UsageError("llama.cpp reads no control vector at layer 0: export another layer, or another format")
     require("gguf", "gguf", "a GGUF control vector")
@@ -67,11 +59,8 @@ def gguf_bytes(one: SteeringVector) -> bytes:
 
 
 def pt_bytes(one: SteeringVector) -> bytes:
-    """A tensor `[n_layers, d_model]`, zero but at the layer, as hotwire-vllm and trait-interp keep vectors.
-
-    Raises:
-        UsageError: the store does not say how many layers the model has.
-    """
+    """A tensor `[n_layers, d_model]`, zero but at the layer, as hotwire-vllm and trait-interp keep vectors. Raises
+    UsageError: the store does not say how many layers the model has."""
     if one.n_layers is None:
         raise UsageError("the store does not say how many layers the model has: export another format")
     every = torch.zeros(one.n_layers, len(one.added))
@@ -80,14 +69,8 @@ def pt_bytes(one: SteeringVector) -> bytes:
 
 
 def lm_eval_bytes(one: SteeringVector, hookpoint: str = HOOKPOINT) -> bytes:
-    """What `lm_eval --model steered --model_args steer_path=FILE.pt` reads.
-
-    Args:
-        hookpoint: the block's name within `model.base_model`, with `{layer}` for its number.
-
-    Raises:
-        UsageError: the number has no place in the name.
-    """
+    """What `lm_eval --model steered --model_args steer_path=FILE.pt` reads. `hookpoint`: the block's name within
+    `model.base_model`, with `{layer}` for its number. Raises UsageError: the number has no place in the name."""
     if "{layer}" not in hookpoint:
         raise UsageError(f"--hookpoint {hookpoint!r} has no place for the layer: write {HOOKPOINT!r} or the like")
     action = {"steering_vector": one.added.clone(), "steering_coefficient": 1.0, "action": "add", "bias": None}

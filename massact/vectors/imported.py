@@ -40,14 +40,9 @@ class _SteeringVector:
 
 def read_vectors(path: Path, *, layer: int | None = None, index: int | None = None) -> dict[int, torch.Tensor]:
     """The vectors `[d_model]` in a file or folder, float32, by layer (decoder blocks from 0), lengths as they are.
-
-    Args:
-        layer: of a file that holds one vector and does not say of which layer.
-        index: of a folder with a sparse autoencoder: which decoder row.
-
-    Raises:
-        DataError: it cannot be read, or does not say which vector is of which layer.
-    """
+    `layer`: of a file that holds one vector and does not say of which layer. `index`: of a folder with a sparse
+    autoencoder: which decoder row.
+    Raises DataError: it cannot be read, or does not say which vector is of which layer."""
     try:
         found = _read(path, index)
         if isinstance(found, torch.Tensor) and found.ndim == 2:

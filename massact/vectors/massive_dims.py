@@ -12,10 +12,10 @@ from typing import Any
 
 from massact.domain import AllDims, Cleaning, Recipe
 from massact.errors import DataError, UsageError
+from massact.json_text import read_as
 from massact.labels import format_label, format_layers
 
-UNIFORM_TOP, UNIFORM_LAYERS = 5, 3
-"""The uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more."""
+UNIFORM_TOP, UNIFORM_LAYERS = 5, 3  # the uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more
 SINK_TIMES, SINK_MEDIANS = 10, 100
 """A dim belongs to a sink where its |h| at the first token is so many times that at response tokens, and so many times
 the median |h| of those."""
@@ -26,14 +26,10 @@ class Magnitudes:
     """How large |h| is at tokens of one kind and layer, in the residual stream's own unit."""
 
     dims: tuple[int, ...]
-    mean: tuple[float, ...]
-    """Mean |h| of each dim."""
-    largest: tuple[float, ...]
-    """Greatest |h| of each dim at any token."""
-    median: float
-    """Mean |h| of the median dim."""
-    norm: float
-    """Mean L2 norm."""
+    mean: tuple[float, ...]  # mean |h| of each dim
+    largest: tuple[float, ...]  # greatest |h| of each dim at any token
+    median: float  # mean |h| of the median dim
+    norm: float  # mean L2 norm
 
     @property
     def max_to_median(self) -> float:
@@ -45,26 +41,18 @@ class Magnitudes:
 class LayerMassive:
     """Magnitudes at one layer, in the residual stream's own unit."""
 
-    top_dims: tuple[int, ...]
-    """Dims by absolute mean activation, largest first."""
+    top_dims: tuple[int, ...]  # dims by absolute mean activation, largest first
     ratio_to_median: tuple[float, ...]
     """|mean| of each top dim over the median of all dims' |mean|; not Sun et al.'s ratio, see `Magnitudes`."""
-    ratio_to_mean: tuple[float, ...]
-    """Absolute mean activation of each top dim over the mean of all dims'."""
-    mean_alignment: float
-    """Mean cosine between a token's activation and the layer's mean activation, -1 to 1."""
-    norm: float
-    """Mean L2 norm of a token's activation."""
-    norm_without_massive: float
-    """The same with the uniform list's dims zeroed."""
+    ratio_to_mean: tuple[float, ...]  # absolute mean activation of each top dim over the mean of all dims'
+    mean_alignment: float  # mean cosine between a token's activation and the layer's mean activation, -1 to 1
+    norm: float  # mean L2 norm of a token's activation
+    norm_without_massive: float  # the same with the uniform list's dims zeroed
     response: Magnitudes | None = None
     """Of the top dims at response tokens; `None`, as of all that follow: an earlier version calibrated."""
-    prompt: Magnitudes | None = None
-    """Of the largest dims at prompt tokens but the first."""
-    first: Magnitudes | None = None
-    """Of the largest dims at the first token."""
-    sink_dims: tuple[int, ...] = ()
-    """Dims that are massive at the first token alone, largest first."""
+    prompt: Magnitudes | None = None  # of the largest dims at prompt tokens but the first
+    first: Magnitudes | None = None  # of the largest dims at the first token
+    sink_dims: tuple[int, ...] = ()  # dims that are massive at the first token alone, largest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +83,8 @@ class Calibration:
         )
 
     def dims(self, cleaning: Cleaning, layer: int) -> tuple[int, ...]:
-        """The dims that a cleaning zeroes at a layer; fewer than asked where the list is shorter.
-
-        Raises:
-            UsageError: each layer's own list is shorter than the cleaning asks for.
-        """
+        """The dims that a cleaning zeroes at a layer; fewer than asked where the list is shorter. Raises UsageError:
+        each layer's own list is shorter than the cleaning asks for."""
         if cleaning.when == "none":
             return ()
         if cleaning.scope == "uniform":
@@ -115,14 +100,8 @@ class Calibration:
 
 
 def check_cleaning(recipe: Recipe, n_uniform: int) -> None:
-    """Refuse a label that says more dims than are cleaned.
-
-    Args:
-        n_uniform: dims of the model's uniform list.
-
-    Raises:
-        UsageError: the recipe cleans more dims than the list has.
-    """
+    """Refuse a label that says more dims than are cleaned. `n_uniform`: dims of the model's uniform list. Raises
+    UsageError: the recipe cleans more dims than the list has."""
     cleaning = recipe.cleaning
     if cleaning.scope == "uniform" and cleaning.n_dims != "all" and cleaning.n_dims > n_uniform:
         every = format_label(replace(recipe, cleaning=replace(cleaning, n_dims="all")))
@@ -133,13 +112,8 @@ def check_cleaning(recipe: Recipe, n_uniform: int) -> None:
 
 
 def find_sink(first: Sequence[float], others: Sequence[float], median: float) -> tuple[int, ...]:
-    """Dims that are massive at the first token alone, largest first.
-
-    Args:
-        first: mean |h| of each dim at the first token.
-        others: the same at response tokens.
-        median: that of the median dim of those.
-    """
+    """Dims that are massive at the first token alone, largest first. `first`: mean |h| of each dim at the first token.
+    `others`: the same at response tokens. `median`: that of the median dim of those."""
     found = [
         dim
         for dim, (at_first, elsewhere) in enumerate(zip(first, others, strict=True))
@@ -184,11 +158,7 @@ def calibration_json(calibration: Calibration, provenance: Mapping[str, Any]) ->
 
 
 def parse_calibration(document: Mapping[str, Any]) -> Calibration:
-    """The calibration that `calibration_json` wrote.
-
-    Raises:
-        DataError: a key is missing or of the wrong shape.
-    """
+    """The calibration that `calibration_json` wrote. Raises DataError: a key is missing or of the wrong shape."""
     try:
         aggregate = document["aggregate"]
         layers = tuple(
@@ -200,17 +170,13 @@ def parse_calibration(document: Mapping[str, Any]) -> Calibration:
                 norm=float(aggregate["layer_norms"][key]),
                 norm_without_massive=float(aggregate["layer_norms_without_massive"][key]),
                 sink_dims=tuple(aggregate.get("sink_dims_by_layer", {}).get(key, ())),
-                **{kind: _magnitudes(aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key)) for kind in _KINDS},
+                **{
+                    kind: read_as(Magnitudes | None, aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key))
+                    for kind in _KINDS
+                },
             )
             for key in (str(index) for index in range(len(aggregate["top_dims_by_layer"])))
         )
         return Calibration(layers, int(aggregate["n_prompts"]), int(aggregate["n_tokens"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"calibration.json is not one of ours: {error!r}; run massact calibrate") from error
-
-
-def _magnitudes(document: Mapping[str, Any] | None) -> Magnitudes | None:
-    if document is None:
-        return None
-    dims, mean, largest = (tuple(document[name]) for name in ("dims", "mean", "largest"))
-    return Magnitudes(dims, mean, largest, float(document["median"]), float(document["norm"]))

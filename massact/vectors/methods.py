@@ -22,11 +22,8 @@ from massact.plugins import load_plugin
 
 
 def zero_dims(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    """A copy of `values` `[..., d_model]` with the given dims at exactly zero.
-
-    Raises:
-        DataError: a dim that `d_model` does not have.
-    """
+    """A copy of `values` `[..., d_model]` with the given dims at exactly zero. Raises DataError: a dim that `d_model`
+    does not have."""
     outside = [dim for dim in dims if not 0 <= dim < values.shape[-1]]
     if outside:
         raise DataError(
@@ -40,16 +37,10 @@ def zero_dims(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
 
 def clean(values: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torch.Tensor:
     """`values` `[..., d_model]` (`[n, d_model]` to winsorise) cleaned; themselves where nothing is.
-
     `keep` is the opposite of zeroing: only the dims stay (Roh et al. 2026, arXiv:2603.00029, steer so). `winsorise`
     cuts each activation off at a quantile of its own |h| over all dims, above and below, as p-e-w/heretic does.
-
-    Args:
-        dims: the massive dims that the cleaning names (`Calibration.dims`).
-
-    Raises:
-        DataError: a dim that `d_model` does not have.
-    """
+    `dims`: the massive dims that the cleaning names (`Calibration.dims`).
+    Raises DataError: a dim that `d_model` does not have."""
     if cleaning.quantile is not None:
         # one by one: torch's quantile takes 16 million numbers at most
         limits = torch.stack([row.abs().quantile(cleaning.quantile) for row in values])[:, None]
@@ -61,11 +52,8 @@ def clean(values: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torc
 
 
 def normalise(vector: torch.Tensor, what: str = "a vector") -> torch.Tensor:
-    """The vector `[d_model]` scaled to unit L2 norm, as float32.
-
-    Raises:
-        DataError: the vector is zero or not finite, so it has no direction.
-    """
+    """The vector `[d_model]` scaled to unit L2 norm, as float32. Raises DataError: the vector is zero or not finite, so
+    it has no direction."""
     exact = vector.double()
     norm = exact.norm()
     if not torch.isfinite(norm) or norm == 0:
@@ -92,11 +80,8 @@ def mean_diff(positive: torch.Tensor, negative: torch.Tensor, _seed: int = 0) ->
 
 
 def probe(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Weights of a logistic regression on rows scaled to unit norm (C=1, as trait-interp does).
-
-    Warns:
-        ProbeDidNotConvergeWarning: 1000 iterations were not enough.
-    """
+    """Weights of a logistic regression on rows scaled to unit norm (C=1, as trait-interp does). Warns
+    ProbeDidNotConvergeWarning: 1000 iterations were not enough."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -118,11 +103,9 @@ def probe(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torc
 
 
 def gradient(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """A unit vector moved by Adam towards the largest separation of the two sides' mean projections.
-
-    100 steps of 0.01 from a seeded random start, as trait-interp does: it stops before it reaches the
-    optimum (which is `mean_diff`), and Adam's steps weigh small and massive dims alike.
-    """
+    """A unit vector moved by Adam towards the largest separation of the two sides' mean projections. 100 steps of 0.01
+    from a seeded random start, as trait-interp does: it stops before it reaches the optimum (which is `mean_diff`), and
+    Adam's steps weigh small and massive dims alike."""
     difference = mean_diff(positive, negative)
     if not difference.any():
         return difference  # nothing to move towards: the random start must not pass for a result
@@ -140,15 +123,11 @@ def gradient(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> t
 
 def pca(positive: torch.Tensor, negative: torch.Tensor, _seed: int = 0) -> torch.Tensor:
     """First principal component of the differences of pairs (RepE, Zou et al. 2023, arXiv:2310.01405; repeng).
-
     Prompt i of one side is paired with prompt i of the other. The differences are not centred, so that what all pairs
     share counts: that is repeng's `pca_center`, and in effect RepE, which shuffles the order within pairs and centres
     then. repeng's default `pca_diff` centres them and so leaves their mean out. As in all three the sign is that by
     which more positive prompts than not project higher than their negative ones; a tie goes by the mean.
-
-    Raises:
-        DataError: the sides differ in length.
-    """
+    Raises DataError: the sides differ in length."""
     if len(positive) != len(negative):
         raise DataError(
             f"pca takes prompts in pairs, and there are {len(positive)} positive and {len(negative)} negative ones: "
@@ -162,11 +141,9 @@ def pca(positive: torch.Tensor, negative: torch.Tensor, _seed: int = 0) -> torch
 
 def lat(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """First principal component of the differences of random pairs: RepE's linear artificial tomography (LAT).
-
-    All prompts are shuffled by the seed and paired whichever their side (Zou et al. 2023, arXiv:2310.01405); an odd
-    one is left out. The differences are centred, as in RepE's code. The sides decide the sign alone: the positive
-    one's mean projects higher.
-    """
+    All prompts are shuffled by the seed and paired whichever their side (Zou et al. 2023, arXiv:2310.01405); an odd one
+    is left out. The differences are centred, as in RepE's code. The sides decide the sign alone: the positive one's
+    mean projects higher."""
     rows = torch.cat([positive, negative]).double()
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     first, second = rows[order[: len(rows) // 2 * 2]].view(-1, 2, rows.shape[1]).unbind(1)
@@ -185,13 +162,9 @@ def _first_component(rows: torch.Tensor) -> torch.Tensor:
 
 def mean_centred(positive: torch.Tensor, neutral: torch.Tensor, _seed: int = 0) -> torch.Tensor:
     """The positive mean minus that of neutral text: mean-centring (Jorgensen et al. 2023, arXiv:2312.03813).
-
     The negative prompts take no part. Neutral are those that calibrate the model (`calibration.prompts`), read at the
     same window; the paper takes text like that which the model was trained on.
-
-    Args:
-        neutral: activations `[n_neutral, d_model]`.
-    """
+    `neutral`: activations `[n_neutral, d_model]`."""
     return mean_diff(positive, neutral)
 
 
@@ -206,11 +179,8 @@ _METHODS: dict[str, Method] = dict(
 
 
 def find_method(name: str) -> Method:
-    """The method of a name, massact's, another package's or the experiment's own.
-
-    Raises:
-        PluginError: there is none, or it cannot be loaded.
-    """
+    """The method of a name, massact's, another package's or the experiment's own. Raises PluginError: there is none, or
+    it cannot be loaded."""
     return _METHODS.get(name) or load_plugin("methods", name)
 
 
@@ -218,16 +188,10 @@ def extract_vector(
     recipe: Recipe, positive: torch.Tensor, negative: torch.Tensor, *, dims: Sequence[int], seed: int
 ) -> torch.Tensor:
     """The unit vector `[d_model]`, float32, of a recipe.
-
-    Args:
-        positive: activations `[n_positive, d_model]` of one layer, averaged over the position window.
-        negative: the same of the other side, or of neutral prompts.
-        dims: the massive dims that the recipe's cleaning names at this layer (`Calibration.dims`).
-        seed: of the methods that draw; give each layer its own.
-
-    Raises:
-        DataError: the vector has no direction, or a dim does not exist.
-    """
+    `positive`: activations `[n_positive, d_model]` of one layer, averaged over the position window. `negative`: the
+    same of the other side, or of neutral prompts. `dims`: the massive dims that the recipe's cleaning names at this
+    layer (`Calibration.dims`). `seed`: of the methods that draw; give each layer its own.
+    Raises DataError: the vector has no direction, or a dim does not exist."""
     before = recipe.cleaning if recipe.cleaning.when == "before" else NO_CLEANING
     positive, negative = (clean(side.float(), before, dims) for side in (positive, negative))
     direction = find_method(recipe.method)(positive, negative, seed)
@@ -249,10 +213,8 @@ def _random(d_model: int, seed: int) -> torch.Tensor:
 class Separation:
     """How well a vector tells the two sides of the validation split apart."""
 
-    accuracy: float
-    """Share told apart by the midpoint of the training projections, 0 to 1; NaN without a split."""
-    effect_size: float
-    """Cohen's d of the projections: difference of means over the pooled standard deviation."""
+    accuracy: float  # share told apart by the midpoint of the training projections, 0 to 1; NaN without a split
+    effect_size: float  # Cohen's d of the projections: difference of means over the pooled standard deviation
 
 
 def vector_digest(vector: torch.Tensor) -> str:
@@ -275,23 +237,17 @@ def massive_energy(vector: torch.Tensor, dims: Sequence[int]) -> float:
 def relative_strength(
     vector: torch.Tensor, coefficient: float, *, dims: Sequence[int], norm_without_massive: float
 ) -> float:
-    """coefficient x |v without massive dims| / mean |h without massive dims|: one axis for all methods.
-
-    A vector with a share E of its energy in massive dims moves the rest of the stream by
-    coefficient x sqrt(1 - E) only (docs/design/relative-strength.md).
-    """
+    """coefficient x |v without massive dims| / mean |h without massive dims|: one axis for all methods. A vector with a
+    share E of its energy in massive dims moves the rest of the stream by coefficient x sqrt(1 - E) only
+    (docs/design/relative-strength.md)."""
     return float(coefficient * zero_dims(vector.double(), dims).norm() / norm_without_massive)
 
 
 def separation(
     vector: torch.Tensor, train: tuple[torch.Tensor, torch.Tensor], validation: tuple[torch.Tensor, torch.Tensor]
 ) -> Separation:
-    """Validation accuracy and effect size of a vector `[d_model]`.
-
-    Args:
-        train: activations of the positive and the negative side, `[n, d_model]` each.
-        validation: the same of the prompts that were kept out.
-    """
+    """Validation accuracy and effect size of a vector `[d_model]`. `train`: activations of the positive and the
+    negative side, `[n, d_model]` each. `validation`: the same of the prompts that were kept out."""
     v = vector.double()
     middle = sum(float((side.double() @ v).mean()) for side in train) / 2
     positive, negative = (side.double() @ v for side in validation)
@@ -339,18 +295,11 @@ def alike_groups(
     names: Iterable[NameT], likeness_of: Callable[[NameT, NameT], float | None], threshold: float
 ) -> dict[NameT, tuple[NameT, float]]:
     """Of each name that is like an earlier one, which, and how like.
-
-    A name joins the first representative that it is like; else it becomes one. It is compared with the
-    representative itself, so that no chain of small differences makes a large one.
-
-    Args:
-        names: in the order in which they may become representatives.
-        likeness_of: of a representative and a name; `None`: they are equal.
-        threshold: what must be exceeded; equal ones are always alike.
-
-    Returns:
-        Representative and likeness (1 for equal ones) by name; representatives are absent.
-    """
+    A name joins the first representative that it is like; else it becomes one. It is compared with the representative
+    itself, so that no chain of small differences makes a large one.
+    `names`: in the order in which they may become representatives. `likeness_of`: of a representative and a name;
+    `None`: they are equal. `threshold`: what must be exceeded; equal ones are always alike.
+    Returns representative and likeness (1 for equal ones) by name; representatives are absent."""
     representatives: list[NameT] = []
     like_earlier: dict[NameT, tuple[NameT, float]] = {}
     for name in names:

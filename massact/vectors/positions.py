@@ -10,7 +10,7 @@ from typing import Literal
 from massact.errors import UsageError
 
 Frame = Literal["prompt", "response", "all"]
-_POSITION = re.compile(r"(prompt|response|all)\[\s*(-?\d{1,9})?\s*(:)?\s*(-?\d{1,9})?\s*\]", re.ASCII)
+_POSITION = re.compile(r"(prompt|response|all|)\[\s*(-?\d{1,9})?\s*(:)?\s*(-?\d{1,9})?\s*\]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,7 @@ class Position:
     frame: Frame
     start: int | None
     stop: int | None
-    is_index: bool = False
-    """`response[-1]` names one token (kept in `start`) and no slice."""
+    is_index: bool = False  # `response[-1]` names one token (kept in `start`) and no slice
 
     def __str__(self) -> str:
         start = "" if self.start is None else str(self.start)
@@ -73,11 +72,8 @@ class Position:
 
 
 def parse_position(text: str) -> Position:
-    """The window that a text such as `response[:5]`, `prompt[-1]` or `all[:]` names.
-
-    Raises:
-        UsageError: not a window.
-    """
+    """The window that a text such as `response[:5]`, `prompt[-1]` or `all[:]` names; `[:5]` is of the response, as
+    tables print it. Raises UsageError: not a window."""
     match = _POSITION.fullmatch(text.strip())
     is_index = match is not None and match[3] is None
     if match is None or (is_index and (match[2] is None or match[4] is not None)):
@@ -86,20 +82,19 @@ def parse_position(text: str) -> Position:
             "such as response[:5], response[:], response[-1], prompt[-1] or all[:]"
         )
     start, stop = (int(match[i]) if match[i] is not None else None for i in (2, 4))
-    frame: Frame = match[1]  # type: ignore[assignment]  # the pattern admits the three frames only
-    return Position(frame, start, stop, is_index)
+    frame: Frame = match[1] or "response"  # type: ignore[assignment]  # the pattern admits the three frames only
+    position = Position(frame, start, stop, is_index)
+    if position.is_empty:
+        raise UsageError(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
+    return position
 
 
 def parse_position_slug(slug: str) -> Position:
-    """The window whose `slug` this is.
-
-    Raises:
-        UsageError: not a slug of a window.
-    """
+    """The window whose `slug` this is. Raises UsageError: not a slug of a window."""
     frame, _, rest = slug.partition("_")
     window = ":" if rest == "all" else rest.replace("_", ":")
     try:
-        return parse_position(f"{frame}[{window}]")
+        return parse_position(f"{frame or '?'}[{window}]")
     except UsageError as error:
         raise UsageError(f"{slug!r} is not the slug of a position, such as response__5: {error}") from error
 
@@ -109,13 +104,9 @@ def parse_position_slug(slug: str) -> Position:
 
 def parse_tokens(text: str) -> str:
     """The one spelling of the tokens that are steered: `all`, or a window of the prompt, of the response, or both.
-
     A window is `prompt`, `response`, or one such as `prompt[-1]`, `response[:5]` or `response[5:]`; two are joined by
     `+`. Of a response the end is not known while it is written, so that nothing is counted from there.
-
-    Raises:
-        UsageError: not such tokens.
-    """
+    Raises UsageError: not such tokens."""
     windows = sorted((_one_window(part.strip(), text) for part in text.split("+")), key=lambda one: one.frame)
     frames = [one.frame for one in windows]
     if len(set(frames)) < len(frames) or (len(frames) > 1 and "all" in frames):

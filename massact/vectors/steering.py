@@ -18,11 +18,8 @@ Sides = tuple[torch.Tensor, torch.Tensor]
 
 
 def depth_weights(recipe: Recipe, units: Sequence[float]) -> tuple[float, ...]:
-    """What the coefficient is multiplied by at each layer, 1 where it is greatest; empty: 1 everywhere.
-
-    Args:
-        units: relative strength of coefficient 1 at each layer; `relative` has all as strong as the first.
-    """
+    """What the coefficient is multiplied by at each layer, 1 where it is greatest; empty: 1 everywhere. `units`:
+    relative strength of coefficient 1 at each layer; `relative` has all as strong as the first."""
     n = len(units)
     if recipe.depth in (None, EVERY_LAYER):
         return ()
@@ -39,14 +36,10 @@ def subspace(
     vector: torch.Tensor, sides: Sides, cleaning: Cleaning, dims: Sequence[int], n_directions: int
 ) -> torch.Tensor:
     """What `replace` takes at a layer, `[n_directions + 2, d_model]`, float32.
-
     First an orthonormal basis V: the vector, and the principal components of what is left without it of the contrastive
     activations, about the middle of the two sides' means, cleaned as the vector is. Then V^T V m, and V^T V (n - m), of
     the negative side's mean m and the positive side's n.
-
-    Raises:
-        DataError: the activations do not span so many directions.
-    """
+    Raises DataError: the activations do not span so many directions."""
     positive, negative = (side.double() for side in sides)
     m, n = negative.mean(0), positive.mean(0)
     cleaned = [clean(side, cleaning, dims) for side in (positive, negative)]
@@ -80,14 +73,7 @@ def intervention_of(steering: Steering, rows: torch.Tensor, n_blocks: int) -> In
         vectors = vectors.reshape(recipe.n_layers, -1, rows.shape[-1])
     if recipe.depth == EVERY_LAYER:
         layer, vectors = 0, vectors.expand(n_blocks, *vectors.shape[1:])
-    return Intervention(
-        layer,
-        vectors[0] if len(vectors) == 1 and vectors.ndim == 2 else vectors,
-        steering.coefficient,
-        recipe.operator,
-        recipe.tokens,
-        weights=steering.weights,
-        decay=recipe.decay or 1.0,
-        gate=steering.condition,
-        condition=condition,
-    )
+    vector = vectors[0] if len(vectors) == 1 and vectors.ndim == 2 else vectors
+    weights, decay, gate = steering.weights, recipe.decay or 1.0, steering.condition
+    how = (recipe.operator, recipe.tokens, weights, decay, gate, condition)
+    return Intervention(layer, vector, steering.coefficient, *how)

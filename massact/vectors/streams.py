@@ -48,13 +48,8 @@ def continue_prompts(
 ) -> list[Continued]:
     """Greedy continuations of tokenised prompts."""
     with progress(what, len(prompts)) as advance:
-        responses = generate(
-            model,
-            [Row(prompt) for prompt in prompts],
-            Generation(max_new_tokens),
-            batch_rows=BATCH_ROWS,
-            progress=advance,
-        )
+        rows, settings = [Row(prompt) for prompt in prompts], Generation(max_new_tokens)
+        responses = generate(model, rows, settings, batch_rows=BATCH_ROWS, progress=advance)
     return [Continued(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
@@ -62,15 +57,9 @@ def continue_prompts(
 def read_streams(
     model: SteerableModel, texts: Sequence[Continued], on_batch: Callable[[Sequence[Continued]], StreamReader]
 ) -> Iterator[int]:
-    """Run the model over whole texts, batch by batch, handing each layer's stream to a reader.
-
-    Args:
-        on_batch: called with a batch's texts, returns the reader that is then called with each layer's
-            stream `[batch, seq, d_model]`. Texts are right-padded: token i of a text is at index i.
-
-    Yields:
-        How many texts a batch has finished.
-    """
+    """Run the model over whole texts, batch by batch, handing each layer's stream to a reader. `on_batch`: called with
+    a batch's texts, returns the reader that is then called with each layer's stream `[batch, seq, d_model]`. Texts are
+    right-padded: token i of a text is at index i. Yields how many texts a batch has finished."""
     for batch in _batches(model, texts):
         width = max(len(text.tokens) for text in batch)
         tokens = torch.zeros(len(batch), width, dtype=torch.long)
@@ -103,14 +92,9 @@ def window_means(
     what: str,
     progress: Progress = silent,
 ) -> torch.Tensor:
-    """Activations of every layer averaged over each window, accumulated in float32.
-
-    Returns:
-        `[n_positions, n_texts, n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token.
-
-    Raises:
-        DataError: an activation is not finite; the model overflows in its dtype.
-    """
+    """Activations of every layer averaged over each window, accumulated in float32. Returns `[n_positions, n_texts,
+    n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token. Raises DataError: an activation is not
+    finite; the model overflows in its dtype."""
     shape = model.shape
     means = torch.full((len(positions), len(texts), shape.n_layers, shape.d_model), torch.nan)
     done = 0
@@ -138,11 +122,8 @@ def window_means(
 
 
 def check_finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> None:
-    """See that the mean of a layer's activations is finite.
-
-    Raises:
-        DataError: it is not; the model overflows in its dtype.
-    """
+    """See that the mean of a layer's activations is finite. Raises DataError: it is not; the model overflows in its
+    dtype."""
     if not torch.isfinite(mean).all():
         raise DataError(
             f"activations of layer {layer} are not finite: {model.identity.id} overflows in {model.identity.dtype}; "
@@ -161,10 +142,8 @@ class Reading:
     """What is wanted of prompts: continuations, and means over windows of their first tokens."""
 
     positions: Sequence[Position]
-    n_read: int
-    """Tokens of a continuation that windows cover."""
-    n_new: int
-    """Tokens of a continuation: as many, or more; 0: the prompts alone are read."""
+    n_read: int  # tokens of a continuation that windows cover
+    n_new: int  # tokens of a continuation: as many, or more; 0: the prompts alone are read
 
 
 def continue_and_read(
@@ -176,17 +155,10 @@ def continue_and_read(
     progress: Progress = silent,
 ) -> tuple[list[Continued], torch.Tensor]:
     """Continue prompts greedily, and average activations over each window.
-
-    Args:
-        kept: folder that each batch is kept in, and taken from where it is there; `None`: nothing is kept.
-
-    Returns:
-        The whole continuations, and `[n_positions, n_prompts, n_layers, d_model]`, float32 on the CPU; NaN where a
-        window holds no token.
-
-    Raises:
-        DataError: an activation is not finite; the model overflows in its dtype.
-    """
+    `kept`: folder that each batch is kept in, and taken from where it is there; `None`: nothing is kept.
+    Returns the whole continuations, and `[n_positions, n_prompts, n_layers, d_model]`, float32 on the CPU; NaN where a
+    window holds no token.
+    Raises DataError: an activation is not finite; the model overflows in its dtype."""
     shape = model.shape
     means = torch.full((len(wanted.positions), len(prompts), shape.n_layers, shape.d_model), torch.nan)
     said: dict[int, tuple[int, ...]] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from massact.errors import UsageError
 from massact.keys import cell_json
-from massact.models.bake import Baked, bake
+from massact.models.bake import Baked, bake, why_not
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat
 from massact.names import shown
@@ -37,6 +37,10 @@ def bake_run(session: Session, run_id: str, output: Path) -> Baked:
         )
     subject, cell = told
     planned = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row))
+    if cell.steering is not None and planned.vector is not None:  # before weights are loaded
+        n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
+        if reason := why_not(intervention_of(cell.steering, planned.vector, n_blocks), n_blocks):
+            raise UsageError(f"it cannot be baked: {reason}")
     model = session.models.get(subject.model, subject.model.instruct)
     if model.identity != cell.setting.model:
         raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")

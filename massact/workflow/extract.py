@@ -55,7 +55,7 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
     key = digest_text(cell)
     run_id = finished_run(session, key)
     if run_id is not None:
-        session.say(f"{config.name}: calibrated already, run {run_id}")
+        session.detail(f"{config.name}: calibrated already, run {run_id}")
         return Calibrated(key, read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION)))
     calibration = calibrate(
         model, prompts, max_new_tokens=settings.max_new_tokens, n_top=settings.n_top, progress=session.progress
@@ -147,7 +147,7 @@ def extract_model(
     cells, fields = _identify(session, config, trait, calibrated.key, judge)
     missing = [one for one, cell in cells.items() if finished_run(session, digest_text(cell)) is None]
     if not missing:
-        session.say(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
+        session.detail(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
         return 0
     read = _read(session, config, trait, list(cells))
     if settings.vetting is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from massact.errors import MissingPrerequisiteError, UsageError
+from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.prediction.cases import Case, Outcome, find_outcomes
 from massact.prediction.prior import VectorFacts, format_prior
@@ -37,8 +38,7 @@ from massact.store.schema import Artifact, Kind
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, keep_outcome, phase_params
-from massact.sweep.planner import load_answers
+from massact.sweep.context import Session, keep_outcome, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
 from massact.vectors.massive_dims import Calibration
@@ -78,6 +78,9 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
             return prediction
         if judge not in (None, experiment.judge.name):
             session.show(f"not registered: the experiment's judge is {experiment.judge.name}")
+            return prediction
+        if not as_floor(prediction.floor).is_coherence:
+            session.show("not registered: searches start from cliffs of coherence")
             return prediction
         prior = adopt(prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor)
         name = prior_name(experiment.name)
@@ -172,7 +175,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
     reasons = f" Left out:{why}" if why else ""
     needed = (
         f"A prediction is tested on a model and trait that was left out, so {MIN_GROUPS} are needed, each with some "
-        f"vector whose coefficients reach from no effect to beyond coherence {floor:g}; a verdict needs 5."
+        f"vector whose coefficients reach from no effect to beyond {as_floor(floor).reach}; a verdict needs 5."
     )
     cases = found(cases, "best")
     if not cases:
@@ -218,7 +221,7 @@ def prediction_markdown(
         parts.append(f"{_HEADINGS[target]}, {n_cases}, each model and trait left out in turn:")
         parts.append(_score_table(trial, target).markdown())
     parts.append(
-        f"At coherence floor {floor:g}. The cliffs were found between coefficients a factor of "
+        f"At floor {as_floor(floor).reach}. The cliffs were found between coefficients a factor of "
         f"{resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
     )
     parts += [scatter_words(own_strengths(trial.cases)), _strength_table(trial).markdown()]

@@ -11,24 +11,32 @@ from pathlib import Path
 from massact import __version__
 from massact.domain import RANDOM, Response
 from massact.errors import MassactError
+from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers
+from massact.query.answers import Confirmed
+from massact.query.costs import costs_of
 from massact.query.groups import gain, is_below_floor, recipe_of
 from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.costs import ask_costs
+from massact.query.questions.effects import ask_effects
 from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
 from massact.report.page import Report, build_report, read_for_findings, write_findings
+from massact.report.summary import brief
+from massact.store.databases import ui_address
 from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration, read_responses
-from massact.store.write.tracker import UI_ADDRESS, OpenRun
-from massact.sweep.context import Session, phase_params
-from massact.sweep.planner import load_answers
+from massact.store.write.stages import read_calibration
+from massact.store.write.tracker import OpenRun
+from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine
+from massact.workflow.run_notes import tell_evaluations
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9
@@ -43,11 +51,16 @@ class WrittenReport:
     findings: Path | None = None
 
     @property
-    def summary(self) -> str:
-        """What a person needs to know of it in a terminal: the checklist, and where the pages are."""
+    def checklist(self) -> str:
         checks = [*self.report.criteria, *self.report.sanity]
-        lines = [f"- [{'x' if check.ok else ' '}] {check.text}: {check.detail}" for check in checks]
-        lines += ["", f"report: {self.html}", f"        {self.markdown}"]
+        return "\n".join(f"- [{'x' if check.ok else ' '}] {check.text}: {check.detail}" for check in checks)
+
+    @property
+    def summary(self) -> str:
+        """What a person needs to know of it in a terminal: what was found, and where the pages are."""
+        report = self.report
+        found = brief(report.evidence, report.answers, [*report.criteria, *report.sanity])
+        lines = [found, "", f"report: {self.html}", f"        {self.markdown}"]
         return "\n".join(lines if self.findings is None else [*lines, f"findings: {self.findings}"])
 
 
@@ -65,6 +78,7 @@ def run_report(
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
+        tell_evaluations(session, run, report.evidence)
         # within `output`, and no other experiment's
         taken = [path.name for path in output.iterdir()] if output.is_dir() else ()
         folder = output / file_name(session.experiment.name, taken)
@@ -75,7 +89,7 @@ def run_report(
             write_findings(findings, report.findings)
         with tracker.artifacts(run) as artifacts:
             _write(report, artifacts)
-        tracker.set_tag(run, MlflowTag.NOTE, written.summary)
+        tracker.set_tag(run, MlflowTag.NOTE, f"{written.checklist}\n\n{written.summary}")
         for criterion in report.criteria:
             verdict = f"{'met' if criterion.ok else 'not met'}: {criterion.detail}"
             tracker.set_tag(run, f"{Tag.VERDICT}.{criterion.name}", verdict)
@@ -88,8 +102,8 @@ def _write(report: Report, folder: Path) -> None:
     for page, text in ((Artifact.REPORT_HTML, report.html), (Artifact.REPORT_MARKDOWN, report.markdown)):
         # a store that others wrote may hold characters that no file can
         (folder / page).write_text(text, encoding="utf-8", errors="backslashreplace")
-    for name, png in report.figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(png)
+    for name, svg in report.figures.items():
+        (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def _collect(session: Session, run: OpenRun) -> Evidence:
@@ -99,9 +113,14 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         baselines = store.baselines(experiment.name)
         whole = [stored.row for stored in store.evaluations(experiment.name)]
         published = tuple(stored.row for stored in store.published(experiment.name))
+        agreements = tuple(stored.row for stored in store.agreements(experiment.name))
+        effects = Confirmed.counting(store, store.side_effects(experiment.name), experiment.least_scored)
+        answers = replace(answers, costs=costs_of(store, experiment.name))
+        held = replace(answers, controls=tuple(store.controls(experiment.name)), side_effects=effects)
+        held = held.with_scores(store, experiment.coherence_floor)
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
         calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
-    address = session.stores.tracking_uri.rstrip("/") if session.stores.tracking_uri.startswith("http") else UI_ADDRESS
+    address = ui_address(session.stores.tracking_uri)
     # without the scores by question, which nothing here needs
     bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)
@@ -112,6 +131,9 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
             for model, run_id in calibrations.items()
         },
         published=published,
+        agreements=agreements,
+        costs=ask_costs.of(held, experiment.coherence_floor).rows,
+        effects=ask_effects.of(held, experiment.coherence_floor).rows,
         energies=energies_of(whole),
         label_cosines=tuple(_label_cosines(session, bests)),
         samples=tuple(_samples(session, answers, bests, baselines)),
@@ -262,10 +284,11 @@ class _SamplePlace:
 
     def ask_what_broke(self, run_id: str | None, floor: float) -> None:
         """Choose the question whose answer broke as much as the run's answers did on the mean."""
-        scored = [(r.question, r.coherence) for r in self._responses(run_id) if r.coherence is not None]
-        below = [(question, coherence) for question, coherence in scored if coherence < floor]
+        told = ((r.question, as_floor(floor).of_response(r)) for r in self._responses(run_id))
+        scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
+        below = [(question, measure) for question, measure in scored if measure < floor]
         if below:
-            mean = statistics.fmean(coherence for _, coherence in scored)
+            mean = statistics.fmean(measure for _, measure in scored)
             self.question = min(below, key=lambda pair: abs(pair[1] - mean))[0]
 
     def _responses(self, run_id: str | None) -> list[Response]:

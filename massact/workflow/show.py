@@ -12,9 +12,9 @@ from massact.domain import Response
 from massact.errors import StoreError, UsageError
 from massact.names import shown, visible
 from massact.store.read import RunStore, open_source
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_responses
 
 _NARROWEST = 24
 """Characters of a column at least."""
@@ -40,8 +40,8 @@ class Shown:
             "responses": [{"steered": asdict(a), "unsteered": b and asdict(b)} for a, b in pairs],
         }
 
-    def text(self, most: int) -> str:
-        """For a terminal: the evaluation, then so many questions at most, two columns each."""
+    def text(self, most: int | None = None) -> str:
+        """For a terminal: the evaluation, then all questions, or so many at most, two columns each."""
         row, width = self.row, shutil.get_terminal_size((120, 24)).columns
         figures = f"delta {_score(row.delta, '+.1f')}, coherence {_score(row.coherence_mean)}"
         lines = [
@@ -51,22 +51,33 @@ class Shown:
         for number, response in enumerate(self.responses[:most], 1):
             lines += ["", *textwrap.wrap(f"{number}. {visible(response.question)}", width)]
             pair = (("unsteered", self._unsteered(response.question)), ("steered", response))
-            lines += _columns([_told(*one) for one in pair], width)
-        if (left := len(self.responses) - most) > 0:
-            lines += ["", f"{left} more: --limit {len(self.responses)}"]
+            lines += columns([_told(*one) for one in pair], width)
+        if most is not None and (left := len(self.responses) - most) > 0:
+            lines += ["", f"{left} more: leave --limit out"]
         return "\n".join(lines) + "\n"
 
     def _unsteered(self, question: str) -> Response | None:
         return next((one for one in self.unsteered if one.question == question), None)
 
 
+def read_row(run_id: str, tracking_uri: str) -> EvaluationRow:
+    """The row of an evaluation's run; UsageError where it is none."""
+    with closing(open_source(tracking_uri)) as source:
+        return _row(RunStore(source), run_id)
+
+
+def _row(store: RunStore, run_id: str) -> EvaluationRow:
+    row = store.rows([run_id]).get(run_id)
+    if row is None or row.layer is None or row.coefficient is None:
+        raise UsageError(f"run {shown(run_id)} is no finished evaluation: massact runs lists them")
+    return row
+
+
 def read_shown(run_id: str, tracking_uri: str) -> Shown:
     """The responses of an evaluation's run; UsageError where it is none, or kept none."""
     with closing(open_source(tracking_uri)) as source:
         store = RunStore(source)
-        row = store.rows([run_id]).get(run_id)
-        if row is None or row.layer is None or row.coefficient is None:
-            raise UsageError(f"run {shown(run_id)} is no finished evaluation: massact runs lists them")
+        row = _row(store, run_id)
         lender = store.finished_keys(row.experiment).get(row.same_as_key or "", run_id)
         baselines = {one.row.key: one.run_id for one in store.baselines(row.experiment)}
         wanted = [lender, *filter(None, [baselines.get(row.baseline_key or "")])]
@@ -100,7 +111,7 @@ def _score(value: float | None, form: str = ".1f") -> str:
     return "unscored" if value is None else format(value, form)
 
 
-def _columns(texts: Sequence[str], width: int) -> Iterator[str]:
+def columns(texts: Sequence[str], width: int) -> Iterator[str]:
     """Texts side by side, each wrapped to its share of the width."""
     room = max(_NARROWEST, (width - 3 * len(texts)) // len(texts))
     wrapped = [[part for line in text.splitlines() for part in textwrap.wrap(line, room) or [""]] for text in texts]

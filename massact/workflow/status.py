@@ -8,6 +8,7 @@ from itertools import product
 from massact.config import Experiment
 from massact.domain import Group
 from massact.errors import MissingPrerequisiteError
+from massact.floors import as_floor
 from massact.query import Answers
 from massact.query.groups import slices
 from massact.query.load import read_answers
@@ -134,7 +135,7 @@ def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
         )
         others = [pair for pair in elsewhere if any((g.model, g.trait) == pair for g in groups)]
         unrun = counts["missing"] + counts["failed"]
-        what = f"{phase.name}: {len(groups)} groups at coherence {experiment.coherence_floor:g} or more"
+        what = f"{phase.name}: {len(groups)} groups at {as_floor(experiment.coherence_floor).bound}"
         detail = ", ".join(f"{counts[name]} {name.replace('_', ' the ')}" for name in _STATUSES if counts[name])
         detail += "".join(f"; {model}, {trait}: evaluated in other settings alone" for model, trait in others)
         command = _command(experiment, phase.name if unrun else "gaps")

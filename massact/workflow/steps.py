@@ -1,27 +1,22 @@
 """The entry points: calibrate, extract, evaluate, search, the four phases, and main, which runs them all."""
 
 import os
-import shlex
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from massact.addresses import resolve_tracking_uri, shown_uri
-from massact.config import ModelConfig, TraitConfig
+from massact.config import BaselinesConfig, ModelConfig, TraitConfig
 from massact.config.parse import parse_coefficients
 from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
 from massact.labels import check_layers, format_label, parse_label, parse_layers
-from massact.names import file_name
-from massact.report.evidence import Evidence
-from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
+from massact.report.phase_notes import PhaseName
 from massact.store.schema import MlflowTag, StoredPoint
-from massact.store.write.finished_run import Step
-from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
+from massact.store.write.tracker import PROJECT_RUN, OpenRun
+from massact.sweep.baselines import run_baselines
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session, keep_outcome, open_phase
+from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
     GridRequest,
@@ -30,18 +25,17 @@ from massact.sweep.planner import (
     check_dims,
     check_experiment,
     check_length,
-    load_answers,
     phase_gaps,
 )
 from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
-from massact.sweep.stores import Stores
+from massact.sweep.side_effects import run_side_effects
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
 from massact.workflow.extract import calibrate_model, extract_model, tell_sink
+from massact.workflow.outcome import log_outcome, require_steps, run_patterns
 from massact.workflow.report import run_report
-from massact.workflow.status import require
 
-_MOST_ROWS = 60
+_MOST_ROWS = 30
 """Of the table that an evaluation ends with."""
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
@@ -99,15 +93,15 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
             sink = calibration.sink or ("none" if known else "not measured")
             lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
             session.say(f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}")
-        _note(session, run, "\n".join(lines))
+        _note(session, run, "\n".join(lines), brief="")
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
     """Extract activations and vectors at every window that the store does not hold yet."""
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
-    _require(session, "extract")
+    require_steps(session, "extract")
     with open_phase(session, "extract", parent) as run:
-        lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
+        lines, n_new = ["| model | trait | windows extracted now |", "|---|---|---|"], 0
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
             check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
@@ -115,7 +109,8 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
-        _note(session, run, "\n".join(lines))
+                n_new += count
+        _note(session, run, "\n".join(lines), brief="" if parent else f"{n_new} windows extracted now")
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
@@ -180,11 +175,11 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store."""
     phase = session.experiment.phase(name)
     check_experiment(session, judges=True)
-    _require(session, name)
+    require_steps(session, name)
     with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
-        log_outcome(session, run, name, cosines)
+        log_outcome(session, run, name, cosines, is_last=parent is None)
     session.say(f"{name}: {tally}")
     return tally
 
@@ -194,22 +189,16 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
     searches only the groups that have no result at or above the floor, until each has one or it is known why not."""
     search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
-    _require(session, "phase1")
+    require_steps(session, "phase1")
     limits = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")
     told = {limit: value for limit in limits if (value := getattr(plan, limit)) is not None}
     with open_phase(session, name, None, told) as run:
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        _note(session, run, search_text(searched.endings, searched.tally, plan.mode, n_gaps))
+        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps)
+        _note(session, run, "", brief=text)
     return searched.tally
-
-
-def run_patterns(session: Session, parent: OpenRun | None = None) -> None:
-    """Phase 4: coefficient patterns and recommendations, from the store alone."""
-    _require(session, "phase4")
-    with open_phase(session, "phase4", parent) as run:
-        log_outcome(session, run, "phase4", {})
 
 
 def run_phases(session: Session, parent: OpenRun) -> Tally:
@@ -226,14 +215,9 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     return tally
 
 
-def _require(session: Session, step: str) -> None:
-    with session.stores.read() as store:
-        require(session.experiment, store, step)
-
-
-def _note(session: Session, run: OpenRun, text: str) -> None:
-    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text)
-    session.show(text)
+def _note(session: Session, run: OpenRun, text: str, *, brief: str) -> None:
+    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text or brief)
+    session.tell(text, brief)
 
 
 def run_main(session: Session, output: Path) -> Tally:
@@ -241,6 +225,10 @@ def run_main(session: Session, output: Path) -> Tally:
     check_experiment(session, judges=True)
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
+        if session.experiment.baselines != BaselinesConfig():
+            tally.add(run_baselines(session, run))
+        if len(session.experiment.traits) > 1:
+            run_side_effects(session, run)
         if session.experiment.confirm_share is not None:
             try:
                 tally.add(run_confirm(session, run))
@@ -248,75 +236,5 @@ def run_main(session: Session, output: Path) -> Tally:
                 session.say(f"confirm: {error}")
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
-    session.show(f"{report.summary}\n\n{tally}{again}")
+    session.tell(report.checklist, f"{report.summary}\n\n{tally}{again}")
     return tally
-
-
-_MAX_SCALE = 1_000_000
-
-
-def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]) -> None:
-    """Answer the phase's question from the store, show it, and keep it on the phase's run."""
-    answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
-    whole = Evidence.of(session.experiment, answers, cosines)
-    declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
-    mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
-    session.stores.tracker.log(run, steps=curve_steps(mine))
-    figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
-    keep_outcome(session, run, phase, phase_verdicts(phase, whole), phase_markdown(phase, whole), figures)
-
-
-def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
-    """Delta and coherence of every layer and label as metrics stepped by coefficient. MLflow's steps are integers, so
-    the coefficient is scaled and the metric's name says by how much."""
-    usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
-    scale = _scale([point.coefficient for point in usable])
-    by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
-    steps = []
-    for point in usable:
-        model, position = file_name(point.model), parse_position(point.position).slug
-        place = f"{model}/{position}/layer_{point.layer}/{file_name(point.label)}"
-        figures = (("delta", point.delta), ("coherence", point.coherence_mean))
-        steps += [
-            Step(f"{name}_{by}/{place}", value, round(point.coefficient * scale))
-            for name, value in figures
-            if value is not None
-        ]
-    return steps
-
-
-def _scale(coefficients: Sequence[float]) -> int:
-    scale = 1
-    while scale < _MAX_SCALE and any(abs(c * scale - round(c * scale)) > 1e-9 * scale for c in coefficients):
-        scale *= 10
-    return scale
-
-
-def next_lines(stores: Stores) -> list[str]:
-    """Lines that name the UI's command and links to the views of this experiment."""
-    uri = stores.tracking_uri
-    is_server = uri.startswith(("http://", "https://"))
-    address = uri.rstrip("/") if is_server else UI_ADDRESS
-    lines = [] if is_server else [f"UI:          {_start(uri)}"]
-    experiment_id = stores.tracker.shown_experiment_id
-    return [
-        *lines,
-        f"evaluations: {view_link(address, experiment_id, EVALUATIONS)}",
-        f"phases:      {view_link(address, experiment_id, PHASES)}",
-    ]
-
-
-def _start(uri: str) -> str:
-    """The command that serves a database; one with a password is to be handed over by the environment."""
-    command = f"{_python()} -m massact serve"
-    if uri == resolve_tracking_uri(None) and "MLFLOW_TRACKING_URI" not in os.environ:
-        return command
-    if shown_uri(uri) != uri:
-        return f"MLFLOW_BACKEND_STORE_URI=… {command}"
-    return f"{command} --backend-store-uri {shlex.quote(uri)}"
-
-
-def _python() -> str:
-    """This interpreter, as it is called from here: `massact` need not be on the PATH."""
-    path = Path(sys.executable)
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -15,6 +15,7 @@ from massact.api import question
 from massact.config import Experiment, VectorConfig, load_experiment
 from massact.domain import Recipe
 from massact.errors import DataError, StoreError, UsageError
+from massact.floors import as_floor
 from massact.labels import format_layers, format_steering, parse_label
 from massact.models.load import read_shape
 from massact.names import shown
@@ -41,7 +42,7 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current]
     places = sorted({(row.model, row.trait) for row in rows})
     if not rows:
-        raise UsageError(f"no evaluation is at or above the coherence floor {answer.floor:g}: see massact best")
+        raise UsageError(f"no evaluation is at or above the floor of {as_floor(answer.floor).reach}: see massact best")
     if len(places) > 1:
         named = ", ".join(f"{shown(model)} with {shown(trait)}" for model, trait in places)
         raise UsageError(f"which best? There are {named}: name one with --model and --trait")

@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from massact.doctor.base import ArtifactError, RunFiles
+from massact.domain import Response
+from massact.store.responses import response_bytes
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag, encode_row
 from massact.store.write.client import parent_tags, this_process
 from massact.store.write.stages import tensor_bytes
@@ -309,6 +311,14 @@ def test_lost_responses_are_told_and_remain(made: Made, name: str, content: byte
     assert said in outcome.finding.what
     assert "scores are in the run" in outcome.finding.what
     assert path.exists() == (content is not None)
+
+
+def test_responses_of_a_model_that_thinks_are_whole(made: Made) -> None:
+    path = made.file("probe L0", Artifact.RESPONSES)
+    path.write_bytes(
+        response_bytes([Response("q0", "r0", 1.0, 90.0, None, "a thought"), Response("q1", "", None, None)])
+    )
+    assert look(made.uri) == []
 
 
 def test_responses_that_were_not_kept_are_not_missed(made: Made) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from massact.cli.app import cli
 from massact.store.read import open_store
-from massact.store.write.stages import read_responses
+from massact.store.responses import read_responses
 from massact.toy import resolve
 from tests.support.judge_server import JudgeServer, judge_by_text
 from tests.support.small_plan import EXPERIMENT

@@ -205,7 +205,7 @@ def runs_of(uri: str) -> list[Any]:
 
 def import_file(path: Path, uri: str, *, dry_run: bool = False) -> ImportReport:
     file = read_published(path, "study")
-    return import_into(uri, Target("study"), lambda importer: importer.run_figures(file), params={}, dry_run=dry_run)
+    return import_into(uri, Target("study"), file, path=Path("figures.csv"), dry_run=dry_run)
 
 
 def counts(report: ImportReport) -> tuple[int, int, int]:

@@ -17,9 +17,9 @@ ENTRY_POINTS = (
     "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "predict", "evaluate", "search",
     "fill-gaps", "report",
 )  # fmt: skip
-NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run", "force"}
-"""MLflow hands the tracking URI to an entry point through the environment, a dry run is no run, and what needs force is
-looked at first."""
+NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run", "force", "verbose"}
+"""MLflow hands the tracking URI to an entry point through the environment, a dry run is no run, what needs force is
+looked at first, and an entry point's run holds the tables."""
 
 
 @pytest.fixture

@@ -44,16 +44,20 @@ def markdown(tmp_path_factory: pytest.TempPathFactory) -> str:
         for arguments in (["import", "--published", str(DATA)], ["report", "--output", str(folder)]):
             done = CliRunner().invoke(cli, [*arguments, *where])
             assert done.exit_code == 0, done.output
-    assert len(list(folder.glob("*/figures/*.png"))) == 1
+    assert {file.stem for file in folder.glob("*/figures/*.svg")} == {"published", "published-2"}
     (html,) = folder.glob("*/report.html")
-    assert html.read_text().count('<svg role="img" aria-label="Published deltas, a dot per source.') == 1
+    assert html.read_text().count('<svg role="img" aria-label="Published deltas, a dot per source.') == 2
     (report,) = folder.glob("*/report.md")
     return report.read_text()
 
 
 @pytest.mark.slow
 def test_the_report_of_published_figures_alone_shows_where_they_disagree(markdown: str) -> None:
-    assert "## Where the published versions disagree" in markdown
+    first, _, rest = markdown.partition("## Answers in short")
+    assert "What cannot be known: these are means as printed, without scores by question" in first
+    assert "**Deltas as printed" in first
+    assert "figures/published-2.svg" in first
+    assert "## Where the published versions disagree" in rest
     assert "77 published figures of 3 sources" in markdown
     assert "16 labels are printed by two sources at one place; 14 of them differ by more than rounding." in markdown
     assert "| mean_diff " in markdown

@@ -98,7 +98,7 @@ def test_page_needs_nothing_else(report: Report) -> None:
     assert len(page.ids) == len(set(page.ids))
     for reference in re.findall(r"url\(#([^)]+)\)", report.html):
         assert reference in page.ids
-    assert report.html.count('<svg role="img" aria-label=') == len(report.figures) == 7
+    assert report.html.count('<svg role="img" aria-label=') == len(report.figures) == 8
 
 
 def test_toys_are_named_as_such(report: Report, rows: Rows) -> None:
@@ -139,7 +139,7 @@ def test_massive_dims_at_every_token_stand_beside_those_of_the_first() -> None:
 
 
 def test_figures_of_the_markdown_exist(report: Report) -> None:
-    assert set(re.findall(r"\(figures/([^)]+)\.png\)", report.markdown)) == set(report.figures)
+    assert set(re.findall(r"\(figures/([^)]+)\.svg\)", report.markdown)) == set(report.figures)
 
 
 def test_empty_store_cannot_say_and_names_the_commands() -> None:
@@ -300,9 +300,9 @@ def test_a_section_with_its_figure_is_one_entry(monkeypatch: pytest.MonkeyPatch)
     mine = Section("mine", "Mine", ("words",), figures=(_Line(),))
     monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, lambda _: mine, lambda _: None))
     report = build_report(report_input([]))
-    assert "## Mine\n\nwords\n\n![from 1 to 2](figures/a-line.png)\n\n*A line.*" in report.markdown
+    assert "## Mine\n\nwords\n\n![from 1 to 2](figures/a-line.svg)\n\n*A line.*" in report.markdown
     assert '<svg role="img" aria-label="from 1 to 2"' in report.html
-    assert '<a href="#mine">Mine</a>' in report.html
+    assert '<details id="mine">\n<summary><h2>Mine</h2></summary>' in report.html
     assert set(report.figures) == {"a-line"}
 
 
@@ -346,11 +346,11 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     verdict = next(cell.text for cell in row if "ahead" in cell.text)
     assert re.fullmatch(r"before ahead by 20\.0 \(95 %: \d+\.\d to \d+\.\d, p 0\.0\d+, 10 questions\)", verdict)
     short = answers_in_short(found)
-    assert short[0].verdict.startswith("At 1 of 6 places one label is ahead of all others.")
+    assert short[0].verdict.startswith("At 1 of 6 places one label is ahead of all others; at 5 of 6")
     assert "`probe_preclean`, +30.0 @ 80 (layer 2, 8; 95 %: +" in short[0].lines[0]
     assert "That best lies at the end of its grid" in short[0].lines[0]
     assert table.rows[0][6].text == "8, end of grid"
-    assert short[1].verdict.startswith("Of 4 pairs: 1 ahead when cleaned before; ")
+    assert short[1].verdict.startswith("Of 4 pairs cleaned before and after: 1 ahead when cleaned before, ")
     (cell,) = (one[1] for one in gap_matrix(found, "refusal").rows if one[0].text == "probe_preclean")
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d, n 10", cell.detail)
 

@@ -56,7 +56,8 @@ def _report(folder: Path) -> str:
 def test_of_an_empty_store_it_says_that_nothing_was_evaluated_and_what_does(study: Path) -> None:
     text = _report(study)
     assert "0 evaluations in the store" in text
-    assert "At 1 of 1 place it cannot be said." in text
+    assert "At 1 of 1 place it cannot be said what moves the trait most." in text
+    assert "## At a glance\n\n- Nothing was evaluated yet" in text
     assert "3 of 3 declared groups remain without a result" in text
     assert "run `massact phase1 --experiment study.yaml`" in text
     assert "No calibration" in text or "not calibrated" in text
@@ -71,7 +72,7 @@ def test_of_imported_means_it_gives_no_interval_and_says_why(study: Path) -> Non
     write_lines(study / "old" / PLACE / "results.jsonl", [header(), baseline(10.0), *rows])
     _massact("import", "old", "--experiment", "study.yaml")
     text = _report(study)
-    assert "nothing here carries an interval" in text
+    assert "no interval, tie or test can be known" in text
     assert "`probe`, +50.0 @ 80 (layer 15, 1000; no interval; 4 questions)" in text
     assert "the store lacks their scores by question" in text
     assert "probe ahead by 20.0 (not tested: no scores by question)" in text

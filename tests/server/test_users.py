@@ -121,7 +121,7 @@ def test_the_commands(as_admin: World, tmp_path: Path) -> None:
         (["remove", "admin"], None, "refuses: Users cannot delete their own account"),
         (["grant", "rita", "no such experiment", "read"], None, "refuses: Could not find experiment"),
         (["list", "--tracking-uri", "sqlite:///x.db"], None, "only a tracking server has users"),
-        (["list", "--tracking-uri", "http://127.0.0.1:1"], None, "does not answer (ConnectionError)"),
+        (["list", "--tracking-uri", "http://127.0.0.1:1"], None, "does not answer (Connection refused)"),
     ],
 )
 def test_what_cannot_be_done_is_said(as_admin: World, arguments: list[str], stdin: str | None, said: str) -> None:

@@ -1,7 +1,7 @@
 """Names and rows of the run store: what is written is read back, and missing is never zero."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any, Literal, get_type_hints
 
@@ -38,6 +38,7 @@ from massact.store.schema.rows import (
 TEXT = st.text(max_size=8)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 WHOLE = st.integers(0, MOST)
+METRIC = st.sampled_from(["kl", "perplexity", "distinct_2", "my_own"])
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Kind: st.sampled_from(Kind),
     str: TEXT,
@@ -50,6 +51,8 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Literal["imported"] | None: st.sampled_from([None, "imported"]),
     Mode | None: st.sampled_from([None, "keep", "winsorise"]),
     Direction | None: st.sampled_from([None, "positive", "negative"]),
+    Mapping[str, float] | None: st.none() | st.dictionaries(METRIC, NUMBER, min_size=1, max_size=4),
+    Mapping[str, str] | None: st.none() | st.dictionaries(METRIC, TEXT, max_size=2),
     tuple[str, ...]: st.lists(TEXT, max_size=5).map(tuple),
     tuple[int, ...]: st.lists(WHOLE, max_size=12).map(tuple),
 }
@@ -143,13 +146,16 @@ def test_missing_is_absent_from_params_and_metrics(row: EvaluationRow) -> None:
     logged = {**evaluation_params(row), **evaluation_metrics(row)}
     named = set(schema_rows._PARAMS) | set(schema_rows._METRICS)
     expected = {name for name in named if getattr(row, name) is not None}
+    expected |= set(row.metrics or ())
     assert set(logged) == expected - {name for name in ("n_vectors", "n_directions") if getattr(row, name) == 1}
 
 
 @settings(deadline=None, max_examples=40)
 @given(rows_of(EvaluationRow))
 def test_a_metric_is_the_number_of_its_field(row: EvaluationRow) -> None:
-    assert all(value == getattr(row, name) for name, value in evaluation_metrics(row).items())
+    told = row.metrics or {}
+    assert all(value == told.get(name, getattr(row, name, None)) for name, value in evaluation_metrics(row).items())
+    assert told.items() <= evaluation_metrics(row).items()
 
 
 def test_a_baseline_has_no_steering_and_no_zero_for_what_it_lacks() -> None:
@@ -283,7 +289,7 @@ def _tag(drop: Iterable[str] = (), **changes: object) -> str:
         ("[]", ValueError),
         ("null", ValueError),
         ("{}", ValueError),
-        (_tag(drop=["key"]), TypeError),
+        (_tag(drop=["key"]), ValueError),
         (_tag(drop=["kind"]), ValueError),
         (_tag(kind="sweep"), ValueError),
         (_tag(trait_mean="38.5"), TypeError),
@@ -375,7 +381,7 @@ def test_no_two_names_in_the_run_store_are_one() -> None:
 def test_every_field_of_an_evaluation_is_logged_or_is_known_to_be_a_tag() -> None:
     in_the_row_alone = {
         "kind", "experiment", "key", "setting", "baseline_key",
-        "trait_digest", "chat_template_digest", "vector_source",
+        "trait_digest", "chat_template_digest", "vector_source", "metrics", "metric_sources",
     }  # fmt: skip
     in_a_tag_of_its_own = {"cell"}
     logged = set(schema_rows._PARAMS) | set(schema_rows._METRICS)

@@ -11,14 +11,8 @@ from safetensors import safe_open
 
 from massact.domain import Response
 from massact.errors import DataError
-from massact.store.write.stages import (
-    activation_files,
-    read_activations,
-    read_responses,
-    read_tensor,
-    response_bytes,
-    tensor_bytes,
-)
+from massact.store.responses import read_responses, response_bytes
+from massact.store.write.stages import activation_files, read_activations, read_tensor, tensor_bytes
 from massact.vectors.activations import Activations, split_sides
 
 RESPONSES = (

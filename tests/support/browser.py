@@ -66,6 +66,19 @@ class Page:
         assert "exceptionDetails" not in answer, f"{script}: {answer['exceptionDetails']}"
         return answer["result"].get("value")
 
+    def click(self, x: float, y: float) -> None:
+        """Move the pointer there and press its button; in CSS pixels of the screen."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            if kind == "mousePressed":
+                time.sleep(0.3)  # a chart finds what the pointer is on
+            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """A key, such as `Tab`, by its name and Windows' code for it."""
+        for kind in ("keyDown", "keyUp"):
+            said = {"text": text} if kind == "keyDown" and text else {}
+            self._ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **said)
+
     def wait_for(self, script: str, patience: float = PATIENCE_SECONDS) -> Any:
         """The value of an expression once it is true."""
         found: list[Any] = []

@@ -21,11 +21,12 @@ from massact.doctor import CHECKS, FILE_CHECKS, Outcome, examine, open_context
 from massact.domain import Recipe, Response
 from massact.labels import parse_label
 from massact.store.read import open_store
+from massact.store.responses import response_bytes
 from massact.store.schema import Artifact, EvaluationRow, Kind, Scores, StageRow, Tag
 from massact.store.write.client import Process, parent_tags, run_tags, this_process
 from massact.store.write.evaluations import vector_provenance
 from massact.store.write.run_writer import evaluation_run, open_writer
-from massact.store.write.stages import Extracted, log_calibration, log_extraction, response_bytes, tensor_bytes
+from massact.store.write.stages import Extracted, log_calibration, log_extraction, tensor_bytes
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors

@@ -147,8 +147,7 @@ def imported(path: Path, target: Target = TARGET) -> Heap:
 
 def import_to_store(uri: str, path: Path, target: Target = TARGET) -> ImportReport:
     """Import into a real store."""
-    sources = find_sources(path)
-    return import_into(uri, target, lambda importer: importer.run(sources), params={"path": str(path)})
+    return import_into(uri, target, find_sources(path), path=path)
 
 
 def stored_lines(uri: str, experiment: str = EXPERIMENT) -> dict[str, tuple[EvaluationRow, int | None]]:

@@ -16,10 +16,10 @@ from massact.config import load_experiment
 from massact.data.traits import split_questions
 from massact.store.read import RunStore, open_store, stored_runs
 from massact.store.read.base import Stored
+from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.schema.names import POINT_TAG
 from massact.store.write.client import connect
-from massact.store.write.stages import read_responses
 from massact.store.write.tracker import PROJECT_RUN
 from massact.sweep.claims import Sharing
 from massact.sweep.confirm import run_confirm

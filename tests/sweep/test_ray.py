@@ -170,7 +170,7 @@ class _Judges:
     """The cluster's side of judging, worst case: a process that ends takes all that it has in hand with it."""
 
     def __init__(self) -> None:
-        self.ray, self.host = self, "here"
+        self.ray, self.host, self.options, self.say = self, "here", RayOptions(workers=1), lambda _line: None
         self.waiting: list[tuple[int, Sequence[float], Callable[[Any], None]]] = []
         self.n_started = 0
 
@@ -210,10 +210,9 @@ class _Judges:
 
 def test_an_answer_lost_with_the_judge_of_another_cell_is_asked_for_again() -> None:
     judges, plan = _Judges(), [1.0, 2.0, LOSES_JUDGE, 3.0, 4.0]
-    options = RayOptions(workers=1)
-    pool = JudgePool(judges, options, CommandContext("u", "e", Path("s"), "K"), say=lambda _line: None)
+    pool = JudgePool(judges)
     keeper = SimpleNamespace(made=lambda _planned, _node: None)
-    tools = Tools(judges, judges, SimpleNamespace(workers=[]), pool, keeper)
+    tools = Tools(judges, SimpleNamespace(workers=[]), pool, keeper)
     use = JudgeUse(JudgeConfig("scripted"), Subject("d"), (), None, IDENTITY, None)
     work = Work(ray_cluster.USE, CachingJudge(RemoteJudge(use, lambda: pool)), PART, None)
     sweep = Run(tools, work, cells(plan), lambda wished, _n: wished)

@@ -16,7 +16,7 @@ from massact.judges import Exchange, Usage, Verdict
 from massact.judges.caching import NO_ANSWER, CachingJudge
 from massact.models.generate import Generator, Row
 from massact.models.load import SteerableModel
-from massact.store.write.stages import read_responses, response_bytes
+from massact.store.responses import read_responses, response_bytes
 from massact.sweep import stored
 from massact.sweep.executors.local import evaluate_cells
 from tests.support.sweep_cells import IDENTITY, cells

@@ -19,7 +19,7 @@ from massact.labels import format_label, parse_label
 from massact.sweep.vectors import StoredVectors
 from massact.vectors import extract, methods
 from massact.vectors.activations import Activations, split_sides
-from massact.vectors.extract import clean_after, declared_recipes, make_vectors, validation_metrics
+from massact.vectors.extract import clean_after, declared_recipes, make_vectors
 from massact.vectors.massive_dims import Calibration, LayerMassive
 from massact.vectors.methods import ProbeDidNotConvergeWarning, cosine, extract_vector, normalise, zero_dims
 
@@ -243,14 +243,13 @@ def test_probes_that_did_not_converge_are_named_by_layer_and_do_not_warn_twice(
 
 def test_the_planted_direction_tells_the_validation_split_apart(activations: Activations) -> None:
     made = make_vectors([Recipe("mean_diff"), Recipe("random_baseline")], activations, CALIBRATION, seed=0)
-    rows = list(validation_metrics(made))
-    assert [(label, layer) for label, layer, _ in rows] == [
-        (label, layer) for label in ("mean_diff", "random_baseline") for layer in range(N_LAYERS)
-    ]
-    for label, _, one in rows:
-        if label == "mean_diff":
-            assert one.accuracy == 1.0
-            assert one.effect_size > 5
+    assert {label: len(one.separations) for label, one in made.items()} == {
+        "mean_diff": N_LAYERS,
+        "random_baseline": N_LAYERS,
+    }
+    for one in made["mean_diff"].separations:
+        assert one.accuracy == 1.0
+        assert one.effect_size > 5
 
 
 def test_nothing_to_clean_leaves_the_very_vector() -> None:

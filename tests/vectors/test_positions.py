@@ -37,9 +37,18 @@ def test_a_window_has_the_slug_of_trait_interp(text: str, slug: str) -> None:
     assert str(parse_position_slug(slug)) == text
 
 
+def test_a_window_without_a_frame_is_of_the_response_as_tables_print_it() -> None:
+    assert str(parse_position("[:10]")) == "response[:10]"
+    assert str(parse_position("[-1]")) == "response[-1]"
+
+
 @settings(deadline=None)
 @given(POSITIONS)
 def test_every_window_survives_its_text_and_its_slug(position: Position) -> None:
+    if position.is_empty:
+        with pytest.raises(UsageError, match=re.escape(f"no text has a token in {position}")):
+            parse_position(str(position))
+        return
     assert parse_position(str(position)) == position
     assert parse_position_slug(position.slug) == position
 

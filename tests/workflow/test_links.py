@@ -7,7 +7,7 @@ import click
 import pytest
 
 from massact.cli.serve import serve
-from massact.workflow.steps import _start
+from massact.workflow.outcome import _start
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_command_serves_the_store_and_shows_no_password(
 
 
 def test_the_ports_of_the_links_and_of_the_command_are_the_same() -> None:
-    from massact.store.write.tracker import UI_ADDRESS
+    from massact.store.databases import UI_ADDRESS
 
     context = click.Context(serve)
     defaults = {one.name: one.get_default(context) for one in serve.params}

@@ -7,6 +7,7 @@ from itertools import product
 from typing import ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
+from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, gain, is_just_added, slices, strata, told_apart, usual_notes
 from massact.query.load import About
@@ -132,15 +133,16 @@ def _ratios(
     for stratum, (label, reference) in product(all_strata, pairs):
         a, b = stratum.best(label, floor), stratum.best(reference, floor)
         if a and b and tells(a, stratum.direction) and tells(b, stratum.direction):
+            (layer, coefficient), (reference_layer, of_reference) = a.spot, b.spot
             yield CoefficientRatio(
                 **stratum.fields(),
                 label=label,
                 reference=reference,
-                coefficient=a.coefficient,
-                reference_coefficient=b.coefficient,
-                ratio=a.coefficient / b.coefficient,
-                layer=a.layer,
-                reference_layer=b.layer,
+                coefficient=coefficient,
+                reference_coefficient=of_reference,
+                ratio=coefficient / of_reference,
+                layer=layer,
+                reference_layer=reference_layer,
             )
 
 
@@ -210,7 +212,7 @@ class _Advice:
         here = [row for row in self.bests if row.label == method]
         values = sorted(row.coefficient for row in here if row.coefficient is not None)
         if not values:
-            why = f"nothing reaches coherence {self.floor:g}{self._why_not(method)}"
+            why = f"nothing reaches {as_floor(self.floor).reach}{self._why_not(method)}"
             return f"cannot say where to start {method} on {self.name}: {why}"
         layers = ", ".join(str(layer) for layer in sorted({row.layer for row in here if row.layer is not None}))
         span = f"{values[0]:g}" + (f" to {values[-1]:g}" if values[-1] > values[0] else "")
@@ -220,7 +222,7 @@ class _Advice:
         if not self.ratios:
             return (
                 f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: no position has both at "
-                f"or above coherence {self.floor:g}{self._why_not('probe', 'mean_diff')}"
+                f"or above {as_floor(self.floor).reach}{self._why_not('probe', 'mean_diff')}"
             )
         factor, basis = _factor(self.ratios)
         return f"mean_diff takes {factor} times probe's coefficient on {self.name} ({basis})"
@@ -230,7 +232,7 @@ class _Advice:
         if not here:
             return (
                 f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}: no position has "
-                f"both {method} and {method}_top1 at or above coherence {self.floor:g}"
+                f"both {method} and {method}_top1 at or above {as_floor(self.floor).reach}"
                 f"{self._why_not(method, f'{method}_top1')}"
             )
         factor, basis = _factor(here)

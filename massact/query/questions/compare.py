@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Unpack
 from massact._lazy import Numbers, np
 from massact.domain import Direction, Group
 from massact.errors import UsageError
+from massact.floors import Floor, as_floor
 from massact.labels import format_label, normalise_label
-from massact.query.answers import Answers
+from massact.query.answers import Answers, control_label
+from massact.query.controls import with_controls
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.groups import ComparableGroups, one_spelling, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
@@ -91,8 +93,8 @@ class ComparisonRow(PlaceRow):
     p_corrected: float | None = None
     """The same, corrected for the number of comparisons in this answer (Holm)."""
     matched_coherence: float | None = None
-    """Coherence of the more coherent best; `None` where the bests' gap in coherence is no more than noise, and where
-    the other was not evaluated at one as high."""
+    """Coherence of the more coherent best, or what else the floor is of; `None` where the bests' gap in it is no more
+    than noise, and where the other was not evaluated at one as high."""
     matched_difference: float | None = None
     """Delta of A minus delta of B where both have that coherence, each read along its curve."""
     matched_low: float | None = None
@@ -128,7 +130,7 @@ def _pair(text: str) -> tuple[str, str]:
         argument="pairs",
         metavar="A:B",
     ),
-    needs=lambda **_: Needs(scores="coherent"),
+    needs=lambda **_: Needs(scores="coherent", controls=True),
 )
 def ask_compare(
     answers: Answers, floor: float, /, *, pairs: Sequence[tuple[str, str]] | None = None, **_about: Unpack[About]
@@ -145,21 +147,23 @@ def ask_compare(
     """
     by_group = slices(answers.side_by_side)
     declared, known = set(answers.groups), {group.label for group in by_group}
+    controls = {control_label(one.row) for one in answers.controls}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
     kept = [pair for pair in wanted if all(answers.shows(one_spelling(label)) for label in pair)]
     if pairs is None and not kept and len(answers.filters.labels) == 2:
         a, b = answers.filters.labels
         kept = [(a, b)]
-    all_pairs = [_labels(pair, known) for pair in kept]
+    all_pairs = [_labels(pair, known | controls) for pair in kept]
     rows = list[ComparisonRow]()
     for stratum in strata(by_group, answers.groups):
         beliefs = Beliefs(stratum, floor, answers.scores) if answers.scores else None
+        whole = with_controls(answers, stratum, floor) if controls else stratum
         for labels in all_pairs:
             here = ((label, Group(stratum.model, stratum.trait, stratum.position, label)) for label in labels)
-            if any(label in stratum.slices or group in declared for label, group in here):
-                grids = on_equal_grids(stratum, labels, floor)
+            if any(label in whole.slices or group in declared for label, group in here):
+                grids = on_equal_grids(whole, labels, floor)
                 row = _row(grids, labels, floor, answers.cosines)
-                rows.append(_tested(row, grids.stratum, stratum, answers, beliefs) if beliefs else row)
+                rows.append(_tested(row, grids.stratum, whole, answers, beliefs) if beliefs else row)
     corrected = holm([row.p_value for row in rows])
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
     notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows))
@@ -232,7 +236,7 @@ def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosi
             difference = round(a.delta - b.delta, 6)
             is_second = (difference < 0) != (stratum.direction == "negative")
             better = labels[is_second] if difference and not same else None
-            warnings = (*warnings, *_warnings(labels, a, b, is_same=bool(same)))
+            warnings = (*warnings, *_warnings(labels, a, b, as_floor(floor), is_same=bool(same)))
     return ComparisonRow(
         **stratum.fields(),
         label_a=labels[0],
@@ -278,10 +282,15 @@ def _tested(
     if gaps is None or not is_more_than_noise(gaps[0] - gaps[1]):
         return row
     baseline = answers.baselines.get(a.sample.baseline_key or "")
-    at_zero = baseline.row.coherence_mean if baseline else None
+    floor = as_floor(scores.floor)
+    at_zero = floor.measure_of(baseline.row) if baseline else None
     along = (whole.slices[label].points for label in (row.label_a, row.label_b))
-    matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero)
-    return row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
+    matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero, floor=floor)
+    if matched is None:
+        return row
+    matched_at = matched.coherence if floor.is_coherence else floor.value_at(matched.coherence)
+    told = _matched_fields(matched, differences, gaps[0] - gaps[1])
+    return replace(row, **told | {"matched_coherence": matched_at})
 
 
 def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> dict[str, Any]:
@@ -290,21 +299,18 @@ def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> di
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]
     low, high = (max(-LARGEST, min(LARGEST, limit - noise.mean() + difference)) for limit in mean_interval(noise))
-    return {
-        "matched_coherence": matched.coherence,
-        "matched_difference": round(difference, 6),
-        "matched_low": float(low),
-        "matched_high": float(high),
-    }
+    return {"matched_difference": round(difference, 6), "matched_low": float(low), "matched_high": float(high)}
 
 
-def _warnings(labels: Sequence[str], a: Point, b: Point, *, is_same: bool) -> Iterator[str]:
-    if a.layer != b.layer:
+def _warnings(labels: Sequence[str], a: Point, b: Point, floor: Floor, *, is_same: bool) -> Iterator[str]:
+    if None not in (a.layer, b.layer) and a.layer != b.layer:
         yield f"the bests lie at different layers: {a.layer} and {b.layer}"
-    if a.coherence_mean is not None and b.coherence_mean is not None:
-        gap = abs(a.coherence_mean - b.coherence_mean)
+    of_a, of_b = (floor.value_of(one) for one in (a, b))
+    if of_a is not None and of_b is not None:
+        gap, shown = abs(floor.measure(of_a) - floor.measure(of_b)), "{:.1f}" if floor.is_coherence else "{:.3g}"
         if gap > COHERENCE_WARNING_POINTS:
-            yield f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
+            points = f" by {gap:.1f} points" if floor.is_coherence else ""
+            yield f"{floor.metric} differs{points}: {shown.format(of_a)} and {shown.format(of_b)}"
     for label, best in zip(labels, (a, b), strict=True):
         if best.same_as is not None and not is_same:
             yield f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from massact._lazy import np
 from massact.domain import Direction
+from massact.floors import as_floor
 from massact.query.answers import Answers, Confirmed
 from massact.query.groups import ComparableGroups, as_point, gain, rank, setting_notes, slices, strata, told_apart
 from massact.query.load import About, Needs
@@ -286,8 +287,8 @@ class _Place:
             label=label,
             status=_status(one, standing),
             standing=standing,
-            layer=point.layer,
-            coefficient=point.coefficient,
+            layer=point.spot[0],
+            coefficient=point.spot[1],
             selected_delta=point.delta,
             selected_low=believed.delta_low,
             selected_high=believed.delta_high,
@@ -313,7 +314,7 @@ class _Place:
             confirmed_note=limits if isinstance(limits, str) else None,
             shrinkage=shrinkage,
             confirmed_coherence=coherence,
-            holds_floor=None if coherence is None else coherence >= self._floor,
+            holds_floor=None if coherence is None else as_floor(self._floor).is_met(one.row),
             n_confirming=one.row.n_scored,
             confirmed_baseline_trait_mean=one.row.baseline_trait_mean,
             confirmed_key=one.row.key,

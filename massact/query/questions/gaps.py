@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import OWN_UNITS, Direction
+from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.groups import GroupInSetting, all_parts, recipe_of, setting_notes, slices, told_apart, unscored_note
 from massact.query.load import About, Needs
@@ -83,9 +84,9 @@ class GapsAnswer(Answer[GapRow]):
         n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)
         if n_remaining:
             are = "is a gap" if n_remaining == 1 else "are gaps"
-            return False, f"{n_remaining} of {n_groups} groups {are} at coherence {self.floor:g}"
+            return False, f"{n_remaining} of {n_groups} groups {are} at {as_floor(self.floor).reach}"
         reach = "the 1 group reaches" if n_groups == 1 else f"all {n_groups} groups reach"
-        return True, f"no gaps: {reach} coherence {self.floor:g}"
+        return True, f"no gaps: {reach} {as_floor(self.floor).reach}"
 
 
 @question("gaps", text("phase", "only the groups that this phase declares"), needs=lambda **_: Needs(matrix=True))
@@ -152,9 +153,10 @@ def _brackets(
     found = brackets(part.points, floor, allowed=allowed, suggest=suggest)
     if best is None or not best.at_grid_end:
         return found
+    layer, coefficient = best.spot
     return tuple(
-        widened(one, abs(best.coefficient), part.points, allowed)
-        if one.layer == best.layer and (one.low or 0.0) * best.coefficient > 0
+        widened(one, abs(coefficient), part.points, allowed)
+        if one.layer == layer and (one.low or 0.0) * coefficient > 0
         else one
         for one in found
     )

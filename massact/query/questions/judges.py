@@ -10,7 +10,7 @@ from massact._lazy import np
 from massact.domain import Direction, Group
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
-from massact.query.groups import GroupInSetting, Side, natural_order, slices, strata, told_apart
+from massact.query.groups import GroupInSetting, Side, is_at_floor, natural_order, slices, strata, told_apart
 from massact.query.load import About
 from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
@@ -231,14 +231,14 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
 
 
 def _place(point: Point | None) -> tuple[int, float] | None:
-    return (point.layer, point.coefficient) if point else None
+    return point.spot if point else None
 
 
 def _loss(best_a: Point | None, best_b: Point | None, pair: JudgedTwice, floor: float) -> float | None:
     if best_a is None or best_b is None or best_b.delta is None:
         return None
-    same = pair.scored_b[best_a.vector_digest, best_a.layer, best_a.coefficient]
-    if same.delta is None or same.coherence_mean is None or same.coherence_mean < floor:
+    same = pair.scored_b[best_a.vector_digest, *best_a.spot]
+    if same.delta is None or not is_at_floor(same, floor):
         return None
     return abs(best_b.delta - same.delta)  # B's own best is never the worse one
 

@@ -1,12 +1,13 @@
 """Every evaluation that counts, one row each, in the order asked for."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 
 from massact.domain import Direction
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, gain, slices, strata, told_apart, usual_notes
@@ -67,6 +68,8 @@ class RunRow(PlaceRow):
     same_as_cosine: float | None = None
     relative_strength: float | None = None
     """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the store does not tell."""
+    metrics: Mapping[str, float] | None = field(default=None, hash=False)
+    """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`."""
 
 
 @question(
@@ -160,9 +163,9 @@ def _row(listed: _Listed, floor: float) -> RunRow:
 
 
 def _status(point: StoredPoint, floor: float) -> RunStatus:
-    if point.coherence_mean is None:
+    if (is_met := as_floor(floor).is_met(point)) is None:
         return "unscored"
-    if point.coherence_mean < floor:
+    if not is_met:
         return "below_floor"
     return "unscored" if point.delta is None else "ok"
 

@@ -7,12 +7,9 @@ from massact._lazy import Indices, Mask, Numbers, np
 from massact.query.groups import ComparableGroups
 from massact.query.stats.paired import QuestionScores
 
-SURE = 0.9
-"""Chance below which it is shown."""
-_MOST_SAMPLED = 64
-"""Evaluations of a place whose scores by question tell how coherence scatters."""
-_ALIKE = 8.0
-"""Points of coherence within which evaluations scatter alike."""
+SURE = 0.9  # chance below which it is shown
+_MOST_SAMPLED = 64  # evaluations of a place whose scores by question tell how coherence scatters
+_ALIKE = 8.0  # points of coherence within which evaluations scatter alike
 _USUAL_OFF = 15.0
 """Points by which a neighbour's coherence is off where nothing else tells: it counts as one cell that was seen."""
 _LEAST_VARIANCE = 1e-6
@@ -40,9 +37,10 @@ def coherent_chances(place: ComparableGroups, floor: float, scores: QuestionScor
         return {}
     labels = np.repeat(np.arange(len(parts)), [len(points) for points in parts])
     run_ids = [run_id for points in parts for run_id in points.run_ids()]
-    layers, coefficients, means = (
-        np.concatenate([points.column(name) for points in parts]) for name in ("layer", "coefficient", "coherence_mean")
+    layers, coefficients = (
+        np.concatenate([points.column(name) for points in parts]) for name in ("layer", "coefficient")
     )
+    means = np.concatenate([points.measures(floor) for points in parts])
     known = np.flatnonzero(~np.isnan(means) & (coefficients != 0))
     is_coherent = means[known] >= floor
     scatter = _scatter(known[is_coherent], run_ids, means, scores)

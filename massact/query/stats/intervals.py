@@ -19,22 +19,16 @@ from massact.query.stats.paired import (
     tied_with_winner,
 )
 
-_MOST_FREEDOM = 100.0
-"""Degrees of freedom that the variances of other cells give at most."""
+_MOST_FREEDOM = 100.0  # degrees of freedom that the variances of other cells give at most
 _LEAST_NEAR, _NEAR_SHARE = 4, 0.05
 """Cells, and share of all cells, with the best means: their variances are taken together with that of the best."""
-_LEAST_VARIANCE = 1e-6
-"""Variance, in squared points, that is no variance."""
-_SIMULTANEOUS_SHARE = 0.2
-"""Share of the error that the simultaneous interval takes; the source proposes 0.1."""
-_LEAST_LEAD = 0.1
-"""Standard errors by which the selected cell is taken to lead at least."""
+_LEAST_VARIANCE = 1e-6  # variance, in squared points, that is no variance
+_SIMULTANEOUS_SHARE = 0.2  # share of the error that the simultaneous interval takes; the source proposes 0.1
+_LEAST_LEAD = 0.1  # standard errors by which the selected cell is taken to lead at least
 _LARGEST_SLOPE = 0.999
 _LARGEST_CORRELATION = 0.99
-_NODES = 64
-"""Of the integral over what correlated means have in common."""
-_FAR = 25.0
-"""Points by which the mean of a cell may lie off those of the others that tell nothing of it."""
+_NODES = 64  # of the integral over what correlated means have in common
+_FAR = 25.0  # points by which the mean of a cell may lie off those of the others that tell nothing of it
 
 
 class Interval(NamedTuple):
@@ -62,11 +56,9 @@ class Moments:
     """Degrees of freedom of the variances."""
 
     def expected(self, index: int) -> float:
-        """The mean that is expected of a cell from its own and those of all cells, however it was selected.
-
-        Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973); see
-        docs/statistics.md, "What to expect".
-        """
+        """The mean that is expected of a cell from its own and those of all cells, however it was selected. Empirical
+        Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973); see docs/statistics.md,
+        "What to expect"."""
         mean, variance = float(self.means[index]), float(self.variances[index]) * (1 - self.correlation)
         if variance == 0.0 or len(self.means) == 1:
             return mean
@@ -84,8 +76,7 @@ class Moments:
         return mean - off * (1 - (kept[0] * weights[0] + kept[1] * weights[1]) / sum(weights))
 
 
-_QUARTILES = 1.349
-"""Standard deviations between the quartiles of a normal distribution."""
+_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +102,12 @@ class Picked:
         self, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
     ) -> Interval | None:
         """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
-
         The hybrid one of Andrews, Kitagawa and McCloskey, "Inference on Winners" (Quarterly Journal of Economics 139,
         2024, section 4), with the variances of `Moments`; docs/statistics.md says how it departs from the source, and
         how often it holds.
-
-        Args:
-            within: the least and the greatest delta that there can be.
-            confidence: how often the interval is to hold the true mean, 0 to 1.
-
-        Returns:
-            `None` where fewer than three questions were scored.
-        """
+        `within`: the least and the greatest delta that there can be. `confidence`: how often the interval is to hold
+        the true mean, 0 to 1.
+        Returns `None` where fewer than three questions were scored."""
         from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
 
         known = self.known
@@ -258,8 +243,7 @@ class Believed:
 
 
 NOTHING = Believed()
-_MOST_NAMED = 6
-"""Places that a note names."""
+_MOST_NAMED = 6  # places that a note names
 
 
 class Beliefs:
@@ -354,6 +338,18 @@ class Beliefs:
                 runs += rivals
                 rows.append(deltas)
         return Picked.of(np.concatenate(rows), runs.index(point.run_id))
+
+
+def own_interval(
+    scores: QuestionScores | None, part: GroupInSetting, point: Point
+) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of the true delta of one evaluation that was not picked among others; or nothing."""
+    deltas = scores.deltas(part, [point.run_id]) if scores else None
+    known = deltas[0][~np.isnan(deltas[0])] if deltas is not None else np.array([])
+    if scores is None or len(known) < LEAST_QUESTIONS:
+        return None, None
+    low, high = mean_interval(known, within=scores.delta_limits(part))
+    return (-high, -low) if part.sample.direction == "negative" else (low, high)
 
 
 Beside = tuple[str, str, str, str, float | None]

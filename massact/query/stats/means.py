@@ -7,27 +7,17 @@ from itertools import pairwise
 from massact._lazy import Numbers, np
 from massact.domain import Direction
 
-_USED = 0.8
-"""Share of the error that is used: what is asked for is held with two-valued scores too, the worst case."""
-_EXACTNESS = 1e-6
-"""Of a limit, as a share of the distance between the ends."""
-_SCALE = 100.0
-"""Scores run from 0 to it."""
-_MANY = 3
-"""Different baseline scores from which they are taken to lie on a scale, and not to be one of two."""
-_GULF = 50.0
-"""Points without any score between two that are the answers of a judge that says no or yes."""
-_BEYOND = 0.975
-"""Quantile of Student's distribution within which the baseline's score of another question is expected."""
+_USED = 0.8  # share of the error that is used: what is asked for is held with two-valued scores too, the worst case
+_EXACTNESS = 1e-6  # of a limit, as a share of the distance between the ends
+_SCALE = 100.0  # scores run from 0 to it
+_MANY = 3  # different baseline scores from which they are taken to lie on a scale, and not to be one of two
+_GULF = 50.0  # points without any score between two that are the answers of a judge that says no or yes
+_BEYOND = 0.975  # quantile of Student's distribution within which the baseline's score of another question is expected
 
 
 def delta_ends(baseline: Sequence[float], steered: Sequence[float], direction: Direction | None) -> tuple[float, float]:
-    """The least and the greatest delta that another question may have; see docs/statistics.md.
-
-    Args:
-        baseline: its scores by question, 0 to 100, at least one.
-        steered: the scores of the same questions.
-    """
+    """The least and the greatest delta that another question may have; see docs/statistics.md. `baseline`: its scores
+    by question, 0 to 100, at least one. `steered`: the scores of the same questions."""
     is_negative = direction == "negative"
     room = [_SCALE - score if is_negative else score for score in baseline]
     n, worst = len(room), _SCALE
@@ -46,16 +36,10 @@ def bounded_mean_interval(
     values: Iterable[float], low: float, high: float, *, confidence: float
 ) -> tuple[float, float]:
     """The interval of the mean that values between two ends are drawn from.
-
     Gaffke's (Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208), in the mid-P
     version of docs/statistics.md. It always has a width unless low and high are equal.
-
-    Args:
-        values: n at least 1, none NaN.
-        low: no value can be less; as `high` it is moved to the values where they lie beyond it.
-        high: no value can be more.
-        confidence: how often the interval is to hold the mean, 0 to 1.
-    """
+    `values`: n at least 1, none NaN. `low`: no value can be less; as `high` it is moved to the values where they lie
+    beyond it. `high`: no value can be more. `confidence`: how often the interval is to hold the mean, 0 to 1."""
     ordered, error = sorted(map(float, values)), (1 - confidence) * _USED / 2
     mirrored = [-value for value in reversed(ordered)]
     return -_upper(mirrored, -low, error), _upper(ordered, high, error)
@@ -98,15 +82,24 @@ def _share_below(values: Sequence[float], end: float, point: float) -> float:
     return (chances[0] + chances[1]) / 2
 
 
+def matched_interval(differences: Sequence[float], scale: float, quantile: float = 1.96) -> tuple[float, float]:
+    """The interval of the mean difference of pairs, each from `-scale` to `scale`, such as two marks of one document.
+
+    Agresti and Min's (Statistics in Medicine 24, 2005): a pair more of each kind there can be, at half its weight (two
+    without a difference, one of `scale`, one of `-scale`), so that it has a width though all are equal.
+    """
+    n = len(differences) + 2
+    mean = math.fsum(differences) / n
+    variance = max((math.fsum(one**2 for one in differences) + scale**2) / n - mean**2, 0.0)
+    reach = quantile * math.sqrt(variance / n)
+    return max(-scale, mean - reach), min(scale, mean + reach)
+
+
 def pulled_mean(values: Numbers, selected: int) -> float | None:
     """The mean of a row that was selected as the largest, pulled towards the mean of all rows.
-
     James and Stein's estimate in the form of Efron and Morris (Journal of the American Statistical Association 70,
     1975). `values` are `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
-
-    Returns:
-        `None` where fewer than two questions were scored in all rows.
-    """
+    Returns `None` where fewer than two questions were scored in all rows."""
     shared = values[:, ~np.isnan(values).any(axis=0)]
     n_rows, n_questions = shared.shape
     if n_questions < 2:

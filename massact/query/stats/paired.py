@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from massact._lazy import Numbers, np
+from massact.floors import DEFAULT_FLOOR, Floor, as_floor
 from massact.query.evaluations import Evaluations
 from massact.query.groups import GroupInSetting
 from massact.query.rows import AnyPoint, Point
@@ -18,14 +19,12 @@ from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 
 CONFIDENCE = 0.95
-LEAST_QUESTIONS = 3
-"""Questions below which nothing is tested."""
+LEAST_QUESTIONS = 3  # questions below which nothing is tested
 N_DRAWS = 9998
 _SEED = 20_251_109
 
 
-LARGEST = 100.0
-"""Points of a delta, and of a difference: scores run from 0 to it."""
+LARGEST = 100.0  # points of a delta, and of a difference: scores run from 0 to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,9 @@ class PairedTest:
 
 def paired_test(differences: Numbers, *, luck: float = 0.0) -> PairedTest | None:
     """Compare two evaluations by question, with the interval stretched to be that of the expected difference too.
-
-    Args:
-        differences: scores of one minus those of the other, `[n_questions]`, NaN where one is unscored.
-        luck: points by which the picking is expected to have made the difference too large.
-
-    Returns:
-        `None` where fewer than three questions were scored in both.
-    """
+    `differences`: scores of one minus those of the other, `[n_questions]`, NaN where one is unscored. `luck`: points by
+    which the picking is expected to have made the difference too large.
+    Returns `None` where fewer than three questions were scored in both."""
     differences = differences[~np.isnan(differences)]
     if len(differences) < LEAST_QUESTIONS:
         return None
@@ -86,11 +80,9 @@ def least_p(n_questions: int) -> float:
 def mean_interval(
     values: Numbers, *, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """The interval of the mean of deltas, or of differences of scores, `[n]`, n at least 2.
-
-    Student's; where values repeat it is stretched to the one that holds however values are distributed. `within` are
-    the least and the greatest value that there can be.
-    """
+    """The interval of the mean of deltas, or of differences of scores, `[n]`, n at least 2. Student's; where values
+    repeat it is stretched to the one that holds however values are distributed. `within` are the least and the greatest
+    value that there can be."""
     from scipy.special import stdtrit  # scipy.stats has the same and takes half a second to load
 
     mean, error = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
@@ -146,8 +138,7 @@ def _sign_flip(differences: Numbers) -> float:
     return float(result.pvalue)
 
 
-_SAME_MEAN = 0.01
-"""Points by which the mean of a baseline's scores may differ from the mean that a row holds."""
+_SAME_MEAN = 0.01  # points by which the mean of a baseline's scores may differ from the mean that a row holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +149,8 @@ class QuestionScores:
     """By run id."""
     baselines: Mapping[str, Scores]
     """By the key of the baseline."""
+    floor: Floor = DEFAULT_FLOOR
+    """What `coherences` are of."""
 
     @classmethod
     def from_store(
@@ -166,19 +159,16 @@ class QuestionScores:
         """The scores of evaluations at or above the floor, and of the baselines that they name."""
         wanted = {row.baseline_key for row in evaluations.samples.values()}
         runs = {key: one.run_id for key, one in baselines.items() if key in wanted}
-        of_baselines = store.scores(runs.values())
-        return cls(
-            evaluations=store.scores(
-                run for points in evaluations.by_place.values() for run in points.coherent_runs(floor)
-            ),
-            baselines={key: of_baselines[run] for key, run in runs.items() if run in of_baselines},
-        )
+        of_baselines, asked = store.scores(runs.values()), as_floor(floor)
+        scores = store.scores(run for points in evaluations.by_place.values() for run in points.coherent_runs(floor))
+        if not asked.is_coherence:
+            scores = store.with_metrics(scores, [asked.metric])
+        by_key = {key: of_baselines[run] for key, run in runs.items() if run in of_baselines}
+        return cls(scores, by_key, asked)
 
     def deltas(self, part: GroupInSetting, run_ids: Sequence[str]) -> Numbers | None:
         """Each question's delta of some runs of a slice, `[n_runs, n_questions]`, larger is better, NaN where unscored.
-
-        `None` where the store holds no scores by question, as of imported results.
-        """
+        `None` where the store holds no scores by question, as of imported results."""
         baseline = self.baselines.get(part.sample.baseline_key or "")
         found = [self.evaluations.get(run_id) for run_id in run_ids]
         if baseline is None or not run_ids or not _is_of(baseline, part.baseline_trait_mean):
@@ -203,11 +193,15 @@ class QuestionScores:
         return (least - LARGEST, greatest) if is_negative else (-greatest, LARGEST - least)
 
     def coherences(self, run_ids: Sequence[str]) -> Numbers | None:
-        """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored."""
-        rows = [one.coherence for run_id in run_ids if (one := self.evaluations.get(run_id))]
+        """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored; or of what
+        else the floor is, on its scale."""
+        found = [one for run_id in run_ids if (one := self.evaluations.get(run_id))]
+        rows = [one.coherence if self.floor.is_coherence else one.metrics.get(self.floor.metric, ()) for one in found]
+        if not all(rows):
+            return None
         if not run_ids or len(rows) < len(run_ids) or len({len(row) for row in rows}) > 1:
             return None
-        return np.array(rows, dtype=float)
+        return self.floor.measure(np.array(rows, dtype=float))
 
 
 def _is_of(baseline: Scores, mean: float | None) -> bool:
@@ -217,24 +211,16 @@ def _is_of(baseline: Scores, mean: float | None) -> bool:
     return mean is not None and bool(both.any()) and abs(float(values[both].mean()) - mean) < _SAME_MEAN
 
 
-NEGLIGIBLE = 0.5
-"""Points of delta: no judge is as exact, so a smaller lead is a tie however steady it is."""
+NEGLIGIBLE = 0.5  # points of delta: no judge is as exact, so a smaller lead is a tie however steady it is
 
 
 def tied_with_winner(deltas: Numbers, winner: int, *, luck: Sequence[float] | None = None) -> list[int] | None:
     """The labels that cannot be told from the winner.
-
     Gupta's subset selection (Technometrics 7, 1965) on paired differences; see docs/statistics.md.
-
-    Args:
-        deltas: `[n_labels, n_questions]`, each question's delta at every label's best, larger is better; NaN where
-            unscored.
-        winner: the label with the best mean.
-        luck: `[n_labels]`, by how many points each label's best is expected to be too good.
-
-    Returns:
-        Indices of the labels, without the winner; `None` where fewer than three questions were scored.
-    """
+    `deltas`: `[n_labels, n_questions]`, each question's delta at every label's best, larger is better; NaN where
+    unscored. `winner`: the label with the best mean. `luck`: `[n_labels]`, by how many points each label's best is
+    expected to be too good.
+    Returns indices of the labels, without the winner; `None` where fewer than three questions were scored."""
     from scipy.special import stdtrit  # scipy.stats has the same and takes half a second to load
 
     others = [index for index in range(len(deltas)) if index != winner]
@@ -275,16 +261,14 @@ def at_matched_coherence(
     points_b: Iterable[AnyPoint],
     *,
     at_zero: float | None = None,
+    floor: float = DEFAULT_FLOOR,
 ) -> Matched | None:
-    """The deltas of two labels where both have the coherence of the more coherent best.
-
+    """The deltas of two labels where both have the coherence of the more coherent best, or what else the
+    floor is of, on its scale.
     The other one is followed from its best to smaller coefficients of its layer, each read between its neighbours, so
     that its own luck is no difference. `at_zero` is the coherence of the baseline, the neighbour at coefficient 0.
-
-    Returns:
-        `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that.
-    """
-    a, b = _path(best_a, points_a, at_zero), _path(best_b, points_b, at_zero)
+    Returns `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that."""
+    a, b = (_path(*one, at_zero, as_floor(floor)) for one in ((best_a, points_a), (best_b, points_b)))
     if not a or not b:
         return None
     is_a_followed = a[0].coherence < b[0].coherence
@@ -316,13 +300,16 @@ def _read(path: Sequence[_Reading], coherence: float) -> float | None:
     return None
 
 
-def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None) -> list[_Reading]:
+def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None, floor: Floor) -> list[_Reading]:
     """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
+    if best.coefficient is None:
+        return [_Reading(0.0, best.coherence_mean or 0.0, best.delta or 0.0)]
     known = {
-        abs(point.coefficient): _Reading(abs(point.coefficient), point.coherence_mean, point.delta)
+        abs(point.coefficient): _Reading(abs(point.coefficient), measure, point.delta)
         for point in points
         if point.layer == best.layer
-        and point.coherence_mean is not None
+        and point.coefficient is not None
+        and (measure := floor.measure_of(point)) is not None
         and point.delta is not None
         and point.coefficient * best.coefficient > 0
     }

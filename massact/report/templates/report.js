@@ -1,5 +1,12 @@
-/* Tables sort by a click on a header; without scripts they stand as they were written. Missing is always last. */
+/* Folded parts open when they are printed or linked to. Tables sort by a click on a header; without scripts they stand as they were written. Missing is always last. */
 "use strict";
+const folded = [...document.querySelectorAll("details")];
+const unfold = () => { const one = document.getElementById(location.hash.slice(1)); if (one) one.open = true; };
+let closed = [];
+addEventListener("hashchange", unfold);
+addEventListener("beforeprint", () => { closed = folded.filter((one) => !one.open); closed.forEach((one) => (one.open = true)); });
+addEventListener("afterprint", () => closed.forEach((one) => (one.open = false)));
+unfold();
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   const headers = [...table.tHead.rows[0].cells];

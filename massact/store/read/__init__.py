@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from massact._gc import collector_paused
@@ -25,15 +25,21 @@ from massact.store.schema.declared import Declared, declared_prefix, decode_decl
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import (
+    AgreementRow,
+    CapabilityRow,
     EvaluationRow,
     PublishedRow,
     RowT,
     Scores,
     StageRow,
+    decode_agreement,
+    decode_capability,
     decode_evaluation,
     decode_many_scores,
+    decode_metric,
     decode_published,
     decode_stage,
+    metric_tag,
 )
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
@@ -141,6 +147,14 @@ class RunStore:
         """The finished confirmations, their baselines too, one per key, the oldest first."""
         return self._rows(experiment, Kind.CONFIRMATION, decode_evaluation)
 
+    def controls(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """What winners are held against, one per key, the oldest first."""
+        return self._rows(experiment, Kind.CONTROL, decode_evaluation)
+
+    def side_effects(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """Responses scored for other traits, those of baselines too, one per key, the oldest first."""
+        return self._rows(experiment, Kind.SIDE_EFFECT, decode_evaluation)
+
     def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """Cells that were given up on a part of their questions, one per key, the oldest first."""
         return self._rows(experiment, Kind.SCREENING, decode_evaluation)
@@ -154,6 +168,14 @@ class RunStore:
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
         return self._rows(experiment, Kind.PUBLISHED, decode_published)
+
+    def agreements(self, experiment: str) -> list[Stored[AgreementRow]]:
+        """Judges held against people, one per key, the oldest first."""
+        return self._rows(experiment, Kind.AGREEMENT, decode_agreement)
+
+    def capabilities(self, experiment: str) -> list[Stored[CapabilityRow]]:
+        """What interventions cost on tasks, one per key, the oldest first."""
+        return self._rows(experiment, Kind.CAPABILITY, decode_capability)
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
@@ -170,11 +192,9 @@ class RunStore:
         ]
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
-        """Key to run id of every finished evaluation, baseline, calibration and extraction.
-
-        The points are decoded, not the key's tag read: a key whose evaluation no query can read is
-        not finished, or its place would stay empty for ever.
-        """
+        """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
+        the key's tag read: a key whose evaluation no query can read is not finished, or its place would stay empty for
+        ever."""
         points = self.points(experiment)
         keys = dict(zip(points.keys, points.run_ids, strict=True))
         keys.update({run.row.key: run.run_id for run in self.baselines(experiment)})
@@ -193,6 +213,15 @@ class RunStore:
         rows = self.rows([run_id for run_id in asked if run_id not in scores])
         steps = self._source.score_steps(list(rows)) if rows else {}
         return scores | {run_id: _stepped_scores(steps.get(run_id, []), row) for run_id, row in rows.items()}
+
+    def with_metrics(self, scores: Mapping[str, Scores], names: Iterable[str]) -> dict[str, Scores]:
+        """The same scores, by run, with metrics by question; a run that has none of a metric stays without."""
+        found: dict[str, dict[str, tuple[float | None, ...]]] = {run_id: {} for run_id in scores}
+        for name in names:
+            for run_id, text in self._source.finished_values(list(scores), metric_tag(name)).items():
+                with suppress(ValueError, TypeError):
+                    found[run_id][name] = decode_metric(text)
+        return {run_id: replace(one, metrics=found[run_id]) for run_id, one in scores.items()}
 
     def close(self) -> None:
         self._source.close()
@@ -228,8 +257,7 @@ def _start(run: RawRun) -> tuple[int, str]:
     return (run.started_at if run.started_at is not None else -1, run.run_id)
 
 
-_MOST_QUESTIONS = 1_000_000
-"""No set of questions is larger, whatever a row or a step says; so many take 16 MB a run."""
+_MOST_QUESTIONS = 1_000_000  # no set of questions is larger, whatever a row or a step says; so many take 16 MB a run
 
 
 def _stepped_scores(steps: Sequence[ScoreStep], row: EvaluationRow) -> Scores:
@@ -334,8 +362,7 @@ class StoredContent:
 
     key: str
     finished_at: int | None
-    content: str | None
-    """Digest of the line that it was imported from; `None` where massact measured it."""
+    content: str | None  # digest of the line that it was imported from; `None` where massact measured it
     kind: Kind | None = None
 
 
@@ -349,6 +376,15 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
         key = run.tags.get(Tag.KEY)
         if key is not None:
             yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), Kind(run.tags[Tag.KIND]))
+
+
+def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[tuple[RawRun, StageRow]]:
+    """The finished calibrations or extractions whose row can be read, superseded ones too, the newest last."""
+    stages = []
+    for run in stored_runs(tracking_uri, experiment, kind, tags=ROW_TAGS):
+        with suppress(ValueError, TypeError):
+            stages.append((run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
+    return sorted(stages, key=lambda stage: (stage[0].finished_at or -1, stage[0].run_id))
 
 
 def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:

@@ -10,10 +10,8 @@ from massact.store.schema import EvaluationRow, Kind
 from massact.store.schema.points import RunText
 from massact.store.schema.rows import RowT
 
-FINISHED, FAILED = "FINISHED", "FAILED"
-"""MLflow's run statuses that queries ask for."""
-UNENDED = ("RUNNING", "SCHEDULED")
-"""Those of runs without an end."""
+FINISHED, FAILED = "FINISHED", "FAILED"  # MLflow's run statuses that queries ask for
+UNENDED = ("RUNNING", "SCHEDULED")  # those of runs without an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +20,7 @@ class Stored(Generic[RowT]):
 
     run_id: str
     status: str
-    finished_at: int | None
-    """Milliseconds since 1970; `None` where the run has no end."""
+    finished_at: int | None  # milliseconds since 1970; `None` where the run has no end
     row: RowT
 
 
@@ -33,8 +30,7 @@ class Failure:
 
     run_id: str
     finished_at: int | None
-    error: str
-    """The error's text; empty where the run holds none."""
+    error: str  # the error's text; empty where the run holds none
     row: EvaluationRow
 
 
@@ -45,10 +41,8 @@ class PhaseRun:
     run_id: str
     phase: str
     status: str
-    started_at: int | None
-    """Milliseconds since 1970."""
-    finished_at: int | None
-    """Milliseconds since 1970; `None` while it runs, or where it was killed."""
+    started_at: int | None  # milliseconds since 1970
+    finished_at: int | None  # milliseconds since 1970; `None` while it runs, or where it was killed
 
 
 def newest_per_key(runs: Iterable[Stored[RowT]]) -> list[Stored[RowT]]:
@@ -68,8 +62,7 @@ class RawRun:
     status: str
     started_at: int | None
     finished_at: int | None
-    tags: dict[str, str]
-    """Those of the tags asked for that the run has."""
+    tags: dict[str, str]  # those of the tags asked for that the run has
     artifact_uri: str = ""
 
 
@@ -86,21 +79,16 @@ class ScoreStep:
 class RawPoints:
     """The evaluations of an experiment as a source gives them."""
 
-    tagged: list[RunText]
-    """With the text of the tag that `massact.store.schema.point_tag` names."""
-    others: list[RawRun]
-    """Evaluations without that tag, with their whole row."""
-    failed: list[RawRun]
-    """Evaluations that failed, with row, error and key."""
-    n_foreign: int
-    """Finished runs without a kind of ours in the MLflow experiments that hold these."""
+    tagged: list[RunText]  # with the text of the tag that `massact.store.schema.point_tag` names
+    others: list[RawRun]  # evaluations without that tag, with their whole row
+    failed: list[RawRun]  # evaluations that failed, with row, error and key
+    n_foreign: int  # finished runs without a kind of ours in the MLflow experiments that hold these
 
 
 class RunSource(Protocol):
     """Where raw runs come from, never deleted ones. Every method raises `StoreError` where the store cannot be read."""
 
-    notes: tuple[str, ...]
-    """What there is to say of it beside its runs."""
+    notes: tuple[str, ...]  # what there is to say of it beside its runs
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         """The runs of a kind, `None` for any of ours; empty `statuses` means any."""
@@ -139,17 +127,13 @@ class RunSource(Protocol):
 
 WIRE_TYPE = "application/vnd.massact.raw; version=2"
 """The media type of all answers; another version is another reader's."""
-MAX_RUN_IDS = 250_000
-"""Runs that are asked about in one request."""
+MAX_RUN_IDS = 250_000  # runs that are asked about in one request
 
 
 def packed(**values: Any) -> bytes:
     """What a source gives as JSON: runs and steps as lists of their fields."""
-    return json.dumps(values, separators=(",", ":"), default=_fields).encode()
-
-
-def _fields(value: RawRun | ScoreStep) -> list[Any]:
-    return [getattr(value, name) for name in value.__slots__]
+    fields = lambda value: [getattr(value, name) for name in value.__slots__]  # noqa: E731
+    return json.dumps(values, separators=(",", ":"), default=fields).encode()
 
 
 def pack_points(points: RawPoints) -> bytes:

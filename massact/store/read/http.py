@@ -18,8 +18,7 @@ from massact.errors import StoreError, UnusableStoreError
 from massact.store.credentials import log_in
 from massact.store.retry import status_passes
 
-TIMEOUT_SECONDS = (10.0, 300.0)
-"""To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
+TIMEOUT_SECONDS = (10.0, 300.0)  # to connect, and for a whole answer: a page of 5,000 runs takes a busy server a while
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _LONGEST_SECONDS = 86400
 _PASSING = (
@@ -33,12 +32,14 @@ class TrackingServer:
     """What answers at an address under MLflow's REST API, with the login, the TLS settings and the time limit
     (MLFLOW_HTTP_REQUEST_TIMEOUT) of MLflow's own variables; see `massact.store.credentials`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, is_written_to: bool = False) -> None:
+        """`is_written_to`: nothing is asked twice, and no redirect followed, which would carry a password elsewhere."""
         self._url = uri.rstrip("/")
         self._name = shown_uri(self._url)
         self._session = requests.Session()
+        self._follows = not is_written_to
         # a server may close a kept connection at the moment it is used again; asking twice changes nothing
-        once_more = Retry(total=None, connect=0, read=1, status=0, other=0, allowed_methods=None)
+        once_more = Retry(total=None, connect=0, read=int(self._follows), status=0, other=0, allowed_methods=None)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=once_more))
         log_in(self._session)
@@ -65,6 +66,7 @@ class TrackingServer:
         connecting = min(TIMEOUT_SECONDS[0], limit)
         # `verify` unsaid, REQUESTS_CA_BUNDLE would win
         options: dict[str, Any] = {"timeout": (connecting, limit), "verify": self._session.verify}
+        options["allow_redirects"] = self._follows
         answered: Future[requests.Response] = Future()
 
         def send() -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeVar
 
 import requests
@@ -40,15 +40,13 @@ _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of
 S = TypeVar("S")
 T = TypeVar("T")
 RAW = "massact/v1/raw"
-_OURS = "X-Massact-Version"
-"""Of the head of every answer of the API, refusals too."""
+_OURS = "X-Massact-Version"  # of the head of every answer of the API, refusals too
 _BUSY = 503
 _TRIES = 10
 _LONGEST_PAUSE = 10.0  # seconds
 RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
-_Run = Mapping[str, Any]
-"""A run as the server gives it."""
+_Run = Mapping[str, Any]  # a run as the server gives it
 
 
 class RestSource(RunSource):
@@ -59,8 +57,7 @@ class RestSource(RunSource):
     def __init__(self, uri: str) -> None:
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}
-        self._has_api = True
-        """Until an answer shows that it has not."""
+        self._has_api = True  # until an answer shows that it has not
         self._experiment_ids()
 
     def answer(self, asked: Mapping[str, Any]) -> bytes | None:
@@ -138,7 +135,7 @@ class RestSource(RunSource):
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=list(tags))
         if told is not None:
-            return list(chain.from_iterable(told))
+            return told
         runs = []
         for chunk in chunks(run_ids, _IDS_PER_QUERY):
             ids = ", ".join(f"'{run_id}'" for run_id in chunk)
@@ -153,7 +150,7 @@ class RestSource(RunSource):
                 "values", run_ids, lambda ids, values: list(zip(ids, values["values"], strict=True)), tag=str(tag)
             )
             if told is not None:
-                return {run_id: text for run_id, text in chain.from_iterable(told) if text is not None}
+                return {run_id: text for run_id, text in told if text is not None}
         known = self._scores if tag == Tag.SCORES else {}
         runs = self.finished_runs([run_id for run_id in run_ids if run_id not in known], tags=(tag,))
         values = {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
@@ -168,7 +165,7 @@ class RestSource(RunSource):
             ],
         )
         if told is not None:
-            return {run_id: [] for run_id in run_ids} | dict(chain.from_iterable(told))
+            return {run_id: [] for run_id in run_ids} | dict(told)
         metrics = (TRAIT_SCORE, COHERENCE_SCORE)
         return {run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids}
 
@@ -260,14 +257,14 @@ class RestSource(RunSource):
 
     def _ask_about(
         self, name: str, run_ids: Sequence[str], unpack: Callable[[list[str], Mapping[str, Any]], list[T]], **more: Any
-    ) -> list[list[T]] | None:
+    ) -> list[T] | None:
         """The answers about some runs, many at a time; `None` as of `_ask`."""
-        collected = []
+        collected: list[T] = []
         for ids in chunks(run_ids, MAX_RUN_IDS):
             values = self._ask("POST", name, parse_object, body={"run_ids": ids, **more})
             if values is None:
                 return None
-            collected.append(_unpacked(partial(unpack, ids), values))
+            collected += _unpacked(partial(unpack, ids), values)
         return collected
 
 

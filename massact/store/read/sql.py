@@ -33,12 +33,9 @@ _OF_OURS = (Tag.KIND, Tag.EXPERIMENT)
 
 
 class SqlSource(RunSource):
-    """A `RunSource` over a tracking database.
-
-    Args:
-        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told.
-        statement_seconds: how long PostgreSQL works on one statement at most; `None`: as long as it takes.
-    """
+    """A `RunSource` over a tracking database. `readable`: the MLflow experiments that exist for whoever asks; `None`:
+    all. Of others nothing is told. `statement_seconds`: how long PostgreSQL works on one statement at most; `None`: as
+    long as it takes."""
 
     def __init__(
         self, uri: str, *, readable: frozenset[int] | None = None, statement_seconds: float | None = None
@@ -120,12 +117,8 @@ class SqlSource(RunSource):
         homes.update(rest[run_id][2] for run_id in others)
         is_foreign = (run[2] in homes and Tag.KIND not in tags.get(run[0], ()) for run in rest.values())
         failed = self._of_kind(experiment, Kind.EVALUATION, failed)
-        return RawPoints(
-            tagged,
-            self.finished_runs(others, tags=(Tag.ROW,)),
-            self._runs_by_id(failed, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY)),
-            sum(is_foreign),
-        )
+        failures = self._runs_by_id(failed, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
+        return RawPoints(tagged, self.finished_runs(others, tags=(Tag.ROW,)), failures, sum(is_foreign))
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         return self._runs_by_id(run_ids, (FINISHED,), tags)

@@ -12,20 +12,20 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
-from massact.errors import UnknownNameError
-from massact.json_text import parse_json
+from massact.errors import UnknownNameError, UsageError
+from massact.floors import Floor, as_floor
+from massact.json_text import parse_json, read_as
 from massact.store.schema.names import DECLARED_TAG, EXPERIMENT_TAG_LIMIT
 from massact.store.schema.points import experiment_digest
 from massact.store.schema.rows import EvaluationRow
 
 DECLARED_VERSION = 1
-MAX_PARTS = 100
-"""Tags at most; a matrix of a thousand labels needs three."""
+MAX_PARTS = 100  # tags at most; a matrix of a thousand labels needs three
 _MAX_TEXT = 4_000_000  # characters of JSON that are unpacked; nobody's file comes near
 
 
@@ -43,8 +43,7 @@ class DeclaredPhase:
 class DeclaredSetting:
     """What a file alone tells of the setting that its cells are evaluated in."""
 
-    judge: str
-    """Such as `openai:gpt-4.1-mini`; empty: any, as where a question asks for a judge by name."""
+    judge: str  # such as `openai:gpt-4.1-mini`; empty: any, as where a question asks for a judge by name
     subset: int
     max_new_tokens: int
     temperature: float
@@ -53,10 +52,9 @@ class DeclaredSetting:
     weights: Mapping[str, str] = field(default_factory=dict)
     """References of the steered weights, by the file's name of the model."""
     confirm_share: float | None = None
-    chats: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    chats: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """`thinking` and `template_arguments` of the models that have any, by the file's name of the model."""
-    question_sets: Mapping[str, str] = field(default_factory=dict)
-    """Digests by trait, where the dataset can be read."""
+    question_sets: Mapping[str, str] = field(default_factory=dict)  # digests by trait, where the dataset can be read
 
     def holds(self, row: EvaluationRow) -> bool:
         """Whether a row was evaluated as the file says. What an imported row does not tell is no disagreement."""
@@ -110,8 +108,7 @@ class Declared:
     confirm_share: float | None = None
     printed_models: Mapping[str, str] = field(default_factory=dict)
     """References of weights to the file's names for them; the store does not keep these."""
-    setting: DeclaredSetting | None = None
-    """`None` where an older version kept it."""
+    setting: DeclaredSetting | None = None  # `None` where an older version kept it
     least_scored: float = DEFAULT_LEAST_SCORED
     source: str = "the run store"
 
@@ -159,7 +156,8 @@ def declared_content(declared: Declared) -> dict[str, Any]:
     """What is declared as JSON can hold it, for `declared_from`."""
     return {
         "experiment": declared.experiment,
-        "floor": declared.floor,
+        "floor": float(declared.floor),
+        "floor_rule": as_floor(declared.floor).rule,
         "traits": declared.traits,
         "phases": [[one.name, one.models, one.positions, one.labels] for one in declared.phases],
         "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
@@ -197,69 +195,33 @@ def declared_from(experiment: str, content: Any) -> Declared:
     """What is declared, from `declared_content`. Raises ValueError: it is something else."""
     if not isinstance(content, dict) or content.get("experiment") != experiment:
         raise ValueError("it is of another experiment")
-    missing = {"floor", "traits", "phases", "ranges", "confirm"} - set(content)
-    if missing:
+    if missing := {"floor", "traits", "phases", "ranges", "confirm"} - set(content):
         raise ValueError(f"it has no {', '.join(sorted(missing))}")
-    share = content["confirm"]
-    return Declared(
-        experiment=experiment,
-        floor=_number(content["floor"], 0, 100),
-        traits=_texts(content["traits"]),
-        phases=tuple(_phase(phase) for phase in _list(content["phases"])),
-        coefficient_ranges={_text(model): _range(ends) for model, ends in dict(content["ranges"]).items()},
-        confirm_share=None if share is None else _number(share, 0, 1),
-        setting=_setting(content.get("setting")),
-        least_scored=_number(content.get("least_scored", DEFAULT_LEAST_SCORED), 0, 1),
-        source=f"what the run store keeps of {experiment!r}'s file",
-    )
+    try:
+        ranges = read_as(Mapping[str, tuple[float, float]], content["ranges"])
+        return Declared(
+            experiment=experiment,
+            floor=Floor.read(content.get("floor_rule", _within(content["floor"], 100))),
+            traits=read_as(tuple[str, ...], content["traits"]),
+            phases=tuple(DeclaredPhase(*phase) for phase in read_as(tuple[_PHASE, ...], content["phases"])),
+            coefficient_ranges={name: (_within(low), _within(high)) for name, (low, high) in ranges.items()},
+            confirm_share=None if content["confirm"] is None else _within(content["confirm"], 1),
+            setting=read_as(DeclaredSetting | None, content.get("setting")),
+            least_scored=_within(content.get("least_scored", DEFAULT_LEAST_SCORED), 1),
+            source=f"what the run store keeps of {experiment!r}'s file",
+        )
+    except (TypeError, UsageError) as error:
+        raise ValueError(f"it is damaged: {error}") from error
 
 
-def _setting(value: Any) -> DeclaredSetting | None:
-    if not isinstance(value, dict):
-        return None
-    known = {name: value[name] for name in (each.name for each in fields(DeclaredSetting)) if name in value}
-    for name in ("subset", "max_new_tokens", "temperature", "seed"):
-        _number(known.get(name), -math.inf, math.inf)
-    maps = [dict(known.get(name, {})) for name in ("directions", "weights", "question_sets")]
-    for texts in dict(known.get("chats", {})).values():
-        _texts([text or "" for text in _list(texts)])
-    for text in (known.get("judge"), *(text for texts in maps for text in (*texts, *texts.values()))):
-        _text(text)
-    if not set(maps[0].values()) <= {"positive", "negative"}:
-        raise ValueError("a direction that is none")
-    return DeclaredSetting(**known)
+_PHASE = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # name, models, positions and labels
 
 
-def _phase(value: Any) -> DeclaredPhase:
-    name, models, positions, labels = _list(value)
-    return DeclaredPhase(_text(name), _texts(models), _texts(positions), _texts(labels))
-
-
-def _range(value: Any) -> tuple[float, float]:
-    low, high = _list(value)
-    return _number(low, 0, math.inf), _number(high, 0, math.inf)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(_text(text) for text in _list(value))
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r} is no list")  # noqa: TRY004  a text that is damaged, not a call that is wrong
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")  # noqa: TRY004  as above
-    return value
-
-
-def _number(value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{value!r} is no number from {low:g} to {high:g}")
-    return float(value)
+def _within(value: Any, most: float = math.inf) -> float:
+    number = float(read_as(float, value))
+    if not 0 <= number <= most:
+        raise ValueError(f"{value!r} is no number from 0 to {most:g}")
+    return number
 
 
 def _digest(text: str) -> str:

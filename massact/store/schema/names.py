@@ -3,8 +3,7 @@
 from enum import StrEnum
 
 SCHEMA_VERSION = 1
-TAG_LIMIT = 8000
-"""Characters of a tag's value that MLflow keeps; it cuts longer ones without a word."""
+TAG_LIMIT = 8000  # characters of a tag's value that MLflow keeps; it cuts longer ones without a word
 
 
 class Name(StrEnum):
@@ -25,9 +24,18 @@ class Kind(Name):
     """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
     SCREENING = "screening"
     """A cell that was given up on a part of its questions; no question about results sees it."""
+    CONTROL = "control"
+    """What a winner is held against: a prompt in a vector's place, or a random direction at its place; no point of the
+    grid."""
+    SIDE_EFFECT = "side_effect"
+    """Responses of an evaluation or a baseline scored for another trait, which its row names; no point of the grid."""
     REPORT = "report"
     PUBLISHED = "published"
     """A figure that somebody printed; never mixed with what was measured."""
+    AGREEMENT = "agreement"
+    """A judge held against people's scores of the same responses."""
+    CAPABILITY = "capability"
+    """An evaluation's intervention, held against the unsteered model on a task."""
 
 
 class Tag(Name):
@@ -75,8 +83,7 @@ class Tag(Name):
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 
 
-ROW_TAGS = (Tag.ROW, Tag.CELL)
-"""What a whole row is read from."""
+ROW_TAGS = (Tag.ROW, Tag.CELL)  # what a whole row is read from
 
 
 class MlflowTag(Name):
@@ -128,12 +135,18 @@ class Artifact(Name):
     VECTORS = "vectors"
     VECTOR = "vector.safetensors"
     RESPONSES = "responses.json"
+    PROMPTING = "prompting.json"
+    """Of a control: the messages that stood before every question."""
     UNSCORED = "unscored.json"
     """Of an evaluation that kept no responses: why some have no score."""
+    PLACE = "place.svg"
+    """Of an evaluation: where it lies in the trade-off of its place."""
     CONTINUATIONS = "continuations.json"
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"
     """Of a `predict` phase: what was found of every vector, and what each form expected without its group."""
+    DOCUMENTS = "documents.json"
+    """Of a capability: what the steered and the unsteered model got for each document, 0 to 1 as a rule."""
     PRIOR = "prior.json"
     PRIOR_MODEL = "prior_model"
     REPORT_HTML = "report.html"
@@ -142,10 +155,8 @@ class Artifact(Name):
 
 DECLARED_TAG = "massact.declared"
 """Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.store.schema.declared`."""
-IMPORTING_TAG = "massact.importing"
-"""Prefix of the tags of an MLflow experiment by which imports wait for each other."""
-EXPERIMENT_TAG_LIMIT = 5000
-"""Characters of an experiment tag's value that every version of MLflow keeps."""
+IMPORTING_TAG = "massact.importing"  # prefix of the tags of an MLflow experiment by which imports wait for each other
+EXPERIMENT_TAG_LIMIT = 5000  # characters of an experiment tag's value that every version of MLflow keeps
 
 POINT_TAG = "massact.point"
 """Prefix of the tag that holds an evaluation's point; `massact.store.schema.point_tag` gives the whole key."""

@@ -9,24 +9,18 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from massact._lazy import Indices, Mask, Numbers, np
 from massact.json_text import parse_json
 from massact.store.schema.names import POINT_TAG, Kind
 from massact.store.schema.rows import EvaluationRow
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
-    Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
-    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-RunText = tuple[str, int | None, str]
-"""A run's id, its end in milliseconds since 1970, and the tag's text."""
+RunText = tuple[str, int | None, str]  # a run's id, its end in milliseconds since 1970, and the tag's text
 Place = tuple[str, str, str, str, str]
 """Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
 
@@ -35,8 +29,7 @@ class StoredPoint(NamedTuple):
     """A finished evaluation: its run, its place in the grid, and what came of it; means are 0 to 100."""
 
     run_id: str
-    finished_at: int
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: int  # milliseconds since 1970; -1 where the run has no end
     setting: str
     model: str
     trait: str
@@ -54,9 +47,10 @@ class StoredPoint(NamedTuple):
     n_scored: int
     n_unscored: int
     relative_strength: float | None
-    same_as: str | None = None
-    """Label whose result this one was taken over from, since their vectors are alike."""
+    same_as: str | None = None  # label whose result this one was taken over from, since their vectors are alike
     same_as_cosine: float | None = None
+    metrics: Mapping[str, float] | None = None
+    """Means by name; see `massact.metrics`."""
 
     @property
     def place(self) -> Place:
@@ -66,8 +60,8 @@ class StoredPoint(NamedTuple):
 
 NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
-MARKS = ("same_as", "same_as_cosine")
-"""What the third line ends with where a result was taken over from another label."""
+_OTHER_COLUMNS = {*NUMBERS, *COUNTS, "layer"}
+MARKS = ("same_as", "same_as_cosine")  # what the third line ends with where a result was taken over from another label
 HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
 """What the third line holds, after the experiment's name; without the marks where there are none."""
 
@@ -77,28 +71,20 @@ class Points:
     """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
 
     run_ids: list[str]
-    finished_at: "Indices"
-    """Milliseconds since 1970; -1 where the run has no end."""
+    finished_at: Indices  # milliseconds since 1970; -1 where the run has no end
     keys: list[str]
-    heads: list[list[Any]]
-    """The distinct third lines: `HEAD`, in its order."""
-    head: "Indices"
-    """Of each point, the index of its head."""
-    numbers: dict[str, "Numbers"]
-    """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
-    told: "Points | None" = None
-    """The same as the store tells it, where `counting` took figures out."""
-    short: "Mask | None" = None
-    """Which of them have scores of too few responses; `None`: none has."""
-    doubtful: "Mask | None" = None
-    """Which of them do not count as coherent, whatever their mean; `None`: none of them."""
+    heads: list[list[Any]]  # the distinct third lines: `HEAD`, in its order
+    head: Indices  # of each point, the index of its head
+    numbers: dict[str, Numbers]  # `NUMBERS`, `COUNTS`, `layer` and metrics by name; NaN where missing
+    told: "Points | None" = None  # the same as the store tells it, where `counting` took figures out
+    short: Mask | None = None  # which of them have scores of too few responses; `None`: none has
+    doubtful: Mask | None = None  # which of them do not count as coherent, whatever their mean; `None`: none of them
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
         """The same by column."""
-        import numpy as np
-
         points = list(points)
+        metrics = dict.fromkeys(name for point in points for name in point.metrics or ())
         heads: dict[tuple[Any, ...], int] = {}
         head = [heads.setdefault(tuple(getattr(p, name) for name in HEAD), len(heads)) for p in points]
         return cls(
@@ -110,6 +96,10 @@ class Points:
             {
                 name: np.array([or_nan(getattr(point, name)) for point in points], dtype=np.float64)
                 for name in (*NUMBERS, *COUNTS, "layer")
+            }
+            | {
+                name: np.array([or_nan((point.metrics or {}).get(name)) for point in points], dtype=np.float64)
+                for name in metrics
             },
         )
 
@@ -125,14 +115,22 @@ class Points:
         numbers = {name: float(self.numbers[name][index]) for name in NUMBERS}
         values |= {name: None if math.isnan(number) else number for name, number in numbers.items()}
         values |= {name: int(self.numbers[name][index]) for name in COUNTS}
-        return StoredPoint(
-            run_id=self.run_ids[index], finished_at=int(self.finished_at[index]), key=self.keys[index], **values
-        )
+        told = ((name, float(self.numbers[name][index])) for name in self.metric_names)
+        metrics = {name: value for name, value in told if not math.isnan(value)} or None
+        run_id, finished_at = self.run_ids[index], int(self.finished_at[index])
+        return StoredPoint(run_id=run_id, finished_at=finished_at, key=self.keys[index], metrics=metrics, **values)
 
-    def by_place(self) -> dict[Place, "Indices"]:
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that any of them has."""
+        return [name for name in self.numbers if name not in _OTHER_COLUMNS]
+
+    def column(self, name: str) -> Numbers:
+        """One of the numbers; NaN where missing, as everywhere of a metric that none has."""
+        return self.numbers[name] if name in self.numbers else np.full(len(self), np.nan)
+
+    def by_place(self) -> dict[Place, Indices]:
         """The indices of the points of each place."""
-        import numpy as np
-
         places: dict[Place, int] = {}
         of_head = [places.setdefault(tuple(head[:5]), len(places)) for head in self.heads]
         if not of_head:
@@ -145,8 +143,6 @@ class Points:
 
     def newest(self) -> "Points":
         """Of each key the newest run alone (by end, then run id)."""
-        import numpy as np
-
         last = dict(zip(self.keys, range(len(self)), strict=True))
         if len(last) == len(self):
             return self
@@ -167,8 +163,6 @@ class Points:
     def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
         """The same as questions count it: what is scored too little has no figure, and without a baseline no delta. A
         setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1."""
-        import numpy as np
-
         numbers = self.numbers
         short = ~has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
         alone = np.array([head[0] in without_baseline for head in self.heads], dtype=bool)[self.head]
@@ -176,26 +170,20 @@ class Points:
             return self
         coherence = np.where(short, np.nan, numbers["coherence_mean"])
         delta = np.where(short | alone, np.nan, numbers["delta"])
-        counted = {**numbers, "coherence_mean": coherence, "delta": delta}
+        metrics = {name: np.where(short, np.nan, numbers[name]) for name in self.metric_names}
+        counted = {**numbers, "coherence_mean": coherence, "delta": delta, **metrics}
         return replace(self, numbers=counted, told=self, short=short)
 
     def doubting(self, run_ids: Container[str]) -> "Points":
-        """The same where some runs do not count as coherent."""
-        import numpy as np
+        """The same where some runs more do not count as coherent."""
+        doubtful = np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool)
+        return replace(self, doubtful=doubtful if self.doubtful is None else doubtful | self.doubtful)
 
-        return replace(self, doubtful=np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool))
-
-    def where(self, mask: "Mask") -> "Points":
+    def where(self, mask: Mask) -> "Points":
         """Those that a mask admits."""
-        flags = mask.tolist()
-        return Points(
-            list(compress(self.run_ids, flags)),
-            self.finished_at[mask],
-            list(compress(self.keys, flags)),
-            self.heads,
-            self.head[mask],
-            {name: column[mask] for name, column in self.numbers.items()},
-        )
+        run_ids, keys = (list(compress(texts, mask.tolist())) for texts in (self.run_ids, self.keys))
+        numbers = {name: column[mask] for name, column in self.numbers.items()}
+        return Points(run_ids, self.finished_at[mask], keys, self.heads, self.head[mask], numbers)
 
 
 def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
@@ -217,24 +205,24 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
     """The point of a whole row; `None` for a row that is not a point of the grid."""
     if not is_point(row):
         return None
-    names = StoredPoint._fields[2:]
+    names = StoredPoint._fields[2:]  # as a row calls them
     return StoredPoint(run_id, -1 if finished_at is None else finished_at, *(getattr(row, n) for n in names))
 
 
 def is_point(row: EvaluationRow) -> bool:
     """Whether a row is a point of the grid: no second chance to win, nothing that was asked less than others."""
-    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
+    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING, Kind.CONTROL, Kind.SIDE_EFFECT):
         return False
     return None not in (row.position, row.label, row.layer, row.coefficient)
 
 
 # The text of the tag that holds a point, in three lines: the numbers (little-endian, in base64: `_RECORD`), the key,
-# and as JSON what all coefficients of a layer share, which is parsed once for all of them. The tag's key carries a
+# and as JSON what all coefficients of a layer share, which is parsed once for all of them; in a fourth line metrics:
+# their names, and their values as the numbers are. The tag's key carries a
 # digest of the experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
 
 POINT_VERSION = 1
-POINT_LIMIT = 2000
-"""Of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)."""
+POINT_LIMIT = 2000  # of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)
 _RECORD = struct.Struct("<B6d2i")
 """Version, `NUMBERS` (NaN where missing), `COUNTS`: 57 bytes, so that base64 needs no padding."""
 _WIDTH = _RECORD.size // 3 * 4
@@ -272,7 +260,9 @@ def encode_point(row: EvaluationRow) -> str | None:
     head = [row.experiment, *(getattr(row, name) for name in HEAD)]
     if row.same_as is None:
         del head[-len(MARKS) :]  # as every version wrote it
-    lines = (base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":")))
+    lines = [base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":"))]
+    if row.metrics:
+        lines.append(_metric_line(row.metrics))
     text = "\n".join(lines)
     return text if len(text.encode()) <= POINT_LIMIT else None
 
@@ -294,16 +284,14 @@ def decode_points(experiment: str, runs: Sequence[RunText]) -> tuple[Points, lis
 
 
 def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
-    import numpy as np
-
     if not runs:
         return Points.of(())
     # by columns, a call for all: a hundred thousand calls cost more than what they decode
     run_ids, ends, texts = zip(*runs, strict=True)
-    lines = [text.split("\n", 2) for text in texts]
-    if set(map(len, lines)) != {3}:
-        raise ValueError("a point has three lines")
-    numbers, keys, thirds = zip(*lines, strict=True)
+    lines = [text.split("\n", 3) for text in texts]
+    if not set(map(len, lines)) <= {3, 4}:
+        raise ValueError("a point has three lines, or four")
+    numbers, keys, thirds = zip(*(line[:3] for line in lines), strict=True)
     records = base64.b64decode("".join(numbers), validate=True)
     if set(map(len, numbers)) != {_WIDTH} or len(records) != _RECORD.size * len(runs):
         raise ValueError("a point's numbers are of another length")
@@ -311,19 +299,45 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     head = np.array([heads.setdefault(third, len(heads)) for third in thirds], dtype=np.intp)
     parsed = _parse_heads(experiment, list(heads))
     layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
-    return Points(
-        list(run_ids),
-        np.array([-1 if end is None else end for end in ends], dtype=np.int64),
-        list(keys),
-        parsed,
-        head,
-        _numbers(records) | {"layer": layers[head]},
-    )
+    ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
+    columns = _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines])
+    return Points(list(run_ids), ended, list(keys), parsed, head, columns)
 
 
-def _numbers(records: bytes) -> dict[str, "Numbers"]:
-    import numpy as np
+def _metric_line(metrics: Mapping[str, float]) -> str:
+    values = struct.pack(f"<{len(metrics)}d", *metrics.values())
+    if not all(map(math.isfinite, metrics.values())):
+        raise ValueError(f"a metric is NaN or infinite: {metrics}")
+    # a multiple of three bytes, so that no padding stands in the midst of many
+    return f"{','.join(metrics)} {base64.b64encode(values + bytes(-len(values) % 3)).decode()}"
 
+
+def _metrics(lines: Sequence[Sequence[str]]) -> dict[str, Numbers]:
+    """The columns of all metrics that any of the fourth lines has."""
+    by_names: dict[str, tuple[list[int], list[str]]] = {}
+    for index, line in enumerate(lines):
+        if line:
+            names, _, values = line[0].rpartition(" ")
+            places, texts = by_names.setdefault(names, ([], []))
+            places.append(index)
+            texts.append(values)
+    columns: dict[str, Numbers] = {}
+    for text, (places, texts) in by_names.items():
+        names_of = text.split(",")
+        width = -(-8 * len(names_of) // 3) * 3
+        records = base64.b64decode("".join(texts), validate=True)
+        if len(records) != width * len(places) or set(map(len, texts)) != {width // 3 * 4}:
+            raise ValueError("a point's metrics are of another length")
+        table = np.frombuffer(records, dtype=np.uint8).reshape(-1, width)[:, : 8 * len(names_of)]
+        values_of = np.ascontiguousarray(table).view("<f8")
+        if not np.isfinite(values_of).all() or _OTHER_COLUMNS & set(names_of):
+            raise ValueError("a point's metrics are not finite, or have names of other figures")
+        for name, column in zip(names_of, values_of.T, strict=True):
+            columns.setdefault(name, np.full(len(lines), np.nan))[places] = column
+    return columns
+
+
+def _numbers(records: bytes) -> dict[str, Numbers]:
     types = [("version", "u1"), *((n, "<f8") for n in NUMBERS), *((n, "<i4") for n in COUNTS)]
     table = np.frombuffer(records, dtype=types)
     if (table["version"] != POINT_VERSION).any():

@@ -1,16 +1,15 @@
 """Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import partial
 from itertools import chain
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar
 
 from massact.domain import AllDims, Direction, Mode
-from massact.json_text import parse_json
-from massact.store.schema.names import TAG_LIMIT, Kind
+from massact.json_text import parse_json, parse_object, read_as
+from massact.store.schema.names import TAG_LIMIT, Kind, Tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,32 +19,26 @@ class EvaluationRow:
     kind: Kind
     experiment: str
     key: str
-    setting: str
-    """Digest of what evaluations must share to be compared; see `massact.keys.setting_digest`."""
-    model: str
-    """The model's name in the experiment file."""
+    setting: str  # digest of what evaluations must share to be compared; see `massact.keys.setting_digest`
+    model: str  # the model's name in the experiment file
     model_variant: str
     model_id: str
     trait: str
     judge: str
-    model_revision: str | None = None
-    """This and the next eight are `None` only where an imported file does not tell."""
+    model_revision: str | None = None  # this and the next eight are `None` only where an imported file does not tell
     dtype: str | None = None
     judge_model: str | None = None
     judge_prompt: str | None = None
-    question_set: str | None = None
-    """Digest of the question set; of an imported row, the name of its file."""
+    question_set: str | None = None  # digest of the question set; of an imported row, the name of its file
     subset: int | None = None
     n_questions: int | None = None
-    prompt_set: str | None = None
-    """Of an imported row: the folder that its file lay in."""
+    prompt_set: str | None = None  # of an imported row: the folder that its file lay in
     trait_digest: str | None = None
     """Of the trait's contrastive prompts and definition; `None` also where an older version measured."""
     chat_template_digest: str | None = None
     thinking: str | None = None
     template_arguments: str | None = None
-    vector_source: str | None = None
-    """Of an imported row: what its header says of where the vectors are from."""
+    vector_source: str | None = None  # of an imported row: what its header says of where the vectors are from
     max_new_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
@@ -67,20 +60,16 @@ class EvaluationRow:
     direction: Direction | None = None
     operator: str | None = None
     """What is done with the vector; `None` where an earlier version added it, and of an imported row."""
-    operator_source: str | None = None
-    """SHA-256 of the experiment's own file that defines it."""
+    operator_source: str | None = None  # SHA-256 of the experiment's own file that defines it
     steered_tokens: str | None = None
     vector_digest: str | None = None
-    n_vectors: int = 1
-    """How many vectors steered at once; `layer` and `coefficient` are those of the first."""
-    n_directions: int = 1
-    """Of `replace`: how many directions its subspace has."""
-    depth: str | None = None
-    """How the coefficient lies over depth; `None`: the same at each layer."""
-    decay: float | None = None
-    """What is left of the change at each token of the response; `None`: all."""
-    gate: str | None = None
-    """Name of the gate that had to be open to a prompt; `None`: there was none."""
+    n_vectors: int = 1  # how many vectors steered at once; `layer` and `coefficient` are those of the first
+    n_directions: int = 1  # of `replace`: how many directions its subspace has
+    depth: str | None = None  # how the coefficient lies over depth; `None`: the same at each layer
+    decay: float | None = None  # what is left of the change at each token of the response; `None`: all
+    gate: str | None = None  # name of the gate that had to be open to a prompt; `None`: there was none
+    vector_seed: int | None = None  # of a random direction; `None`: the experiment's
+    prompting_digest: str | None = None  # of what stood before every question in a vector's place
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -90,8 +79,7 @@ class EvaluationRow:
     coherence_std: float | None = None
     n_scored: int = 0
     n_unscored: int = 0
-    unscored_because: str | None = None
-    """Of an imported row: why a mean is missing that its file has a word for."""
+    unscored_because: str | None = None  # of an imported row: why a mean is missing that its file has a word for
     tokens_per_second: float | None = None
     generation_seconds: float | None = None
     judge_seconds: float | None = None
@@ -108,6 +96,12 @@ class EvaluationRow:
     same_as_key: str | None = None
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
+    metrics: Mapping[str, float] | None = field(default=None, hash=False)
+    """Means over the responses, by name (`massact.metrics`); `None` where an earlier version measured none."""
+    metric_tokens: int | None = None
+    """First tokens of a response that `kl` and `perplexity` read."""
+    metric_sources: Mapping[str, str] | None = field(default=None, hash=False)
+    """SHA-256 of the file of each metric that is a function of the experiment's own."""
     cell: str | None = field(default=None, compare=False, repr=False)
     """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
     where the run does not hold it."""
@@ -119,8 +113,7 @@ class StageRow:
 
     kind: Kind
     experiment: str
-    key: str
-    """Digest of everything that decides its outcome, as with a cell."""
+    key: str  # digest of everything that decides its outcome, as with a cell
     model: str
     model_variant: str
     model_id: str
@@ -136,11 +129,9 @@ class StageRow:
     """Of an extraction: the calibration whose massive dims its vectors were cleaned by."""
     validation_split: float | None = None
     """Of an extraction: share of each side kept for validation; `None` where an older version made it."""
-    vetting: str | None = None
-    """Of an extraction: how its continuations were vetted; `None`: they were not."""
+    vetting: str | None = None  # of an extraction: how its continuations were vetted; `None`: they were not
     labels: tuple[str, ...] = ()
-    massive_dims: tuple[int, ...] = ()
-    """Of a calibration: the uniform list."""
+    massive_dims: tuple[int, ...] = ()  # of a calibration: the uniform list
     cell: str | None = field(default=None, compare=False, repr=False)
 
 
@@ -152,12 +143,10 @@ class PublishedRow:
     experiment: str
     key: str
     source: str
-    model: str
-    """As printed, such as `google/gemma-3-4b`."""
+    model: str  # as printed, such as `google/gemma-3-4b`
     trait: str
     position: str
-    label: str
-    """In its one spelling where it is a label of ours, else as printed."""
+    label: str  # in its one spelling where it is a label of ours, else as printed
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
@@ -169,12 +158,77 @@ class PublishedRow:
     cell: str | None = field(default=None, compare=False, repr=False)
 
 
-Row = EvaluationRow | StageRow | PublishedRow
-RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementRow:
+    """A judge held against people: one of its two scores beside theirs of the same responses."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    trait: str
+    score: Literal["trait", "coherence"]
+    judge: str
+    judge_model: str
+    judge_prompt: str
+    """These three are the judge's identity, as an evaluation's row has it."""
+    n_responses: int
+    """That have a score of the judge and of a person."""
+    n_questions: int
+    n_annotators: int
+    n_bands: int
+    """Equal bands of 0 to 100 that the kappas count by."""
+    verdict: Literal["agrees", "disagrees", "cannot say"]
+    pearson: float | None = None
+    """As all figures -1 to 1; `None` where it is not defined. The limits hold it in 95 of 100 sets of questions."""
+    pearson_low: float | None = None
+    pearson_high: float | None = None
+    spearman: float | None = None
+    spearman_low: float | None = None
+    spearman_high: float | None = None
+    kappa: float | None = None
+    """Cohen's, by band."""
+    kappa_low: float | None = None
+    kappa_high: float | None = None
+    weighted_kappa: float | None = None
+    """With quadratic weights."""
+    weighted_kappa_low: float | None = None
+    weighted_kappa_high: float | None = None
+    people: float | None = None
+    """Weighted kappa between two people, the mean over all pairs; `None`: no two scored the same responses."""
+    cell: str | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilityRow:
+    """What an intervention costs on a task of lm-evaluation-harness."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    evaluation_key: str
+    """Key of the evaluation whose intervention it is."""
+    task: str
+    metric: str
+    n_documents: int
+    value: float
+    """The metric's mean over the documents, steered, in points (hundredths)."""
+    unsteered: float
+    delta: float
+    """Steered minus unsteered, in points: what it costs where it is negative."""
+    delta_low: float
+    """Of the interval that holds the delta in 95 of 100 sets of documents."""
+    delta_high: float
+    settings: str
+    """How the task was run, as canonical JSON."""
+    cell: str | None = field(default=None, compare=False, repr=False)
+
+
+Row = EvaluationRow | StageRow | PublishedRow | AgreementRow | CapabilityRow
+RowT = TypeVar("RowT", bound=EvaluationRow | StageRow | PublishedRow | AgreementRow | CapabilityRow)
 _BESIDE = "cell"
 _NAMES = {
     cls: tuple(each.name for each in fields(cls) if each.name != _BESIDE)
-    for cls in (EvaluationRow, StageRow, PublishedRow)
+    for cls in (EvaluationRow, StageRow, PublishedRow, AgreementRow, CapabilityRow)
 }
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
@@ -182,7 +236,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because",
+    "same_as", "same_as_key", "unscored_because", "vector_seed", "prompting_digest", "metric_tokens",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -198,28 +252,31 @@ def format_param(value: object) -> str:
     return str(value)
 
 
+def row_params(row: Row, names: Iterable[str]) -> dict[str, str]:
+    """Fields of a row as params of its run."""
+    return {name: format_param(value) for name in names if (value := getattr(row, name)) is not None}
+
+
 def evaluation_params(row: EvaluationRow) -> dict[str, str]:
     """Params of an evaluation's run: what people filter and compare by."""
-    values = {name: getattr(row, name) for name in _PARAMS}
-    for name in ("n_vectors", "n_directions"):
-        if values[name] == 1:
-            del values[name]
-    return {name: format_param(value) for name, value in values.items() if value is not None}
+    usual = {name for name in ("n_vectors", "n_directions") if getattr(row, name) == 1}
+    return row_params(row, (name for name in _PARAMS if name not in usual))
 
 
 def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
     """Metrics of an evaluation's run; a missing value is absent, never zero."""
     values = ((name, getattr(row, name)) for name in _METRICS)
-    return {name: float(value) for name, value in values if value is not None}
+    return {name: float(value) for name, value in values if value is not None} | dict(row.metrics or {})
 
 
 def run_name(row: EvaluationRow) -> str:
     """A name that tells a run in the UI's list from its neighbours."""
-    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
+    again = f"{row.kind.replace('_', ' ')} · " if row.kind not in (Kind.EVALUATION, Kind.BASELINE) else ""
     if row.layer is None:
-        return f"{again}baseline · {row.model} · {row.trait}"
+        return f"{again}{row.label or 'baseline'} · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+    other = f" · {row.trait}" if row.kind is Kind.SIDE_EFFECT else ""
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}{other}"
 
 
 def encode_row(row: Row) -> str:
@@ -229,57 +286,30 @@ def encode_row(row: Row) -> str:
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
         raise ValueError(f"the row of {row.kind} {row.key[:12]} takes {len(text)} characters, {TAG_LIMIT} fit in a tag")
-    _known_fields(type(row), text)
+    decode_row(type(row), text)
     return text
+
+
+MOST = 2**31 - 1  # of a count: what fits in the 32 bits that a point and a database have for it
 
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
     """The row that `encode_row` wrote, without what a later version added, and the cell; ValueError, TypeError else."""
-    return cls(**_known_fields(cls, text), cell=cell)
+    values = parse_object(text)
+    if "kind" not in values:
+        raise ValueError(f"not a row of ours: {text[:80]!r}")
+    for name, value in values.items():
+        if name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
+            raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
+    row: RowT = read_as(cls, {**values, _BESIDE: cell})
+    return row
 
 
 decode_evaluation = partial(decode_row, EvaluationRow)
 decode_stage = partial(decode_row, StageRow)
 decode_published = partial(decode_row, PublishedRow)
-
-
-def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
-    values = parse_json(text)
-    if not isinstance(values, dict) or "kind" not in values:
-        raise ValueError(f"not a row of ours: {text[:80]!r}")
-    expected = _expected(cls)  # type: ignore[arg-type]  # a class can be hashed
-    known = {name: value for name, value in values.items() if name in expected}
-    for name, value in known.items():
-        types, texts, item = expected[name]
-        if type(value) is list and item is not None and set(map(type, value)) <= {item}:
-            known[name] = tuple(value)
-        elif type(value) not in types and not (type(value) is str and value in texts):
-            raise TypeError(f"{name} is of the wrong type: {str(value)[:80]!r}")
-        elif name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
-            raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
-    return {**known, "kind": Kind(values["kind"])}
-
-
-MOST = 2**31 - 1
-"""Of a count: what fits in the 32 bits that a point and a database have for it."""
-
-
-@cache
-def _expected(cls: type[Any]) -> dict[str, tuple[set[Any], set[Any], Any]]:
-    """Of each field the types that JSON may give it, the texts that it may be, and the type of a list's items."""
-    expected = {}
-    hints = get_type_hints(cls)
-    for name in _NAMES[cls]:
-        hint, types, texts, item = hints[name], set[Any](), set[Any](), None
-        for kind in get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,):
-            if get_origin(kind) is Literal:
-                texts |= set(get_args(kind))
-            elif get_origin(kind) is tuple:
-                item = get_args(kind)[0]
-            else:
-                types |= {int, float} if kind is float else {str} if kind is Kind else {kind}
-        expected[name] = (types, texts, item)
-    return expected
+decode_agreement = partial(decode_row, AgreementRow)
+decode_capability = partial(decode_row, CapabilityRow)
 
 
 # Per-question scores, as one compact JSON in the tag `massact.scores`.
@@ -293,13 +323,35 @@ class Scores:
 
     trait: tuple[float | None, ...]
     coherence: tuple[float | None, ...]
+    metrics: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, hash=False)
+    """Of each metric likewise, each in a tag of its own; read only where they are asked for."""
 
 
 def encode_scores(scores: Scores) -> str | None:
     """Per-question scores as JSON for the tag `massact.scores`; `None` where they do not fit in a tag."""
-    rounded = {name: [_rounded(v) for v in getattr(scores, name)] for name in ("trait", "coherence")}
+    # judges give at most four decimals; more would only make the tag longer
+    rounded = {
+        name: [None if score is None else round(score, 4) for score in getattr(scores, name)]
+        for name in ("trait", "coherence")
+    }
     text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
     return text if len(text) <= TAG_LIMIT else None
+
+
+def encode_metrics(scores: Scores) -> dict[str, str]:
+    """Metrics by question as the tags `massact.scores.NAME`, each a JSON list; one that does not fit is left out."""
+    texts = {name: json.dumps(values, separators=(",", ":")) for name, values in scores.metrics.items()}
+    return {metric_tag(name): text for name, text in texts.items() if len(text) <= TAG_LIMIT}
+
+
+def metric_tag(name: str) -> str:
+    """The tag that holds a metric's values by question."""
+    return f"{Tag.SCORES}.{name}"
+
+
+def decode_metric(text: str) -> tuple[float | None, ...]:
+    """The values that `encode_metrics` wrote. Raises ValueError, TypeError: no such values."""
+    return _score_list(parse_json(text))
 
 
 def decode_scores(text: str) -> Scores:
@@ -351,8 +403,3 @@ def _score_list(values: object) -> tuple[float | None, ...]:
     if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
         raise TypeError(f"not a list of scores: {str(values)[:80]}")
     return tuple(values)
-
-
-def _rounded(score: float | None) -> float | None:
-    # judges give at most four decimals; more would only make the tag longer
-    return None if score is None else round(score, 4)

@@ -5,5 +5,4 @@ from massact.store.spool.spool import Spool
 
 __all__ = ["DEFAULT_SPOOL", "JournalReport", "Spool", "send_leftovers"]
 
-DEFAULT_SPOOL = ".massact/spool"
-"""Folder of the spool unless another is named, under the working directory."""
+DEFAULT_SPOOL = ".massact/spool"  # folder of the spool unless another is named, under the working directory

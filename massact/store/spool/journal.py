@@ -23,8 +23,7 @@ from massact.errors import SpoolFolderError
 from massact.store.write.finished_run import FinishedRun, Step
 
 FORMAT = 1
-_DIGITS = 16
-"""Of the SHA-256 of the JSON, in hexadecimal: enough to tell damage, not meant against forgery."""
+_DIGITS = 16  # of the SHA-256 of the JSON, in hexadecimal: enough to tell damage, not meant against forgery
 
 
 class DamagedLineError(ValueError):
@@ -39,13 +38,11 @@ class OtherFormatError(ValueError):
 class Opening:
     """The first line: whose journal it is."""
 
-    store: str
-    """Tracking URI without a password; see `massact.addresses.stored_uri`."""
+    store: str  # tracking URI without a password; see `massact.addresses.stored_uri`
     experiment: str
     host: str
     pid: int
-    started_at: int
-    """Milliseconds since 1970."""
+    started_at: int  # milliseconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,7 @@ class Home:
 class RunRecord:
     """A run that is to be sent."""
 
-    id: str
-    """32 hexadecimal digits; it becomes the run's id where the store lets us choose that."""
+    id: str  # 32 hexadecimal digits; it becomes the run's id where the store lets us choose that
     home: Home
     run: FinishedRun
 
@@ -95,6 +91,13 @@ def decode(line: bytes) -> Record:
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedLineError from error
     raise OtherFormatError(other_format)
+
+
+def decode_run(line: bytes) -> FinishedRun:
+    """The run of a line that holds one."""
+    record = decode(line)
+    assert isinstance(record, RunRecord)
+    return record.run
 
 
 def _checksum(text: bytes) -> bytes:
@@ -141,8 +144,7 @@ class Journal:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
-        """Bytes."""
+        self.size = os.fstat(descriptor).st_size  # bytes
         self._is_sound = True
 
     def append(self, lines: Sequence[bytes], *, sync: bool = True) -> list[Slot]:
@@ -218,12 +220,10 @@ class Contents:
     opening: Opening | None = None
     waiting: dict[str, tuple[Home, Slot]] = field(default_factory=dict)
     """By record id, the runs that are not marked as sent, in the order in which they were put."""
-    damaged: list[int] = field(default_factory=list)
-    """Numbers of lines that are not as they were written, from 1."""
+    damaged: list[int] = field(default_factory=list)  # numbers of lines that are not as they were written, from 1
     torn_at: int | None = None
     """Where a last line without its end begins: it was being written when its process or machine died."""
-    other_format: str | None = None
-    """The first format that is not this version's, where there is one."""
+    other_format: str | None = None  # the first format that is not this version's, where there is one
 
 
 def read_contents(journal: Journal) -> Contents:
@@ -296,8 +296,6 @@ def _claim_new(folder: Path) -> Journal:
         path = folder / f"{now}-{host}-{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
         try:
             journal = _locked(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX)
-        except FileExistsError:
-            continue
         except OSError:
             path.unlink(missing_ok=True)
             raise

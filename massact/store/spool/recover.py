@@ -15,16 +15,14 @@ from massact.store.spool.journal import (
     Home,
     Journal,
     Opening,
-    RunRecord,
     Sent,
     Slot,
-    decode,
+    decode_run,
     encode,
     open_journal,
     read_contents,
 )
 from massact.store.spool.spool import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
-from massact.store.write.finished_run import FinishedRun
 
 
 @dataclass(slots=True)
@@ -32,25 +30,17 @@ class JournalReport:
     """What came of one journal."""
 
     path: Path
-    opening: Opening | None = None
-    """Whose it is; `None` where the line that tells it is damaged."""
-    in_use: bool = False
-    """A process works on it: it was left alone."""
+    opening: Opening | None = None  # whose it is; `None` where the line that tells it is damaged
+    in_use: bool = False  # a process works on it: it was left alone
     sent: int = 0
-    there: int = 0
-    """Had arrived already."""
-    refused: list[str] = field(default_factory=list)
-    """Of each run that the store refused, its name and why."""
-    left: int = 0
-    """Runs that are not in the store now, refused ones included."""
+    there: int = 0  # had arrived already
+    refused: list[str] = field(default_factory=list)  # of each run that the store refused, its name and why
+    left: int = 0  # runs that are not in the store now, refused ones included
     damaged: list[int] = field(default_factory=list)
     """Numbers of lines that were not as they had been written, from 1: what they held is lost."""
-    is_torn: bool = False
-    """The last line had no end: what was being written at a power cut or `kill -9` is lost."""
-    problem: str = ""
-    """Why something is left, or why nothing could be read."""
-    kept: Path | None = None
-    """Where a damaged journal was kept after all that could be read of it was sent."""
+    is_torn: bool = False  # the last line had no end: what was being written at a power cut or `kill -9` is lost
+    problem: str = ""  # why something is left, or why nothing could be read
+    kept: Path | None = None  # where a damaged journal was kept after all that could be read of it was sent
 
     @property
     def is_clear(self) -> bool:
@@ -67,14 +57,9 @@ def send_leftovers(
     folder: Path, tracking_uri: str | None, *, say: Callable[[str], None], only_here: bool = False
 ) -> list[JournalReport]:
     """Send what ended processes left in a spool, each run to the store that it was meant for, and only once.
-
     A folder that is not there holds nothing. Returns a report on each journal that holds something, or is in use.
-
-    Args:
-        tracking_uri: used for the runs that were meant for the same place, since a journal holds no password.
-        say: told what came of each journal.
-        only_here: leave alone what is meant for other stores than `tracking_uri`.
-    """
+    `tracking_uri`: used for the runs that were meant for the same place, since a journal holds no password. `say`: told
+    what came of each journal. `only_here`: leave alone what is meant for other stores than `tracking_uri`."""
     recovery, reports = _Recovery(tracking_uri, only_here=only_here), []
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
@@ -174,7 +159,7 @@ class _Recovery:
                 continue
             try:
                 sender = self._senders.setdefault(home.store, Sender(usable_uri(home.store, self._uri)))
-                runs = {id_: _read(journal, slot) for id_, slot in slots}
+                runs = {id_: decode_run(journal.read(slot)) for id_, slot in slots}
                 outcome = sender.send(home.experiment_id, runs, look=True)
             except StoreError as error:
                 report.problem = self._problems[home.store] = str(error)
@@ -213,9 +198,3 @@ def _batches(contents: Contents) -> Iterator[tuple[Home, list[tuple[str, Slot]]]
                 batch, size = [], slot.length
             batch.append((id_, slot))
         yield home, batch
-
-
-def _read(journal: Journal, slot: Slot) -> FinishedRun:
-    record = decode(journal.read(slot))
-    assert isinstance(record, RunRecord)
-    return record.run

@@ -26,17 +26,15 @@ from massact.store.spool.journal import (
     Sent,
     Slot,
     create_journal,
-    decode,
+    decode_run,
     encode,
     explain,
 )
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
 
-AT_ONCE = 50
-"""Records read from a journal together, where it holds as many."""
-BYTES_AT_ONCE = 8_000_000
-"""Their lines together, unless one alone is longer."""
+AT_ONCE = 50  # records read from a journal together, where it holds as many
+BYTES_AT_ONCE = 8_000_000  # their lines together, unless one alone is longer
 
 
 @dataclass(slots=True)
@@ -44,10 +42,8 @@ class Outcome:
     """What came of sending some records; each is in one of the three."""
 
     sent: list[str] = field(default_factory=list)
-    there: list[str] = field(default_factory=list)
-    """Had arrived at an earlier attempt."""
-    refused: dict[str, Exception] = field(default_factory=dict)
-    """The store takes others, but not these."""
+    there: list[str] = field(default_factory=list)  # had arrived at an earlier attempt
+    refused: dict[str, Exception] = field(default_factory=dict)  # the store takes others, but not these
 
     @property
     def arrived(self) -> tuple[str, ...]:
@@ -108,10 +104,8 @@ def explain_refusal(error: Exception) -> str:
     return str(error) if isinstance(error, RunRefusedError) else f"{type(error).__name__}: {error}"
 
 
-CUT_BACK_BYTES = 32_000_000
-"""A journal that is longer, and of which everything was sent, begins anew."""
-_PARTING_SECONDS = 1.0
-"""How long a request that is under way may still take when the spool is closed."""
+CUT_BACK_BYTES = 32_000_000  # a journal that is longer, and of which everything was sent, begins anew
+_PARTING_SECONDS = 1.0  # how long a request that is under way may still take when the spool is closed
 
 
 @dataclass(slots=True)
@@ -120,12 +114,9 @@ class _Entry:
 
     id: str
     experiment_id: str
-    slot: Slot | None
-    """Where the journal has it; `None` where it could not be written."""
-    line: bytes
-    """Of one that the journal does not have."""
-    look: bool
-    """Whether an attempt to send it ended in an error, so that it may have arrived."""
+    slot: Slot | None  # where the journal has it; `None` where it could not be written
+    line: bytes  # of one that the journal does not have
+    look: bool  # whether an attempt to send it ended in an error, so that it may have arrived
 
 
 class Spool:
@@ -141,13 +132,9 @@ class Spool:
         heard: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         """Open a journal in the folder, which processes may share and which is made where it is not there.
-
-        Args:
-            tracking_uri: of the store; its password is never written to the folder.
-            experiment: the experiment's name, for people who find the journal.
-            say: told, from any thread, when the store takes nothing, when it does again, and what is left in the end.
-            heard: told, from the thread that sends, what came of records that were sent.
-        """
+        `tracking_uri`: of the store; its password is never written to the folder. `experiment`: the experiment's name,
+        for people who find the journal. `say`: told, from any thread, when the store takes nothing, when it does again,
+        and what is left in the end. `heard`: told, from the thread that sends, what came of records that were sent."""
         self._folder, self._store, self._say, self._heard = folder, stored_uri(tracking_uri), say, heard
         now = int(time.time() * 1000)
         opening = encode(Opening(self._store, experiment, socket.gethostname(), os.getpid(), now))
@@ -176,14 +163,9 @@ class Spool:
     ) -> str:
         """Hand a run over; when it returns, the run is on the disk. Returns the id of its record, which it gets as a
         tag.
-
-        Args:
-            record_id: 32 hexadecimal digits; `None`: new ones.
-            may_be_there: whether another spool may have sent this record: the store is asked first.
-
-        Raises:
-            SpoolError: the journal cannot be written. The first run that it does not take is sent all the same.
-        """
+        `record_id`: 32 hexadecimal digits; `None`: new ones. `may_be_there`: whether another spool may have sent this
+        record: the store is asked first.
+        Raises SpoolError: the journal cannot be written. The first run that it does not take is sent all the same."""
         id_ = record_id or uuid.uuid4().hex
         tagged = replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
         line = encode(RunRecord(id_, Home(self._store, experiment_id), tagged))
@@ -332,9 +314,7 @@ class Spool:
         runs, unreadable = {}, {}
         for entry in entries:
             try:
-                record = decode(self._journal.read(entry.slot) if entry.slot else entry.line)
-                assert isinstance(record, RunRecord)
-                runs[entry.id] = record.run
+                runs[entry.id] = decode_run(self._journal.read(entry.slot) if entry.slot else entry.line)
             except (OSError, DamagedLineError):
                 unreadable[entry.id] = OSError(f"{self._journal.path} cannot be read any more")
         outcome = Outcome()

@@ -16,12 +16,11 @@ from massact.store.databases import LOCK_TIMEOUT_SECONDS
 from massact.store.schema import Tag
 from massact.store.write.client import connect, explained, set_up_client
 
-Files = Mapping[str, bytes]
-"""Content by path within the run."""
+Files = Mapping[str, bytes]  # content by path within the run
 
 
-def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:
-    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut."""
+def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str, *, lasting: bool = True) -> None:
+    """Write the artifacts of runs, each to its artifact URI; on this machine `lasting` ones survive a power cut."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     written: list[Path] = []
@@ -36,7 +35,7 @@ def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) 
                     repository = get_artifact_repository(place, tracking_uri=tracking_uri)
                     repository.log_artifacts(temporary)  # type: ignore[no-untyped-call]
         # after all are written: the first sync then carries most of the others with it
-        for path in written:
+        for path in written if lasting else ():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
@@ -60,26 +59,26 @@ _MOVED = (
 def fetch_from(artifact_uri: str, path: str, *, tracking_uri: str) -> Path:
     """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy. Of a
     store that was moved it is looked for beside the database. A copy stays until the process ends."""
-    set_up_client()
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
+    folder = local_folder(artifact_uri)
     moved = moved_folder(artifact_uri, tracking_uri)
-    try:
-        repository = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
-        if isinstance(repository, LocalArtifactRepository):
-            place = (moved or Path(repository.artifact_dir)) / path
-        else:
-            place = Path(repository.download_artifacts(path, str(_folder(artifact_uri))))  # type: ignore[no-untyped-call]
-    except (MlflowException, OSError) as error:
-        raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {first_line(error)}") from error
+    place = _downloaded(artifact_uri, path, tracking_uri) if folder is None else (moved or folder) / path
     if not place.exists():
-        folder = local_folder(artifact_uri)
         is_gone = folder is not None and moved is None and not folder.parent.parent.is_dir()
         why = f", nor does {folder.parent.parent}; {_MOVED}" if folder is not None and is_gone else ""
         raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {place} does not exist{why}")
     return place
+
+
+def _downloaded(artifact_uri: str, path: str, tracking_uri: str) -> Path:
+    set_up_client()
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        repository = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
+        return Path(repository.download_artifacts(path, str(_folder(artifact_uri))))  # type: ignore[no-untyped-call]
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {first_line(error)}") from error
 
 
 def _folder(artifact_uri: str) -> Path:

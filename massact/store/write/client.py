@@ -17,14 +17,14 @@ from typing import Any
 
 from massact.addresses import first_line, hide_passwords, is_database, shown_uri
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
-from massact.json_text import parse_json
+from massact.json_text import parse_json, read_as
 from massact.store.credentials import find_login
 from massact.store.retry import is_final
 from massact.store.schema import TAG_LIMIT, Artifact, Kind, MlflowTag, Tag, encode_row
 from massact.store.schema.names import SCHEMA_VERSION
 from massact.store.schema.rows import Row
 from massact.store.write.database import TrackingDatabase
-from massact.store.write.finished_run import Step
+from massact.store.write.finished_run import FinishedRun, Step
 
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -66,8 +66,9 @@ def connect(tracking_uri: str, *, say: Callable[[str], None] = lambda _line: Non
     return client
 
 
+@cache
 def set_up_client() -> None:
-    """Import MLflow with few retries and without its chatter; again it changes nothing."""
+    """Import MLflow with few retries and without its chatter."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401  sets up the loggers that are turned down next
@@ -142,11 +143,9 @@ _PLACE = "/api/2.0/mlflow/runs/create"
 def make_run(
     client: Any, tracking_uri: str, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Make a run, on a tracking server by one request. Returns its id and artifact URI.
-
-    MLflow's client would ask a server again after a time-out or an error 500, and so make a second run; here
-    the caller looks what is there first.
-    """
+    """Make a run, on a tracking server by one request. Returns its id and artifact URI. MLflow's client would ask a
+    server again after a time-out or an error 500, and so make a second run; here the caller looks what is there
+    first."""
     uri = tracking_uri.strip()
     if not uri.lower().startswith(("http://", "https://")):
         made = client.create_run(experiment_id, start_time=started_at, tags=dict(tags), run_name=name)
@@ -200,8 +199,7 @@ def log_in_batches(client: Any, run_id: str, params: Mapping[str, str], steps: I
 # Which process works on a run that is open, and whether that process still lives.
 
 _PROC = Path("/proc")
-_ENDED = ("Z", "X", "x")
-"""States of a process that runs no more: one that nobody has waited for yet, and dead ones."""
+_ENDED = ("Z", "X", "x")  # states of a process that runs no more: one that nobody has waited for yet, and dead ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +207,11 @@ class Process:
     """A process, so that no other is taken for it. Empty and `None` where the system does not tell."""
 
     host: str
-    machine: str
-    """Digest of the machine's id: two machines may have one name."""
-    boot: str
-    """Of this boot of the machine."""
-    space: str
-    """The namespace in which the pid counts: each container may have its own."""
+    machine: str  # digest of the machine's id: two machines may have one name
+    boot: str  # of this boot of the machine
+    space: str  # the namespace in which the pid counts: each container may have its own
     pid: int
-    started: int | None
-    """Clock ticks between the boot and the process's start."""
+    started: int | None  # clock ticks between the boot and the process's start
 
 
 def process_tag() -> str:
@@ -235,12 +229,10 @@ def this_process() -> Process:
 def read_process(text: str | None) -> Process | None:
     """The process in a tag's text; `None` where there is none or it cannot be read."""
     try:
-        values = parse_json(text or "")
-        texts = {name: str(values[name]) for name in ("host", "machine", "boot", "space")}
-        started = values["started"]
-        return Process(**texts, pid=int(values["pid"]), started=None if started is None else int(started))
-    except (ValueError, KeyError, TypeError):
+        process: Process = read_as(Process, parse_json(text or ""))
+    except (ValueError, TypeError):
         return None
+    return process
 
 
 def is_alive(process: Process) -> bool | None:
@@ -325,6 +317,21 @@ def cell_files(row: Row) -> dict[str, bytes]:
     if row.cell is None or len(row.cell) <= TAG_LIMIT:
         return {}
     return {Artifact.CELL.value: row.cell.encode()}
+
+
+def row_run(
+    row: Row, name: str, *, ended_at: int, started_at: int | None = None, tags: Mapping[str, str] = {},
+    files: Mapping[str, bytes] = {}, **fields: Any,
+) -> FinishedRun:  # fmt: skip
+    """The run that holds a row; without a start it took no time. Raises ValueError: the row does not fit in a tag."""
+    return FinishedRun(
+        name=name,
+        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | dict(tags),
+        started_at=ended_at if started_at is None else started_at,
+        finished_at=ended_at,
+        files={**cell_files(row), **files},
+        **fields,
+    )
 
 
 def parent_tags(run_id: str) -> dict[str, str]:

@@ -8,16 +8,17 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from massact.addresses import check_path
 from massact.errors import StoreError, UnusableStoreError
 from massact.store.databases import (
+    TAGS,
     database_errors,
     database_url,
     is_hollow,
@@ -49,11 +50,8 @@ class TrackingDatabase:
 
     def make_ready(self, artifact_root: str | None, say: Say) -> bool:
         """Make sure that this MLflow can write to it: make it where there is none, or one that was half made. Returns
-        whether.
-
-        Artifacts of new experiments go to `artifact_root`; `None`: MLflow's default, in the working directory. Raises
-        UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's.
-        """
+        whether. Artifacts of new experiments go to `artifact_root`; `None`: MLflow's default, in the working directory.
+        Raises UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's."""
         with self._explained():
             # a server's tables are looked at alone: while another process makes them each waits for the other's locks
             state = self._state() if self._path is not None or self._versions() == [_head()] else None
@@ -203,6 +201,19 @@ class TrackingDatabase:
                 yield
         except OSError as error:
             raise UnusableStoreError(f"{unusable}: {error}") from error
+
+
+def write_tags(uri: str, key: str, values: Mapping[str, str]) -> None:
+    """Set one tag of many runs, by run id."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    engine = open_engine(database_url(uri), "writing tags", poolclass=sa.pool.NullPool)
+    insert: Any = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(TAGS)
+    upsert = insert.on_conflict_do_update(index_elements=("key", "run_uuid"), set_={"value": insert.excluded.value})
+    rows = [{"run_uuid": run_id, "key": key, "value": value} for run_id, value in values.items()]
+    with engine.begin() as connection:
+        if rows:
+            connection.execute(upsert, rows)
 
 
 def undo_cut_off_write(tracking_uri: str) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_json, cell_key, digest_text, screening_key, setting_digest
+from massact.store.responses import response_bytes
 from massact.store.schema.cells import cell_fields
 from massact.store.schema.names import Artifact, Kind, MlflowTag, Tag
 from massact.store.schema.rows import EvaluationRow, Scores, evaluation_params, run_name
-from massact.store.write.client import cell_files, parent_tags, provenance_tags, row_tags, run_tags
+from massact.store.write.client import parent_tags, provenance_tags, row_run
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import evaluation_run, label_tags
-from massact.store.write.stages import response_bytes, tensor_bytes
+from massact.store.write.stages import tensor_bytes
 from massact.store.write.tracker import OpenRun
 
 
@@ -26,12 +27,12 @@ class Place:
     model: str
     model_variant: str
     n_questions: int
-    attention: str | None = None
-    """How the model computed attention, such as `eager`; `None` where nothing was computed."""
-    unused_settings: str = ""
-    """What the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`."""
+    attention: str | None = None  # how the model computed attention, such as `eager`; `None` where nothing was computed
+    unused_settings: str = ""  # what the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`
     confirm_share: float | None = None
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
+    kind: Kind | None = None
+    """Of its results, where they are no points of the grid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def evaluation_row(
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
     delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
+    measured = evaluation.measured
+    has_read = bool(summary.metrics.keys() & {"kl", "perplexity"})
     return _row(
         place,
         evaluation.planned,
@@ -63,7 +66,9 @@ def evaluation_row(
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
         delta=delta,
-        **asdict(summary),
+        **{**asdict(summary), "metrics": dict(summary.metrics) or None},
+        metric_tokens=measured.n_tokens if has_read else None,
+        metric_sources=dict(measured.sources) or None,
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
@@ -74,12 +79,13 @@ def evaluation_row(
 def evaluation_scores(evaluation: Evaluation) -> Scores:
     """Per-question scores, in the question set's order."""
     responses = evaluation.responses
-    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
+    metrics = {name: tuple(one.metrics.get(name) for one in responses) for name in evaluation.summary.metrics}
+    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses), metrics)
 
 
 _RESULT = (
     "baseline_key", "baseline_trait_mean", "delta", "trait_mean", "coherence_mean", "trait_std", "coherence_std",
-    "n_scored", "n_unscored",
+    "n_scored", "n_unscored", "metrics", "metric_tokens", "metric_sources",
 )  # fmt: skip
 """What a row says of responses and their scores."""
 
@@ -95,9 +101,11 @@ def _rounded(value: Any) -> Any:
 
 def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
     cell, text = planned.cell, cell_json(planned.cell)
-    kind = Kind.EVALUATION if cell.steering else Kind.BASELINE
+    kind = place.kind or (Kind.EVALUATION if confirms is None else Kind.CONFIRMATION)
+    if cell.is_baseline and kind in (Kind.EVALUATION, Kind.CONTROL):
+        kind = Kind.BASELINE
     return EvaluationRow(
-        kind=kind if confirms is None else Kind.CONFIRMATION,
+        kind=kind,
         experiment=place.experiment,
         key=digest_text(text),
         cell=text,
@@ -115,8 +123,7 @@ def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any
 
 # Results as finished runs.
 
-_ERROR_LIMIT = 1000
-"""Characters of an error that its tag keeps, as with every failed run."""
+_ERROR_LIMIT = 1000  # characters of an error that its tag keeps, as with every failed run
 
 
 def _now() -> int:
@@ -124,7 +131,9 @@ def _now() -> int:
 
 
 def vector_files(row: EvaluationRow, planned: PlannedCell) -> dict[str, bytes]:
-    """The file of a cell's vector; nothing for a baseline."""
+    """The file of a cell's vector, or of what stands before its questions; nothing for a baseline."""
+    if planned.before:
+        return {Artifact.PROMPTING.value: json.dumps(planned.before, ensure_ascii=False, indent=1).encode()}
     if planned.vector is None:
         return {}
     return {Artifact.VECTOR.value: tensor_bytes({"vector": planned.vector}, vector_provenance(row))}
@@ -171,15 +180,8 @@ def taken_over_run(
         f"The same as {source.row.label}: their vectors have cosine {likeness:.4f}, so this cell was not evaluated "
         f"itself. Figures and scores are those of run {source.run_id}, which has the responses."
     )
-    return evaluation_run(
-        row,
-        source.scores,
-        name=run_name(row),
-        started_at=now,
-        finished_at=now,
-        tags=parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note},
-        files=vector_files(row, planned),
-    )
+    tags, files = parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note}, vector_files(row, planned)
+    return evaluation_run(row, source.scores, started_at=now, finished_at=now, tags=tags, files=files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +191,7 @@ class RunMaker:
 
     place: Place
     parent: OpenRun
-    baseline: Baseline | None = None
-    """`None` for a baseline, and for a failure, which is compared with nothing."""
+    baseline: Baseline | None = None  # `None` for a baseline, and for a failure, which is compared with nothing
     keep_responses: bool = True
     confirms: str | None = None
     """Key of the evaluation that it repeats on other questions, which makes it a confirmation."""
@@ -224,29 +225,16 @@ class RunMaker:
             Tag.UNUSED_SETTINGS.value: self.place.unused_settings,
             MlflowTag.NOTE.value: note,
         }
-        return evaluation_run(
-            row,
-            evaluation_scores(evaluation),
-            name=name + run_name(row),
-            started_at=self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000),
-            finished_at=self.finished_at,
-            tags=parent_tags(self.parent.run_id) | {name: text for name, text in tags.items() if text},
-            files=files,
-        )
+        began = self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000)
+        about: Any = {"name": name + run_name(row), "started_at": began, "finished_at": self.finished_at}
+        told = parent_tags(self.parent.run_id) | {key: text for key, text in tags.items() if text}
+        return evaluation_run(row, evaluation_scores(evaluation), **about, tags=told, files=files)
 
     def _failed(self, failed: FailedCell) -> FinishedRun:
         row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)
         name, error = run_name(row), {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
-        tags = row_tags(row) | label_tags(row) | error | parent_tags(self.parent.run_id)
-        return FinishedRun(
-            name=name,
-            tags=run_tags(row.kind, row.experiment, name) | tags,
-            params=evaluation_params(row),
-            started_at=self.finished_at,
-            finished_at=self.finished_at,
-            status="FAILED",
-            files=cell_files(row),
-        )
+        tags, params = label_tags(row) | error | parent_tags(self.parent.run_id), evaluation_params(row)
+        return row_run(row, name, ended_at=self.finished_at, tags=tags, params=params, status="FAILED")
 
 
 def _reason_files(evaluation: Evaluation) -> dict[str, bytes]:

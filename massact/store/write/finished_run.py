@@ -29,13 +29,10 @@ class FinishedRun:
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[Step] = ()
-    started_at: int
-    """Milliseconds since 1970."""
-    finished_at: int
-    """Milliseconds since 1970."""
+    started_at: int  # milliseconds since 1970
+    finished_at: int  # milliseconds since 1970
     status: str = "FINISHED"
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Artifacts: content by path within the run."""
+    files: Mapping[str, bytes] = field(default_factory=dict)  # artifacts: content by path within the run
 
     @property
     def all_tags(self) -> dict[str, str]:

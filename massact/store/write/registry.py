@@ -13,8 +13,7 @@ from massact.store.write.artifacts import fetch_from
 from massact.store.write.client import connect, without_password
 from massact.store.write.tracker import OpenRun, Tracker
 
-ALIAS = "prior"
-"""Of the version that a search starts from."""
+ALIAS = "prior"  # of the version that a search starts from
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such model, and that it has no such alias."""
 

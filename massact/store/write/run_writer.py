@@ -19,22 +19,14 @@ from massact.store.schema.points import encode_point, point_tag
 from massact.store.schema.rows import (
     EvaluationRow,
     Scores,
+    encode_metrics,
     encode_scores,
     evaluation_metrics,
     evaluation_params,
     run_name,
 )
 from massact.store.write.artifacts import write_files
-from massact.store.write.client import (
-    cell_files,
-    connect,
-    explained,
-    log_in_batches,
-    make_run,
-    process_tag,
-    row_tags,
-    run_tags,
-)
+from massact.store.write.client import connect, explained, log_in_batches, make_run, process_tag, row_run
 from massact.store.write.finished_run import FinishedRun, Step, check_runs
 
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
@@ -52,33 +44,24 @@ def evaluation_run(
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
     """The run of an evaluation or a baseline. Raises ValueError: the row does not fit in a tag.
-
-    Args:
-        scores: per question; `None` where only the means are known.
-        name: the run's name; `None` for the one of measured results.
-        tags: more tags, such as `massact.store.write.client.parent_tags`.
-        files: artifacts by path; with `responses.json` among them the UI shows it as a table.
-    """
+    `scores`: per question; `None` where only the means are known. `name`: the run's name; `None` for the one of
+    measured results. `tags`: more tags, such as `massact.store.write.client.parent_tags`. `files`: artifacts by path;
+    with `responses.json` among them the UI shows it as a table."""
     name = run_name(row) if name is None else name
     more = label_tags(row)
     if (point := encode_point(row)) is not None:
         more[point_tag(row.experiment)] = point
     if scores and (encoded := encode_scores(scores)) is not None:
         more[Tag.SCORES.value] = encoded
+    if scores:
+        more |= encode_metrics(scores)
     if row.same_as_key is not None:
         more[Tag.SAME_AS.value] = row.same_as_key
     if Artifact.RESPONSES in files:
         more[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | more | dict(tags),
-        params=evaluation_params(row),
-        metrics=evaluation_metrics(row),
-        steps=score_steps(scores) if scores else (),
-        started_at=started_at,
-        finished_at=finished_at,
-        files={**cell_files(row), **files},
-    )
+    parts = {"params": evaluation_params(row), "metrics": evaluation_metrics(row)}
+    steps, tags = score_steps(scores) if scores else (), more | dict(tags)
+    return row_run(row, name, started_at=started_at, ended_at=finished_at, tags=tags, files=files, steps=steps, **parts)
 
 
 def label_tags(row: EvaluationRow) -> dict[str, str]:
@@ -104,11 +87,8 @@ class RunWriter(Protocol):
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
         """Write runs by the ids of their records, their tag `massact.spool`. Returns the ids of those that were there
-        already.
-
-        With `look` some may have been written before, whole or in part: the store is asked first, and those are
-        completed.
-        """
+        already. With `look` some may have been written before, whole or in part: the store is asked first, and those
+        are completed."""
 
     def close(self) -> None:
         """Let go of connections."""
@@ -148,18 +128,15 @@ COLUMNS = {
     "latest_metrics": _METRIC,
 }  # fmt: skip
 """Columns of MLflow's tables, in the order of the tuples that are inserted."""
-_LARGEST = 1.7976931348623157e308
-"""What MLflow stores for infinity."""
-_IDS_PER_QUERY = 999
-"""Values in one statement that any SQLite takes."""
+_LARGEST = 1.7976931348623157e308  # what MLflow stores for infinity
+_IDS_PER_QUERY = 999  # values in one statement that any SQLite takes
 
 
 class SqlWriter:
     """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, never a run without
     its own."""
 
-    at_once = 50
-    """More would hold the database's lock for long, fewer would wait for the disk too often."""
+    at_once = 50  # more would hold the database's lock for long, fewer would wait for the disk too often
 
     def __init__(self, uri: str, experiment_id: str, artifact_root: str) -> None:
         url = database_url(uri)
@@ -264,8 +241,7 @@ def _explain(error: Exception, name: str) -> str:
 class ClientWriter:
     """By MLflow's client, one run after the other; one that was cut off stays RUNNING, which no query counts."""
 
-    at_once = 1
-    """Each run is sent by itself, and so can be told apart when the server fails between two."""
+    at_once = 1  # each run is sent by itself, and so can be told apart when the server fails between two
 
     def __init__(self, uri: str, experiment_id: str, client: Any) -> None:
         self._uri, self._experiment_id, self._client = uri, experiment_id, client

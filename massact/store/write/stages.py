@@ -8,25 +8,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from massact.domain import Response
 from massact.errors import DataError, lfs_advice
 from massact.json_text import parse_json, parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow
-from massact.store.schema.rows import format_param
-from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
+from massact.store.schema.rows import row_params
+from massact.store.write.client import fit_tag, parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
-from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
 
-_RESPONSE_COLUMNS: tuple[str, ...] = ("question", "response", "trait_score", "coherence_score", "unscored_because")
+if TYPE_CHECKING:  # it loads transformers
+    from massact.vectors.extract import Contrast, LabelVectors, Vetting
 
 
 def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> bytes:
@@ -109,35 +108,6 @@ def read_activations(folder: Path) -> Activations:
         raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
 
 
-def response_bytes(responses: Sequence[Response]) -> bytes:
-    """Responses with their scores, in the format that MLflow's UI shows as a table."""
-    columns = _RESPONSE_COLUMNS
-    data: list[list[object]] = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
-    if any(r.thinking is not None or not r.is_answered for r in responses):
-        columns = (*columns, "thinking", "is_answered")
-        data = [[*row, r.thinking, r.is_answered] for row, r in zip(data, responses, strict=True)]
-    return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
-
-
-_SCORE, _TEXT = int | float | None, str | None
-_RESPONSE_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
-
-
-def _response(*values: Any) -> Response:
-    if not all(map(isinstance, values, _RESPONSE_TYPES)):
-        raise TypeError("a text, a score or a thought of the wrong type")
-    return Response(*values)
-
-
-def read_responses(path: Path) -> tuple[Response, ...]:
-    """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
-    try:
-        rows = parse_json(path.read_bytes())["data"]
-        return tuple(_response(*row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a table of responses ({error!r})") from error
-
-
 # What an extraction read, prompt by prompt: a table that MLflow's UI shows, counts, and a note.
 
 _PROMPT_COLUMNS = (
@@ -161,14 +131,11 @@ _PARAMS = (
 class Sources:
     """What one window's vectors were extracted from."""
 
-    contrast: Contrast = field(repr=False)
-    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
-    """Of each side's prompts."""
-    vetting: Vetting | None = field(repr=False, default=None)
-    vetted_as: str | None = None
-    """How, in words."""
-    warnings: tuple[str, ...] = ()
-    """Doubts about the dataset."""
+    contrast: "Contrast" = field(repr=False)
+    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)  # of each side's prompts
+    vetting: "Vetting | None" = field(repr=False, default=None)
+    vetted_as: str | None = None  # how, in words
+    warnings: tuple[str, ...] = ()  # doubts about the dataset
 
 
 def continuation_bytes(sources: Sources) -> bytes:
@@ -220,9 +187,8 @@ class Extracted:
     """What an extraction keeps, before it is a run."""
 
     activations: Activations
-    vectors: Mapping[str, LabelVectors]
-    sources: Sources | None = None
-    """The continuations that they were extracted from."""
+    vectors: "Mapping[str, LabelVectors]"
+    sources: Sources | None = None  # the continuations that they were extracted from
 
 
 def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> None:
@@ -254,7 +220,8 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
     position = (row.position or "").removeprefix("response")
     steps = [
         Step(f"{name}/{label}", value, layer)
-        for label, layer, figures in validation_metrics(extracted.vectors)
+        for label, made in extracted.vectors.items()
+        for layer, figures in enumerate(made.separations)
         for name, value in (("validation_accuracy", figures.accuracy), ("effect_size", figures.effect_size))
         if math.isfinite(value)
     ]
@@ -277,17 +244,8 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
 def _stage_run(
     row: StageRow, name: str, parent: OpenRun, *, steps: Sequence[Step], files: Mapping[str, bytes]
 ) -> FinishedRun:
-    now = int(time.time() * 1000)
-    params = {name: getattr(row, name) for name in _PARAMS}
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(parent.run_id),
-        params={name: format_param(value) for name, value in params.items() if value is not None},
-        steps=steps,
-        started_at=now,
-        finished_at=now,
-        files={**cell_files(row), **files},
-    )
+    tags, params = parent_tags(parent.run_id), row_params(row, _PARAMS)
+    return row_run(row, name, ended_at=int(time.time() * 1000), tags=tags, params=params, steps=steps, files=files)
 
 
 def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:

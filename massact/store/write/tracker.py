@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from massact.addresses import check_path, first_line, is_database, moved_folder, shown_uri
 from massact.errors import MassactError, StoreError, UnusableStoreError
+from massact.floors import as_floor
 from massact.store.databases import of_database
 from massact.store.retry import Patience, StoreLostError, held_back, is_outage
 from massact.store.schema import Declared, Kind, MlflowTag, Tag, encode_declared
@@ -30,6 +31,7 @@ from massact.store.write.client import (
     run_tags,
     without_password,
 )
+from massact.store.write.database import write_tags
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.run_writer import open_writer
 
@@ -85,23 +87,27 @@ def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
 
 # Shared views of the MLflow UI: without one, its runs table opens on another page and shows no metric.
 
-UI_ADDRESS = "http://127.0.0.1:5000"
 EVALUATIONS, PHASES = "evaluations", "phases"
+VIEW_TAG = "mlflow.sharedViewState."
 
-_COLUMNS = (
-    "metrics.`coefficient`", "metrics.`coherence_mean`", "metrics.`delta`", "metrics.`layer`",
-    "params.`label`", "params.`model`", "params.`position`",
-)  # fmt: skip
+_METRICS, _PARAMS = ("coefficient", "coherence_mean", "delta", "layer"), ("label", "model", "position")
 """Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
+_PHASE_COLUMNS = ("metrics.`coherence_mean`", "metrics.`delta`", f"tags.`{Tag.VERDICT}.criterion`")
+"""What a phase came to, and its evaluations: as many as fit beside the assistant's panel."""
 _BY_START = "attributes.start_time"
 """The order in which the table nests runs under their parents; in any other it lists them flat."""
 
 
-def view_tags(floor: float) -> dict[str, str]:
-    """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
-    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
-    views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
-    return {f"mlflow.sharedViewState.{view}": state for view, state in views.items()}
+def view_tags(floor: float, metrics: Sequence[str] = (), params: Sequence[str] = _PARAMS) -> dict[str, str]:
+    """Experiment tags that define the views: evaluations by delta above the floor, and phases. `metrics`: columns that
+    an experiment has besides those of all; `params`: those that it has."""
+    asked = as_floor(floor)
+    limit = f"metrics.{'coherence_mean' if asked.is_coherence else asked.metric} {'<=' if asked.is_most else '>='}"
+    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and {limit} {asked.limit:g}"
+    columns = [f"metrics.`{name}`" for name in (*_METRICS, *metrics)]
+    columns += [f"params.`{name}`" for name in params]
+    views = {EVALUATIONS: _state(columns, above, "metrics.`delta`"), PHASES: _state(_PHASE_COLUMNS, "", _BY_START)}
+    return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
 
 def view_link(address: str, experiment_id: str, view: str) -> str:
@@ -123,8 +129,8 @@ def _place(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def _state(search: str, order: str) -> str:
-    view = {"selectedColumns": _COLUMNS, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
+def _state(columns: Sequence[str], search: str, order: str) -> str:
+    view = {"selectedColumns": columns, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
     return json.dumps({**view, "viewMaximized": True})
 
 
@@ -152,21 +158,18 @@ class Tracker:
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """Connect, and create the MLflow experiment where it does not exist.
-
-        Args:
-            description: of the experiment, for the UI.
-            floor: the coherence floor that the UI's views show.
-            patience: with a store that is down once a phase was begun; `None`: none.
-            declared: what the experiment file declares, which phases keep in the store; `None`: no file does.
-            say: told in one line what could not be kept.
-        """
+        `description`: of the experiment, for the UI. `floor`: the coherence floor that the UI's views show. `patience`:
+        with a store that is down once a phase was begun; `None`: none. `declared`: what the experiment file declares,
+        which phases keep in the store; `None`: no file does. `say`: told in one line what could not be kept."""
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor
+        self.columns: tuple[Sequence[str], Sequence[str]] = ((), _PARAMS)  # of the UI's views; see `view_tags`
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri, say=say)
         self.experiment_id = ensure_experiment(self._client, tracking_uri, experiment, description)
+        self._places: dict[str, str] = {}  # where artifacts of runs lie, which never changes
         self.shown_experiment_id = self.experiment_id
         """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
 
@@ -190,7 +193,7 @@ class Tracker:
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares, for questions that are asked without the file."""
 
-        tags = view_tags(self._floor)
+        tags = view_tags(self._floor, *self.columns)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:
@@ -315,6 +318,15 @@ class Tracker:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
         self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
 
+    def set_notes(self, notes: Mapping[str, str]) -> None:
+        """Set the notes of many runs, by run id: of a database in one transaction."""
+        texts = {run_id: fit_tag(text) for run_id, text in notes.items()}
+        if is_database(self.tracking_uri):
+            self._ask(lambda: write_tags(self.tracking_uri, MlflowTag.NOTE.value, texts))
+            return
+        for run_id, text in texts.items():
+            self._ask(partial(self._client.set_tag, run_id, MlflowTag.NOTE.value, text))
+
     def set_tags(self, run: OpenRun, tags: Mapping[str, str]) -> None:
         """Set tags in one request, which is made once: whoever asks for it knows whether it may wait."""
         from mlflow.entities import RunTag
@@ -340,8 +352,9 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         def download() -> Path:
-            place = str(self._client.get_run(run_id).info.artifact_uri)
-            return fetch_from(place, path, tracking_uri=self.tracking_uri)
+            if run_id not in self._places:
+                self._places[run_id] = str(self._client.get_run(run_id).info.artifact_uri)
+            return fetch_from(self._places[run_id], path, tracking_uri=self.tracking_uri)
 
         try:
             return self._patience.ask(download, is_passing=lambda error: is_outage(error) and self._is_down())

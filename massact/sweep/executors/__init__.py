@@ -14,8 +14,7 @@ from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
 from massact.plugins import OWN_CODE
 from massact.store.spool import DEFAULT_SPOOL
 
-EXECUTORS = ("local", "ray")
-"""massact's own."""
+EXECUTORS = ("local", "ray")  # massact's own
 
 
 _PREFIXES = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_", "AZURE_STORAGE_", "OPENAI_")
@@ -30,8 +29,7 @@ class RayOptions:
 
     address: str | None = None
     """Of a cluster that runs; `None`: that of the environment (`RAY_ADDRESS`), else one of this machine alone."""
-    workers: int = 0
-    """Workers that are wanted; 0: as many as the cluster has room for, more when it grows."""
+    workers: int = 0  # workers that are wanted; 0: as many as the cluster has room for, more when it grows
     gpus_per_worker: float | None = None
     """GPUs of each, or a part of one; `None`: 1 where the cluster has GPUs, else none and one processor."""
     gpus_per_judge: float = 0
@@ -53,13 +51,10 @@ class Environment:
 class CommandContext:
     """The command's own place, as others need to know it."""
 
-    tracking_uri: str = field(repr=False)
-    """It may hold a password."""
+    tracking_uri: str = field(repr=False)  # it may hold a password
     experiment: str
-    spool: Path
-    """Whole path of the spool's folder: it is the same on every machine."""
-    key_variable: str
-    """Environment variable that holds the judge's key."""
+    spool: Path  # whole path of the spool's folder: it is the same on every machine
+    key_variable: str  # environment variable that holds the judge's key
 
     def environment(self) -> Environment:
         """Logins, keys and tokens of this process that an actor may need. Ray writes the variables of a `runtime_env`
@@ -76,20 +71,14 @@ class CommandContext:
 class Workload:
     """How work is done; none of it but `alike` changes a result."""
 
-    batch_rows: int = 0
-    """Responses generated side by side at most; 0: as many as are of use and fit in memory."""
-    save_responses: str = "all"
-    """`all`, `best` (those that were the best of their group when they were made) or `none`."""
+    batch_rows: int = 0  # responses generated side by side at most; 0: as many as are of use and fit in memory
+    save_responses: str = "all"  # `all`, `best` (those that were the best of their group when they were made) or `none`
     max_rounds: int = DEFAULT_BUDGET
     """Rounds of the search with which a phase fills its gaps: coefficients tried at one layer of a gap."""
     spool: Path = Path(DEFAULT_SPOOL)
-    store_timeout: float = 3600
-    """Seconds that a run store which is down is waited for, once work is under way."""
+    store_timeout: float = 3600  # seconds that a run store which is down is waited for, once work is under way
     alike: float | None = DEFAULT_ALIKE
     """Labels whose vectors are more alike than this are evaluated once; `None`: each is evaluated itself."""
-    force: bool = False
-    """Whether to go on where the judge leaves most canaries or the baseline unscored."""
-    executor: str = "local"
-    """Who runs cells: `local`, or what another package adds."""
-    ray: RayOptions | None = None
-    """How cells are run on a cluster of Ray's; `None`: as `executor` says."""
+    force: bool = False  # whether to go on where the judge leaves most canaries or the baseline unscored
+    executor: str = "local"  # who runs cells: `local`, or what another package adds
+    ray: RayOptions | None = None  # how cells are run on a cluster of Ray's; `None`: as `executor` says

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Iteration
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take
 from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
+from massact.metrics import NOT_MEASURED, Measured
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext
@@ -44,16 +45,11 @@ class JudgeUse:
     """A judge as it is opened, for one trait."""
 
     config: JudgeConfig
-    subject: Subject
-    """Without what only the command's process has: functions."""
-    models: tuple[tuple[str, str], ...]
-    """Models of its own: how the file names each, and where it is."""
-    steered: ModelUse | None
-    """The model whose responses are judged, for judges that read with it."""
-    identity: JudgeIdentity
-    """That it must have wherever it is opened."""
-    cache: Path | None
-    """File of the judge cache; `None`: nothing is remembered beyond the command."""
+    subject: Subject  # without what only the command's process has: functions
+    models: tuple[tuple[str, str], ...]  # models of its own: how the file names each, and where it is
+    steered: ModelUse | None  # the model whose responses are judged, for judges that read with it
+    identity: JudgeIdentity  # that it must have wherever it is opened
+    cache: Path | None  # file of the judge cache; `None`: nothing is remembered beyond the command
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +69,19 @@ class Loaded:
 
     description: "Description"
     attention: str
-    unused_settings: str = ""
-    """What its checkpoint asks of generation that is not obeyed, such as `top_p=0.8`."""
+    unused_settings: str = ""  # what its checkpoint asks of generation that is not obeyed, such as `top_p=0.8`
 
 
 @dataclass(slots=True)
 class WorkerReport:
     """What one worker did so far."""
 
-    number: int
-    """From 0, in the order in which they were started; none is given twice."""
+    number: int  # from 0, in the order in which they were started; none is given twice
     node: str
-    cells: int = 0
-    """Generated and not lost again."""
+    cells: int = 0  # generated and not lost again
     tokens: int = 0
-    busy_seconds: float = 0.0
-    """In which it generated."""
-    present_seconds: float = 0.0
-    """In which it was there while cells were evaluated."""
+    busy_seconds: float = 0.0  # in which it generated
+    present_seconds: float = 0.0  # in which it was there while cells were evaluated
     is_lost: bool = False
 
 
@@ -102,18 +93,15 @@ class Opening:
     load: Callable[[ModelUse], "SteerableModel"]
     """Gives a model in this process, the same again while no other is asked for."""
     spool: Callable[[], "Spool"]
-    say: Callable[[str], None]
-    """Takes a line for the person who waits."""
+    say: Callable[[str], None]  # takes a line for the person who waits
 
 
 class Watch(TypedDict):
     """How cells are watched over while they are evaluated."""
 
     progress: Progress
-    should_stop: Callable[[], bool]
-    """Once it says so, what was begun is finished and nothing else is yielded."""
-    take: NotRequired[Take]
-    """Asked before cells are begun: what others have taken is left out."""
+    should_stop: Callable[[], bool]  # once it says so, what was begun is finished and nothing else is yielded
+    take: NotRequired[Take]  # asked before cells are begun: what others have taken is left out
 
 
 class Executor(Protocol):
@@ -124,13 +112,9 @@ class Executor(Protocol):
         """What a model says of itself once it is loaded where cells are evaluated."""
 
     def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
-        """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first.
-
-        A cell that cannot be evaluated is a `FailedCell`; it costs no other.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
-        """
+        """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first. A cell that
+        cannot be evaluated is a `FailedCell`; it costs no other. Raises JudgeError: the judge as a whole cannot be
+        used; nothing after it would be scored."""
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         """Put a result's run into a spool, for the experiment of `home`: where it was made, if it can be sent there."""
@@ -164,10 +148,8 @@ class Executor(Protocol):
 
 # Judging in a thread of its own, so that one batch is scored while the next is generated.
 
-AHEAD = 2
-"""Batches that wait for the judge at most: what they hold is lost when the process is killed."""
-THREAD = "massact-judge"
-"""What the thread's name begins with."""
+AHEAD = 2  # batches that wait for the judge at most: what they hold is lost when the process is killed
+THREAD = "massact-judge"  # what the thread's name begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +157,13 @@ class Generated:
     """The responses of some cells, not judged yet; or one cell that none could be generated for."""
 
     cells: Sequence[PlannedCell]
-    exchanges: Sequence[Sequence[Exchange]]
-    """Of each cell, in the order of the questions."""
-    seconds: float
-    """That the cells took together."""
-    n_tokens: Sequence[int]
-    """Of each cell."""
+    exchanges: Sequence[Sequence[Exchange]]  # of each cell, in the order of the questions
+    seconds: float  # that the cells took together
+    n_tokens: Sequence[int]  # of each cell
     error: str | None = None
+    metrics: Sequence[Sequence[Mapping[str, float | None]]] = ()
+    """Of each cell and response; empty: none was measured."""
+    measured: Measured = NOT_MEASURED
 
 
 class JudgeThread:
@@ -245,26 +227,24 @@ def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
     if len(verdicts) != len(asked):
         raise ValueError(f"the judge gave {len(verdicts)} verdicts for {len(asked)} exchanges")
     verdict, n_cells = iter(verdicts), len(batch.cells)
+    metrics = batch.metrics or [[{}] * len(exchanges) for exchanges in batch.exchanges]
     return [
         Evaluation(
             cell,
             tuple(
-                Response(e.question, e.response, v.trait, v.coherence, v.reason, e.thinking, e.is_answered)
-                for e, v in zip(exchanges, verdict, strict=False)
+                Response(e.question, e.response, v.trait, v.coherence, v.reason, e.thinking, e.is_answered, of)
+                for e, of, v in zip(exchanges, mine, verdict, strict=False)
             ),
             Timing(batch.seconds / n_cells, seconds / n_cells, n_tokens),
+            measured=batch.measured,
         )
-        for cell, exchanges, n_tokens in zip(batch.cells, batch.exchanges, batch.n_tokens, strict=True)
+        for cell, exchanges, mine, n_tokens in zip(batch.cells, batch.exchanges, metrics, batch.n_tokens, strict=True)
     ]
 
 
 def part_of(batch: Generated, some: slice) -> Generated:
     """Some cells of a batch, with their share of the time."""
     cells = batch.cells[some]
-    return replace(
-        batch,
-        cells=cells,
-        exchanges=batch.exchanges[some],
-        seconds=batch.seconds * len(cells) / len(batch.cells),
-        n_tokens=batch.n_tokens[some],
-    )
+    seconds = batch.seconds * len(cells) / len(batch.cells)
+    of = {name: getattr(batch, name)[some] for name in ("exchanges", "n_tokens", "metrics")}
+    return replace(batch, cells=cells, seconds=seconds, **of)

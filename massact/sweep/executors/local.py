@@ -5,16 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 
+from massact.domain import Choice, Message
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
+from massact.judges.choices import choice_text
+from massact.metrics import NEUTRAL, Reading
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
-from massact.models.prompting import encode_chat, read_response
-from massact.models.thinking import generate_thinking
+from massact.models.neutral import NeutralPrompts
+from massact.models.prompting import AskedChoice, after, encode_chat, encode_choice, read_response
+from massact.models.reading import Likelihoods
+from massact.models.thinking import generate_and_read
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import (
@@ -39,17 +44,25 @@ class CellGenerator:
 
     def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
         self._model, self._questions, self._generator = model, part.questions, generator
+        self._measured, self._neutral = part.measured, NeutralPrompts(model)
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
-        self._prompts = [encode_chat(model, question) for question in part.questions]
-        n_rows = generator.batch_rows * generator.n_batches(self._prompts)
-        self.n_cells = max(1, n_rows // len(part.questions))
-        """Cells that are generated at a time."""
+        self._prompts: dict[tuple[Message, ...], list[tuple[int, ...]]] = {}  # by what stands before every question
+        self._choices: dict[tuple[Message, ...], list[AskedChoice]] = {}
+        is_chosen = any(isinstance(question, Choice) for question in part.questions)
+        self._made = self._choose if is_chosen else self._generate
+        n_rows = generator.batch_rows * generator.n_batches(self._encoded(()))
+        self.n_cells = max(1, n_rows // len(part.questions))  # cells that are generated at a time
+
+    def _encoded(self, before: tuple[Message, ...]) -> list[tuple[int, ...]]:
+        if before not in self._prompts:
+            self._prompts[before] = [encode_chat(self._model, after(before, one)) for one in self._questions]
+        return self._prompts[before]
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
         try:
             with model_lock(self._model.model):  # the judge may be the same model
-                generated = list(self._generate(batch))
+                generated = list(self._made(batch))
         except (RuntimeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
@@ -63,20 +76,49 @@ class CellGenerator:
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
             yield from self.run(half)
 
+    def _choose(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+        """What the model's probabilities choose: nothing is generated. Each question is asked in both orders."""
+        for one in batch:
+            began = time.perf_counter()
+            if one.before not in self._choices:
+                orders = [order for question in self._questions for order in cast(Choice, question).orders]
+                self._choices[one.before] = [encode_choice(self._model, one.before, order) for order in orders]
+            asked, intervention = self._choices[one.before], _intervention(one, len(self._model.blocks))
+            rows = self._generator.opened([Row(each.prompt, intervention, n_drawn=each.n_drawn) for each in asked])
+            found = self._generator.reader.next_log_probabilities(rows, [each.tokens for each in asked])
+            said = [choice_text(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+            exchanges = [Exchange(str(question), text) for question, text in zip(self._questions, said, strict=True)]
+            yield Generated([one], [exchanges], time.perf_counter() - began, [0])
+
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
-        prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
-        n_blocks = len(self._model.blocks)
-        rows = [Row(prompt, _intervention(one, n_blocks), draw) for one in batch for draw, prompt in prompts]
+        width, n_blocks = len(self._questions), len(self._model.blocks)
+        rows = [
+            Row(prompt, _intervention(one, n_blocks), draw)
+            for one in batch
+            for draw, prompt in zip(self._draws, self._encoded(one.before), strict=True)
+        ]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
             settings = batch[0].cell.setting.generation
-            tokens = generate_thinking(self._model, self._generator, rows, settings)
+            n_read = self._measured.n_read(settings.max_new_tokens)
+            tokens, read = generate_and_read(self._model, self._generator, rows, settings, n_read)
         except NotFiniteError as error:
             # a cell fails with the first of its rows that is not finite; the others were generated as they are
             for i in reversed([i for i, said in enumerate(error.said) if said is None]):
                 reasons[i // width] = error.reason(i)
-            tokens = [said or () for said in error.said]
+            tokens, read = [said or () for said in error.said], list(error.read)
+        neutral = (
+            [()] * len(batch)
+            if NEUTRAL not in self._measured.names
+            else self._neutral.kl(self._generator, [row.intervention for row in rows[::width]])
+        )
+        for n, one in enumerate(batch):
+            if one.before:  # held against the questions alone
+                neutral[n], some = (), slice(n * width, (n + 1) * width)
+                if n_read:
+                    bare = self._encoded(())
+                    read[some] = self._generator.reader.read(rows[some], tokens[some], n_read, bare=bare)
         share = (time.perf_counter() - began) / len(batch)
         for reason, group in groupby(range(len(batch)), reasons.get):
             numbers = list(group)
@@ -86,7 +128,26 @@ class CellGenerator:
             said = [tokens[n * width : (n + 1) * width] for n in numbers]
             exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in said]
             n_tokens = [sum(map(len, mine)) for mine in said]
-            yield Generated([batch[n] for n in numbers], exchanges, share * len(numbers), n_tokens)
+            metrics = [
+                self._metrics(asked, mine, read[n * width : (n + 1) * width], neutral[n])
+                for n, mine, asked in zip(numbers, said, exchanges, strict=True)
+            ]
+            cells, measured = [batch[n] for n in numbers], self._measured
+            yield Generated(cells, exchanges, share * len(cells), n_tokens, metrics=metrics, measured=measured)
+
+    def _metrics(
+        self,
+        exchanges: Sequence[Exchange],
+        said: Sequence[tuple[int, ...]],
+        read: Sequence[Likelihoods],
+        neutral: tuple[float, ...],
+    ) -> list[dict[str, float | None]]:
+        """The metrics of a cell's responses."""
+        likelihoods = read or [Likelihoods()] * len(said)
+        return [
+            self._measured.of(Reading(e.question, e.response, tokens, one.log_probabilities, one.kl, neutral))
+            for e, tokens, one in zip(exchanges, said, likelihoods, strict=True)
+        ]
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:
         thought, answer = read_response(self._model, tokens)
@@ -151,16 +212,11 @@ def evaluate_cells(
     take: Take = first_cells,
 ) -> Results:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
-
     A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
     `Executor.evaluate`.
-
-    Args:
-        cells: cells that share the model's setting (questions, generation, judge).
-        questions: the steering questions, in order, or a part of them.
-        batch_rows: responses generated and judged side by side at most; `None` leaves it to the generator.
-        take: asked for each batch; where it gives none, the batches that were begun are finished.
-    """
+    `cells`: cells that share the model's setting (questions, generation, judge). `questions`: the steering questions,
+    in order, or a part of them. `batch_rows`: responses generated and judged side by side at most; `None` leaves it to
+    the generator. `take`: asked for each batch; where it gives none, the batches that were begun are finished."""
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
     batches = _batches(cells, generator.n_cells, take)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, LEAST_EFFECT
+from massact.floors import as_floor
 from massact.sweep.search.curves import (
     CoherenceBelief,
     GainBelief,
@@ -40,11 +41,12 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
         key=lambda each: each[0],
     )
     coherent = [one for _, coherence, one in scored if coherence >= floor and not one.is_partial]
+    asked = as_floor(floor)
     if scored and not coherent:
         least, coherence, _ = scored[0]
         is_least = allowed[0] > 0 and math.isclose(least, allowed[0], rel_tol=0.03)
         which = "the least coefficient allowed" if is_least else "the least coefficient tried"
-        return Done(f"at {least:g}, {which}, coherence is {coherence:.1f}")
+        return Done(f"at {least:g}, {which}, {asked.metric} is {asked.shown(asked.value_at(coherence))}")
     if not coherent:
         return Done(why)
     gain = max((one.gain for one in coherent if one.gain is not None), default=None)
@@ -52,9 +54,10 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
     beyond = next(((c, coherence) for c, coherence, _ in scored if c > last and coherence < floor), None)
     if beyond is None or gain is None or gain >= MOVES:
         return Done(why)
+    falls = "falls below" if asked.is_coherence else "passes"
     return Done(
-        f"coherence falls below the floor before the trait moves: up to {last:g} it changes by {gain:.1f} at most, "
-        f"at {beyond[0]:g} coherence is {beyond[1]:.1f}"
+        f"{asked.metric} {falls} the floor before the trait moves: up to {last:g} it changes by {gain:.1f} at most, "
+        f"at {beyond[0]:g} {asked.metric} is {asked.shown(asked.value_at(beyond[1]))}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from massact.domain import OWN_UNITS, Coefficients, Recipe
 from massact.errors import DataError, MissingPrerequisiteError
 from massact.evaluation import Screening
+from massact.floors import as_floor
 from massact.keys import screening_key
 from massact.labels import format_label, format_steering, parse_label
 from massact.prediction.prior import Expectation, Part, Prior, RelativeStrengthPrior, VectorFacts, parse_prior
@@ -45,7 +46,7 @@ class Ending:
     """That delta in the wanted direction, in points."""
     delta: float | None
     """The same as it is stored."""
-    coherence: float | None
+    coherence: float | None  # or what else the floor is of
     spent: int
     reason: str
 
@@ -71,6 +72,7 @@ class LadderSearch:
         """`screening`: how hopeless cells are given up; `None`: every cell is asked all questions."""
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
+        self._floor = as_floor(settings.floor)
         self._probes = probes
         self._tried: set[tuple[LadderKey, float]] = set()
 
@@ -108,7 +110,7 @@ class LadderSearch:
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
 
     def _ladders(self, wanted: Sequence[GridRequest], baseline: EvaluationRow) -> dict[LadderKey, Ladder]:
-        trait_mean, coherence = baseline.trait_mean, baseline.coherence_mean
+        trait_mean, coherence = baseline.trait_mean, self._floor.measure_of(baseline)
         if trait_mean is None or coherence is None:
             raise MissingPrerequisiteError(
                 f"the baseline of {baseline.model}, {baseline.trait} has no scores: nothing can be compared with it; "
@@ -158,8 +160,7 @@ class LadderSearch:
             points = points.counting(least)
             points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
             screenings = [one.row for one in store.screenings(name)]
-        floor = self._settings.floor
-        stopped = [row for row in screenings if row.coherence_mean is not None and row.coherence_mean < floor]
+        stopped = [row for row in screenings if self._floor.is_met(row) is False]
         seen = self._seen(points, [one.row for one in failures], stopped, ladders)
         coefficients: dict[LadderKey, list[float]] = defaultdict(list)
         for ladder, observation in seen.values():
@@ -182,10 +183,11 @@ class LadderSearch:
         is_of, is_positive = self._evaluator.is_of, self._evaluator.planner.direction == "positive"
         told: list[tuple[EvaluationRow | StoredPoint, float | None, float | None, bool]] = []
         told += ((row, None, None, False) for row in failed if is_of(row.model, row.trait))
-        told += ((row, row.coherence_mean, row.delta, True) for row in stopped if is_of(row.model, row.trait))
+        told += ((row, self._floor.measure_of(row), row.delta, True) for row in stopped if is_of(row.model, row.trait))
         for (_, model, trait, *_label), indices in points.by_place().items():
             if is_of(model, trait):
-                told += ((one, one.coherence_mean, one.delta, False) for one in map(points.at, indices.tolist()))
+                of_place = map(points.at, indices.tolist())
+                told += ((one, self._floor.measure_of(one), one.delta, False) for one in of_place)
         seen = {}
         for one, coherence, delta, is_part in told:
             if one.coefficient and one.layer is not None:
@@ -206,7 +208,7 @@ class LadderSearch:
             coefficient=None if size is None else key.sign * size,
             gain=gain,
             delta=gain if gain is None or self._evaluator.planner.direction == "positive" else -gain,
-            coherence=best.coherence if best else None,
+            coherence=None if best is None or best.coherence is None else self._floor.value_at(best.coherence),
             spent=ladder.spent,
             reason=reason,
         )

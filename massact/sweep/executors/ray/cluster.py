@@ -13,11 +13,10 @@ from typing import Any
 from massact import __version__
 from massact.errors import UsageError
 from massact.evaluation import PlannedCell
-from massact.sweep.executors import Environment, RayOptions
+from massact.sweep.executors import CommandContext, Environment, RayOptions
 
 _REACH_SECONDS = 5.0
-LOOK_SECONDS = 2.0
-"""How often machines are looked for that have joined or left."""
+LOOK_SECONDS = 2.0  # how often machines are looked for that have joined or left
 
 
 def require_ray(options: RayOptions | None) -> None:
@@ -55,10 +54,13 @@ class About:
 class Actor:
     """A process that works for the command, on some machine of the cluster."""
 
-    def __init__(self, environment: Environment, *, has_gpu: bool = True) -> None:
-        """`has_gpu`: whether it was given one; without, it must not see those of others."""
+    def __init__(self, environment: Environment) -> None:
+        """Without a GPU of its own it must not see those of others."""
+        import ray
+
         environment.set()
-        if not has_gpu:
+        assigned = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+        if not assigned.get("GPU"):
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     def about(self) -> About:
@@ -104,10 +106,11 @@ class Node:
 
 
 class Cluster:
-    """A connection to a cluster."""
+    """A connection to a cluster, and what the parts of the driver share beside it."""
 
-    def __init__(self, options: RayOptions) -> None:
+    def __init__(self, options: RayOptions, context: CommandContext, say: Callable[[str], None]) -> None:
         """Connect; without an address a cluster of this machine alone is started."""
+        self.options, self.context, self.say = options, context, say
         self.ray = _quiet_ray()
         self._is_ours = not self.ray.is_initialized()
         if self._is_ours:
@@ -117,6 +120,7 @@ class Cluster:
         self._nodes: dict[str, Node] = {}
         self._looked = -LOOK_SECONDS
         self._vectors: dict[str, Any] = {}
+        self._actions: dict[Any, Callable[[Any], None]] = {}
 
     def nodes(self) -> dict[str, Node]:
         """The machines that are alive, by id, as of some seconds ago at most."""
@@ -135,26 +139,16 @@ class Cluster:
         return (here.host, here.address) == (other.host, other.address)
 
     def start(
-        self,
-        kind: type[Actor],
-        *arguments: Any,
-        cpus: float = 0,
-        gpus: float = 0,
-        node: str | None = None,
-        soft: bool = False,
-        threads: int = 1,
-        **named: Any,
+        self, kind: type[Actor], *arguments: Any, node: str | None = None, soft: bool = False, **settings: Any
     ) -> Any:
-        """Start an actor with so many `threads`. Ray restarts nothing: only we know what a retry means. `node` is the
+        """Start an actor with Ray's settings. Ray restarts nothing: only we know what a retry means. `node` is the
         machine that it is meant for, `None` any with room; with `soft` another will do where that has no room."""
-        settings: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-        if threads > 1:
-            settings["max_concurrency"] = threads
+        settings = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, **settings}
         if node is not None:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
             settings["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=soft)
-        return self.ray.remote(kind).options(**settings).remote(*arguments, **named)
+        return self.ray.remote(kind).options(**settings).remote(self.context.environment(), *arguments)
 
     def get(self, ref: Any, timeout: float | None = None) -> Any:
         """What an actor answers. Raises ActorError: it has no answer."""
@@ -181,6 +175,23 @@ class Cluster:
         if digest not in self._vectors:
             self._vectors[digest] = self.ray.put(planned.vector.float().contiguous().numpy())
         return self._vectors[digest]
+
+    def when(self, ref: Any, action: Callable[[Any], None]) -> None:
+        """Do something with a reference once it is ready, or has failed: getting it raises then."""
+        self._actions[ref] = action
+
+    def turn(self, seconds: float) -> None:
+        """Do what is due; waits for the first such thing, but not longer than that."""
+        refs = list(self._actions)
+        if not refs:
+            time.sleep(min(seconds, 0.05))
+            return
+        ready, _ = self.ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
+        if ready:
+            ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        for ref in ready:
+            if action := self._actions.pop(ref, None):
+                action(ref)
 
     def forget_nodes(self) -> None:
         """Look again at the next question: something was lost."""
@@ -244,32 +255,6 @@ def _quiet_ray() -> Any:
     if hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = lambda *_args, **_kwargs: None
     return ray
-
-
-class Events:
-    """What is waited for, and what to do when it is there."""
-
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
-        self._actions: dict[Any, Callable[[Any], None]] = {}
-
-    def when(self, ref: Any, action: Callable[[Any], None]) -> None:
-        """Do something with a reference once it is ready, or has failed: getting it raises then."""
-        self._actions[ref] = action
-
-    def turn(self, seconds: float) -> None:
-        """Do what is due; waits for the first such thing, but not longer than that."""
-        refs = list(self._actions)
-        if not refs:
-            time.sleep(min(seconds, 0.05))
-            return
-        ready, _ = self._ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
-        if ready:
-            ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
-        for ref in ready:
-            action = self._actions.pop(ref, None)
-            if action is not None:
-                action(ref)
 
 
 def _reason(error: BaseException) -> str:

@@ -21,14 +21,13 @@ from massact.sweep.executors.base import (
     Work,
     WorkerReport,
 )
-from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
+from massact.sweep.executors.ray.cluster import Cluster, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.run import Run, Tools
 from massact.sweep.executors.ray.workers import WorkerHandle, WorkerPool, model_engine
 
-TURN_SECONDS = 0.2
-"""How long it waits for news at a time; then it looks whether it should stop."""
+TURN_SECONDS = 0.2  # how long it waits for news at a time; then it looks whether it should stop
 
 
 class RayExecutor(Executor):
@@ -62,16 +61,10 @@ class RayExecutor(Executor):
     def tools(self) -> Tools:
         """What it works with; the first use connects to the cluster."""
         if self._tools is None:
-            cluster = Cluster(self._options)
-            events = Events(cluster.ray)
-            context, options, say = self._context, self._options, self._say
-            self._tools = Tools(
-                cluster,
-                events,
-                WorkerPool(cluster, events, options, context, lost=self._lost, say=say, engine=self._engine),
-                JudgePool(cluster, options, context, say=say, opener=self._opener),
-                ResultKeeper(cluster, events, context, spool=self._spool, say=say),
-            )
+            cluster = Cluster(self._options, self._context, self._say)
+            workers = WorkerPool(cluster, lost=self._lost, engine=self._engine)
+            judges, keeper = JudgePool(cluster, self._opener), ResultKeeper(cluster, self._spool)
+            self._tools = Tools(cluster, workers, judges, keeper)
         return self._tools
 
     def loaded(self, use: ModelUse) -> Loaded:
@@ -82,7 +75,7 @@ class RayExecutor(Executor):
                 if worker.loaded is not None and worker.model is not None and worker.model[0] == use:
                     return worker.loaded
             tools.worker_pool.adjust(1, (use, self._batch_rows))
-            tools.events.turn(TURN_SECONDS)
+            tools.cluster.turn(TURN_SECONDS)
 
     def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """See `Executor`; results come in whatever order workers finish in."""
@@ -96,7 +89,7 @@ class RayExecutor(Executor):
                     if watch["should_stop"]():
                         run.stop()
                     run.go_on()
-                    self.tools.events.turn(TURN_SECONDS)
+                    self.tools.cluster.turn(TURN_SECONDS)
                     for result in run.results():
                         yield result
                         advance(1)

@@ -8,12 +8,11 @@ from typing import Any
 from massact.errors import ExecutorError
 from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
-from massact.sweep.executors import CommandContext, Environment, RayOptions
+from massact.sweep.executors import Environment
 from massact.sweep.executors.base import Generated, JudgeUse, Result, judged, part_of
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
 
-ATTEMPTS = 3
-"""How often a judge is asked for something that it was lost with."""
+ATTEMPTS = 3  # how often a judge is asked for something that it was lost with
 
 
 Told = tuple[Usage, tuple[str, ...]]
@@ -24,15 +23,10 @@ class JudgeActor(Actor):
     """Judges what workers generated."""
 
     def __init__(
-        self,
-        environment: Environment,
-        driver_host: str,
-        *,
-        has_gpu: bool,
-        opener: Callable[[JudgeUse], Judge] | None = None,
+        self, environment: Environment, driver_host: str, opener: Callable[[JudgeUse], Judge] | None = None
     ) -> None:
         """Other machines than `driver_host` keep judge caches of their own; `opener` opens a judge."""
-        super().__init__(environment, has_gpu=has_gpu)
+        super().__init__(environment)
         self._driver_host, self._opener = driver_host, opener or open_judge_use
         self._lines: list[str] = []
         self._told = Usage()
@@ -107,31 +101,18 @@ class JudgeHandle:
     """A judge's process, as the driver knows it."""
 
     actor: Any
-    node: str | None
-    """Id of the machine that it was meant for; `None`: any."""
-    open: list[Any] = field(default_factory=list)
-    """What it has in hand (`run.Judging`), the one that it works on first."""
-    culprit: Any = None
-    """What it worked on when it ended."""
+    node: str | None  # id of the machine that it was meant for; `None`: any
+    open: list[Any] = field(default_factory=list)  # what it has in hand (`run.Judging`), the one that it works on first
+    culprit: Any = None  # what it worked on when it ended
 
 
 class JudgePool:
     """Starts judge processes where they are needed, and hands out the one with the least to do."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        options: RayOptions,
-        context: CommandContext,
-        *,
-        say: Callable[[str], None],
-        opener: Callable[[JudgeUse], Judge] | None = None,
-    ) -> None:
-        self._cluster, self._options, self._context = cluster, options, context
-        self._say, self._opener = say, opener
+    def __init__(self, cluster: Cluster, opener: Callable[[JudgeUse], Judge] | None = None) -> None:
+        self._cluster, self._options, self._opener = cluster, cluster.options, opener
         self._judges: list[JudgeHandle] = []
-        self.usage: dict[JudgeUse, Usage] = {}
-        """What each judge was asked, all of its processes together."""
+        self.usage: dict[JudgeUse, Usage] = {}  # what each judge was asked, all of its processes together
 
     def near(self, node: str | None) -> JudgeHandle:
         """The judge process with the least in hand, of the machine where it has any."""
@@ -148,14 +129,14 @@ class JudgePool:
             handle.culprit = handle.open[0] if handle.open else None
             self._cluster.ray.kill(handle.actor)
             self._cluster.forget_nodes()
-            self._say(f"a judge's process is lost ({error})")
+            self._cluster.say(f"a judge's process is lost ({error})")
 
     def answer(self, use: JudgeUse, ref: Any) -> Any:
         """What a judge process answers; what it tells beside that is taken in. Raises what `Cluster.get` does."""
         answer, (usage, lines) = self._cluster.get(ref)
         self.usage[use] = self.usage.get(use, Usage()) + usage
         for line in lines:
-            self._say(line)
+            self._cluster.say(line)
         return answer
 
     def ask(self, use: JudgeUse, question: Callable[[Any], Any]) -> Any:
@@ -178,12 +159,9 @@ class JudgePool:
             self._cluster.ray.kill(self._judges.pop().actor)
 
     def _start(self, node: str | None) -> JudgeHandle:
-        gpus, environment = self._options.gpus_per_judge, self._context.environment()
+        cluster, gpus = self._cluster, self._options.gpus_per_judge
         # a machine without room for a judge with a GPU is served by another's
-        actor = self._cluster.start(
-            JudgeActor, environment, self._cluster.host, gpus=gpus, node=node, soft=bool(gpus),
-            has_gpu=gpus > 0, opener=self._opener,
-        )  # fmt: skip
+        actor = cluster.start(JudgeActor, cluster.host, self._opener, num_gpus=gpus, node=node, soft=bool(gpus))
         handle = JudgeHandle(actor, node)
         self._judges.append(handle)
         return handle

@@ -15,23 +15,14 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.store.spool import Spool, send_leftovers
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors import CommandContext, Environment
+from massact.sweep.executors import Environment
 from massact.sweep.executors.base import MakeRun, Result
-from massact.sweep.executors.ray.cluster import (
-    Actor,
-    ActorError,
-    Cluster,
-    Events,
-    FailedError,
-    LostError,
-    reaches_anywhere,
-)
+from massact.sweep.executors.ray.cluster import Actor, ActorError, Cluster, FailedError, LostError, reaches_anywhere
 
 if TYPE_CHECKING:
     from massact.store.spool.spool import Outcome
 
-FULL = 50_000
-"""Results that the store does not have yet, at which no more are made: a few kB of memory each."""
+FULL = 50_000  # results that the store does not have yet, at which no more are made: a few kB of memory each
 _NEWS_SECONDS = 5.0
 
 
@@ -40,10 +31,8 @@ class Draft:
     """A result on its way to a spool."""
 
     id: str
-    result: Result
-    """Its cell is without its vector."""
-    vector: Any
-    """A reference to it; `None` where the cell has none."""
+    result: Result  # its cell is without its vector
+    vector: Any  # a reference to it; `None` where the cell has none
     make: MakeRun
     experiment_id: str
 
@@ -52,24 +41,21 @@ class Draft:
 class News:
     """What became of records."""
 
-    arrived: tuple[str, ...]
-    """Ids of those that the store has."""
-    refused: tuple[str, ...]
-    """Ids of those that it does not take; they stay in the journal."""
+    arrived: tuple[str, ...]  # ids of those that the store has
+    refused: tuple[str, ...]  # ids of those that it does not take; they stay in the journal
     lines: tuple[str, ...]
 
 
 class SpoolActor(Actor):
     """Keeps the spool of a machine: what was made there is written and sent there. Several threads may call it."""
 
-    def __init__(self, environment: Environment, folder: Path, tracking_uri: Environment, experiment: str) -> None:
-        """`tracking_uri`: in an environment, which shows it to nobody."""
+    def __init__(self, environment: Environment, folder: Path, experiment: str) -> None:
         super().__init__(environment)
         self._changed = threading.Condition()
         self._arrived: list[str] = []
         self._refused: list[str] = []
         self._lines: list[str] = []
-        self._folder, self._uri = folder, tracking_uri.values["MLFLOW_TRACKING_URI"]
+        self._folder, self._uri = folder, environment.values["MLFLOW_TRACKING_URI"]
         self._spool = Spool(folder, self._uri, experiment, say=self._say, heard=self._hear)
 
     def leftovers(self) -> tuple[int, News]:
@@ -132,17 +118,8 @@ class _Kept:
 class ResultKeeper:
     """Hands results to the machines' spool actors, and takes them back where one is lost."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        events: Events,
-        context: CommandContext,
-        *,
-        spool: Callable[[], Spool],
-        say: Callable[[str], None],
-    ) -> None:
-        self._cluster, self._events, self._context = cluster, events, context
-        self._spool, self._say = spool, say
+    def __init__(self, cluster: Cluster, spool: Callable[[], Spool]) -> None:
+        self._cluster, self._context, self._say, self._spool = cluster, cluster.context, cluster.say, spool
         self._made_on: dict[str, str] = {}
         self._new: dict[str, list[_Kept]] = {}
         self._unsent: dict[str, _Kept] = {}
@@ -184,16 +161,16 @@ class ResultKeeper:
                 self._take_back([kept.draft.id for kept in some])
                 continue
             ref = self._spool_actor(node).write.remote([kept.draft for kept in some])
-            self._events.when(ref, lambda ref, node=node, some=some: self._written(node, some, ref))  # type: ignore[misc]
+            self._cluster.when(ref, lambda ref, node=node, some=some: self._written(node, some, ref))  # type: ignore[misc]
 
     def settle(self, seconds: float) -> int:
         """Wait until the store has everything that others keep. Returns how many runs it does not have."""
         self.flush()
         for spool_actor in self._spool_actors.values():
-            self._events.when(spool_actor.hurry.remote(), lambda _ref: None)
+            self._cluster.when(spool_actor.hurry.remote(), lambda _ref: None)
         deadline = time.monotonic() + seconds
         while self._unsent and time.monotonic() < deadline:
-            self._events.turn(min(0.2, max(0.0, deadline - time.monotonic())))
+            self._cluster.turn(min(0.2, max(0.0, deadline - time.monotonic())))
             self.flush()
         return self.n_waiting
 
@@ -248,11 +225,8 @@ class ResultKeeper:
 
     def _spool_actor(self, node: str) -> Any:
         if node not in self._spool_actors:
-            uri = Environment({"MLFLOW_TRACKING_URI": self._context.tracking_uri})
-            self._spool_actors[node] = self._cluster.start(
-                SpoolActor, self._context.environment(), self._context.spool, uri, self._context.experiment,
-                node=node, threads=4,
-            )  # fmt: skip
+            arguments = (self._context.spool, self._context.experiment)
+            self._spool_actors[node] = self._cluster.start(SpoolActor, *arguments, node=node, max_concurrency=4)
             self._ask_news(node, self._spool_actors[node])
         return self._spool_actors[node]
 
@@ -267,7 +241,7 @@ class ResultKeeper:
             else:
                 self._ask_news(node, spool_actor)
 
-        self._events.when(spool_actor.news.remote(_NEWS_SECONDS), told)
+        self._cluster.when(spool_actor.news.remote(_NEWS_SECONDS), told)
 
     def _hear(self, news: News) -> None:
         for line in news.lines:

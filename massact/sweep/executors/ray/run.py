@@ -10,25 +10,14 @@ from typing import Any
 from massact.errors import ExecutorError, MassactError
 from massact.evaluation import FailedCell, PlannedCell, Take
 from massact.sweep.executors.base import Result, Work
-from massact.sweep.executors.ray.cluster import (
-    CancelledError,
-    Cluster,
-    Events,
-    FailedError,
-    GoneError,
-    LostError,
-    reason,
-)
+from massact.sweep.executors.ray.cluster import CancelledError, Cluster, FailedError, GoneError, LostError, reason
 from massact.sweep.executors.ray.judges import ATTEMPTS, JudgeHandle, JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.workers import BrokenDeviceError, WorkerHandle, WorkerPool
 
-ALONE_AT_MOST = 3
-"""How often a cell may be lost while it is the only one of its shard, before it is given up."""
-_TAIL = 2
-"""A shard takes a share of what is left: so many shards for each worker."""
-_SMALLEST = 4
-"""No shard is smaller than a batch divided by this, unless nothing more is left."""
+ALONE_AT_MOST = 3  # how often a cell may be lost while it is the only one of its shard, before it is given up
+_TAIL = 2  # a shard takes a share of what is left: so many shards for each worker
+_SMALLEST = 4  # no shard is smaller than a batch divided by this, unless nothing more is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +25,16 @@ class Shard:
     """Cells that one worker evaluates together, by their numbers in the plan."""
 
     cells: tuple[int, ...]
-    times_lost: int = 0
-    """How often it was lost since it consists of these cells."""
-    avoids: int | None = None
-    """Worker on which it failed last, where that one is still at work."""
+    times_lost: int = 0  # how often it was lost since it consists of these cells
+    avoids: int | None = None  # worker on which it failed last, where that one is still at work
 
 
 class ShardQueue:
     """The shards of one plan.
-
-    Cells that the plan has side by side stay together: they steer alike, share a layer and often a vector. Shards
-    are as large as a batch while much is left. Towards the end they become smaller, down to a quarter, so that
-    no worker has long to do when the others have ended. With `is_fixed` each shard is exactly the batch that one
-    process would have generated: where the arithmetic is coarse, the same batches give the same tokens.
-    """
+    Cells that the plan has side by side stay together: they steer alike, share a layer and often a vector. Shards are
+    as large as a batch while much is left. Towards the end they become smaller, down to a quarter, so that no worker
+    has long to do when the others have ended. With `is_fixed` each shard is exactly the batch that one process would
+    have generated: where the arithmetic is coarse, the same batches give the same tokens."""
 
     def __init__(self, n_cells: int, per_batch: int, *, is_fixed: bool, first: int = 0) -> None:
         """`per_batch`: cells that a worker generates side by side at most. `first`: how many cells, from the first on,
@@ -122,7 +107,6 @@ class Tools:
     """What an executor works with."""
 
     cluster: Cluster
-    events: Events
     worker_pool: WorkerPool
     judge_pool: JudgePool
     result_keeper: ResultKeeper
@@ -135,8 +119,7 @@ class Task:
     shard: Shard
     worker: WorkerHandle
     cells: list[PlannedCell]
-    account: Any
-    """Reference to what it cost, and to the pieces that were generated."""
+    account: Any  # reference to what it cost, and to the pieces that were generated
     pieces: Any
 
 
@@ -147,10 +130,8 @@ class Judging:
     task: Task
     first: int
     last: int
-    times_lost: int = 0
-    """How often a judge was lost over it."""
-    is_suspect: bool = False
-    """Whether a judge was lost over it, or over more that it was part of."""
+    times_lost: int = 0  # how often a judge was lost over it
+    is_suspect: bool = False  # whether a judge was lost over it, or over more that it was part of
 
     @property
     def shard(self) -> Shard:
@@ -168,14 +149,11 @@ class Run:
         self._tools, self._work, self._cells, self._take = tools, work, cells, take
         self._model, self._judge = (work.model, work.batch_rows), remote.use
         self._part = tools.cluster.ray.put(work.part)
-        self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.steering is None}
+        self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.is_baseline}
         self._queue: ShardQueue | None = None
-        self._tasks: list[Task] = []
-        """With workers, oldest first."""
-        self._n_judging = 0
-        """Parts of shards that judges have in hand, or that wait for one."""
-        self._to_judge: deque[Judging] = deque()
-        """Those that wait."""
+        self._tasks: list[Task] = []  # with workers, oldest first
+        self._n_judging = 0  # parts of shards that judges have in hand, or that wait for one
+        self._to_judge: deque[Judging] = deque()  # those that wait
         self._results: deque[Result] = deque()
         self._held: list[Result] = []
         self._failure: BaseException | None = None
@@ -300,7 +278,7 @@ class Run:
         account, pieces = worker.actor.generate.options(num_returns=2).remote(self._part, cells, vectors)
         task = Task(shard, worker, cells, account, pieces)
         worker.tasks.append(task)
-        self._tools.events.when(account, lambda ref: self._generated(task, ref))
+        self._tools.cluster.when(account, lambda ref: self._generated(task, ref))
         return task
 
     def _generated(self, task: Task, ref: Any) -> None:
@@ -311,19 +289,17 @@ class Run:
             seconds, n_tokens = self._tools.cluster.get(ref)
         except CancelledError:
             self._done_with(task)
-            return
         except FailedError as error:
             self._failed(task, error.cause)
-            return
         except LostError as error:
             self._tools.worker_pool.lose(worker, error)
-            return
-        self._done_with(task)
-        self._n_losses = 0
-        worker.report.cells += len(task.cells)
-        worker.report.tokens += n_tokens
-        worker.report.busy_seconds += seconds
-        self._score(Judging(task, 0, len(task.cells)))
+        else:
+            self._done_with(task)
+            self._n_losses = 0
+            worker.report.cells += len(task.cells)
+            worker.report.tokens += n_tokens
+            worker.report.busy_seconds += seconds
+            self._score(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:
         self._tasks.remove(task)
@@ -373,31 +349,32 @@ class Run:
                 return
             handle.open.append(self._to_judge.popleft())
             ref = handle.actor.judge.remote(self._judge, part.task.pieces, part.first, part.last)
-            self._tools.events.when(ref, partial(self._scored, part, handle))
+            self._tools.cluster.when(ref, partial(self._scored, part, handle))
 
     def _scored(self, part: Judging, handle: JudgeHandle, ref: Any) -> None:
         self._n_judging -= 1
         try:
             results = self._tools.judge_pool.answer(self._judge, ref)
-        except (FailedError, GoneError) as error:
+        except GoneError as error:
             handle.open.remove(part)
-            self._not_scored(part, error)
+            self._lost_shard(part.shard, str(error))
         except LostError as error:
             self._tools.judge_pool.lose(handle, error)
             self._score_again(part, str(error), is_culprit=handle.culprit is part)
+        except FailedError as error:
+            handle.open.remove(part)
+            if isinstance(error.cause, MassactError):
+                self._fail(error.cause)
+            else:
+                self._score_again(part, str(error), is_culprit=True)
         else:
             handle.open.remove(part)
             for n, result in enumerate(() if self._is_left else results, part.first):
-                self._receive(part.task, n, result)
+                i, about = part.task.shard.cells[n], part.task.worker.about
+                if about is not None:
+                    self._tools.result_keeper.made(self._cells[i], about.node)
+                self._deliver(i, replace(result, planned=self._cells[i]))  # it came without its vector
         self._judge_on()
-
-    def _not_scored(self, part: Judging, error: FailedError | GoneError) -> None:
-        if isinstance(error, GoneError):
-            self._lost_shard(part.shard, str(error))
-        elif isinstance(error.cause, MassactError):
-            self._fail(error.cause)
-        else:
-            self._score_again(part, f"{type(error.cause).__name__}: {error.cause}", is_culprit=True)
 
     def _score_again(self, part: Judging, why: str, *, is_culprit: bool) -> None:
         """A judge was lost: what it worked on is judged elsewhere in halves, each cell a few times."""
@@ -415,16 +392,9 @@ class Run:
             i = part.task.shard.cells[part.first]
             self._deliver(i, FailedCell(self._cells[i], f"its judge was lost {ATTEMPTS} times: {why}"))
 
-    def _receive(self, task: Task, number: int, result: Result) -> None:
-        """A cell of a task, by its number in the shard, has its result, which came without the cell's vector."""
-        i = task.shard.cells[number]
-        if task.worker.about is not None:
-            self._tools.result_keeper.made(self._cells[i], task.worker.about.node)
-        self._deliver(i, replace(result, planned=self._cells[i]))
-
     def _deliver(self, number: int, result: Result) -> None:
         self._unsteered.discard(number)
-        if self._unsteered and result.planned.cell.steering is not None:
+        if self._unsteered and not result.planned.cell.is_baseline:
             self._held.append(result)
             return
         self._results.append(result)

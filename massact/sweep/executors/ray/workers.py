@@ -5,14 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from massact import __version__
 from massact.errors import ExecutorError, MassactError, UsageError
 from massact.evaluation import Part, PlannedCell
-from massact.sweep.executors import CommandContext, Environment, RayOptions
+from massact.sweep.executors import Environment
 from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerReport
-from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, Events, FailedError, Node, reason
+from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, FailedError, Node, reason
 
 if TYPE_CHECKING:
     from massact.sweep.executors.local import ModelEngine
@@ -38,10 +39,8 @@ def model_engine() -> "ModelEngine":
 class Worker(Actor):
     """Generates, with one model in memory."""
 
-    def __init__(
-        self, environment: Environment, engine: "Callable[[], ModelEngine]" = model_engine, *, has_gpu: bool = True
-    ) -> None:
-        super().__init__(environment, has_gpu=has_gpu)
+    def __init__(self, environment: Environment, engine: "Callable[[], ModelEngine]" = model_engine) -> None:
+        super().__init__(environment)
         self._make, self._engine = engine, None  # type: tuple[Callable[[], ModelEngine], ModelEngine | None]
         self._vectors: dict[str, Any] = {}
 
@@ -84,12 +83,9 @@ class Worker(Actor):
         return self._vectors[digest]
 
 
-Model = tuple[ModelUse, int | None]
-"""A model, and how many rows its batches have at most."""
-PATIENCE_SECONDS = 600.0
-"""How long there may be no worker at all, although some were asked for."""
-TELL_SECONDS = 30.0
-"""How often it is said that there is none."""
+Model = tuple[ModelUse, int | None]  # a model, and how many rows its batches have at most
+PATIENCE_SECONDS = 600.0  # how long there may be no worker at all, although some were asked for
+TELL_SECONDS = 30.0  # how often it is said that there is none
 IDLE_SECONDS = 60.0
 """A worker that had nothing to do for so long while others work is let go: its machine may be needed by others."""
 
@@ -101,12 +97,10 @@ class WorkerHandle:
     report: WorkerReport
     actor: Any
     about: About | None = None
-    model: Model | None = None
-    """Loaded, or being loaded."""
+    model: Model | None = None  # loaded, or being loaded
     loaded: Loaded | None = None
     batch_rows: int = 0
-    tasks: deque[Any] = field(default_factory=deque)
-    """What it has in hand, the one that it works on first."""
+    tasks: deque[Any] = field(default_factory=deque)  # what it has in hand, the one that it works on first
     idle_since: float = 0.0
 
     def has(self, model: Model) -> bool:
@@ -118,23 +112,13 @@ class WorkerPool:
     """Starts workers and watches over them."""
 
     def __init__(
-        self,
-        cluster: Cluster,
-        events: Events,
-        options: RayOptions,
-        context: CommandContext,
-        *,
-        lost: Callable[[WorkerHandle, BaseException], None],
-        say: Callable[[str], None],
-        engine: Any = model_engine,
+        self, cluster: Cluster, *, lost: Callable[[WorkerHandle, BaseException], None], engine: Any = model_engine
     ) -> None:
         """`lost`: told of a worker that has ended, with its tasks still in hand."""
-        self._cluster, self._events, self._options, self._context = cluster, events, options, context
-        self._lost, self._say, self._engine = lost, say, engine
-        self.workers: list[WorkerHandle] = []
-        """Those that are at work or being started."""
-        self.reports: list[WorkerReport] = []
-        """Of those that are gone."""
+        self._cluster, self._options, self._say = cluster, cluster.options, cluster.say
+        self._lost, self._engine = lost, engine
+        self.workers: list[WorkerHandle] = []  # those that are at work or being started
+        self.reports: list[WorkerReport] = []  # of those that are gone
         self._n_started = self._n_unfit = self._n_failed_in_a_row = 0
         self._problem: BaseException | None = None
         self._loaded: dict[Model, Loaded] = {}
@@ -174,7 +158,8 @@ class WorkerPool:
             self._start()
         for worker in sorted(self.workers, key=lambda worker: worker.loaded is None)[:wanted]:
             if worker.about is not None and worker.model != model and not worker.tasks:
-                self._load(worker, model)
+                worker.model, worker.loaded = model, None
+                self._cluster.when(worker.actor.load.remote(*model), partial(self._took, worker, model))
         self._check()
 
     def with_model(self, model: Model) -> list[WorkerHandle]:
@@ -211,15 +196,13 @@ class WorkerPool:
         self._cluster.ray.kill(worker.actor)
 
     def _start(self) -> None:
-        gpus, environment = self.gpus_per_worker, self._context.environment()
+        gpus = self.gpus_per_worker
         # where there are GPUs, they alone decide how many workers a machine has
-        actor = self._cluster.start(
-            Worker, environment, self._engine, cpus=0 if gpus else 1, gpus=gpus, has_gpu=gpus > 0
-        )
+        actor = self._cluster.start(Worker, self._engine, num_cpus=0 if gpus else 1, num_gpus=gpus)
         worker = WorkerHandle(WorkerReport(self._n_started, ""), actor)
         self._n_started += 1
         self.workers.append(worker)
-        self._events.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
+        self._cluster.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
 
     def _started(self, worker: WorkerHandle, ref: Any) -> None:
         if worker not in self.workers:
@@ -234,10 +217,6 @@ class WorkerPool:
             self._unfit(worker, ExecutorError(text))
             return
         worker.about, worker.report.node, worker.idle_since = about, about.host, time.monotonic()
-
-    def _load(self, worker: WorkerHandle, model: Model) -> None:
-        worker.model, worker.loaded = model, None
-        self._events.when(worker.actor.load.remote(*model), lambda ref: self._took(worker, model, ref))
 
     def _took(self, worker: WorkerHandle, model: Model, ref: Any) -> None:
         if worker not in self.workers or worker.model != model:
