@@ -14,6 +14,7 @@ from typing import Any
 
 from massact.data.prompt_files import (
     Prompt,
+    read_choices,
     read_json,
     read_pairs,
     read_prompt_file,
@@ -123,15 +124,17 @@ class TraitDataset:
         return select, confirm
 
 
-def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong."""
+def load_trait(reference: str, *, has_choices: bool = False) -> TraitDataset:
+    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong.
+    `has_choices`: its questions are those of `choices.json`, with two answers each."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {_PAIRS}), "
             "definition.txt and steering.json"
         )
-    steering = read_json(folder / _STEERING)
+    choices = read_choices(folder / _CHOICES) if has_choices else ()
+    steering = {} if choices and not (folder / _STEERING).exists() else read_json(folder / _STEERING)
     if not isinstance(steering, dict):
         raise DataError(f'{folder / _STEERING}: not an object with "questions"')
     files, (positive, negative) = _read_sides(folder)
@@ -147,7 +150,7 @@ def load_trait(reference: str) -> TraitDataset:
         positive,
         negative,
         definition,
-        _questions(steering, folder),
+        choices or _questions(steering, folder),
         eval_prompt,
         files=files,
         steering={
@@ -156,7 +159,7 @@ def load_trait(reference: str) -> TraitDataset:
     )
 
 
-_PAIRS = "pairs.json"
+_PAIRS, _CHOICES = "pairs.json", "choices.json"
 _Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
 
 

@@ -84,7 +84,7 @@ def coherence_lines(evidence: Evidence, place: Place, against: str) -> Lines:
 
 def coefficient_size(point: AnyPoint) -> float | None:
     """The x value where lines are drawn against the coefficient: 0 has no place on a log axis."""
-    return abs(point.coefficient) or None
+    return abs(point.coefficient or 0.0) or None
 
 
 @dataclass(frozen=True)
