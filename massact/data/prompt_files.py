@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.domain import Conversation
+from massact.domain import Choice, Conversation
 from massact.errors import DataError, lfs_advice
 from massact.json_text import JsonError, parse_json
 
@@ -44,6 +44,21 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
     return found[0], read_prompt_file(found[0])
 
 
+PAIRS = "pairs.json"
+_Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
+
+
+def read_sides(folder: Path) -> tuple[tuple[str, str], _Sides]:
+    """The names of the files of both sides, which may be one, and their prompts."""
+    pairs = folder / PAIRS
+    if not pairs.exists():
+        (first, positive), (second, negative) = (read_side(folder, side) for side in ("positive", "negative"))
+        return (first.name, second.name), (positive, negative)
+    if others := [path.name for side in ("positive", "negative") for path in folder.glob(f"{side}.*")]:
+        raise DataError(f"{folder}: {PAIRS} and {', '.join(others)} both hold contrastive prompts; keep one kind")
+    return (PAIRS, PAIRS), read_pairs(pairs)
+
+
 def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
     """The prompts of a file, written as its ending says; DataError where one is malformed, or stands twice."""
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
@@ -66,6 +81,20 @@ def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
         raise DataError(f"{path}: not a list of objects with {', '.join(_PAIR)}")
     sides = [_pair(path, f"pair {number}", item) for number, item in enumerate(items, 1)]
     return tuple(first for first, _ in sides), tuple(second for _, second in sides)
+
+
+def read_choices(path: Path) -> tuple[Choice, ...]:
+    """The questions of a file of the same form, to be chosen between (CAA's `test_dataset_ab.json`); else a
+    DataError."""
+    choices = []
+    for matching, other in zip(*read_pairs(path), strict=True):
+        choice = Choice(matching.text, (matching.answer or "", other.answer or ""))
+        try:
+            choice.orders  # noqa: B018  # looked at before a model is loaded
+        except ValueError as error:
+            raise DataError(f"{path}, {matching.place}: {error}") from error
+        choices.append(choice)
+    return tuple(choices)
 
 
 _PAIR = ("question", "answer_matching_behavior", "answer_not_matching_behavior")

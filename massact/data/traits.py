@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from massact.data.prompt_files import (
+    PAIRS,
     Prompt,
+    read_choices,
     read_json,
-    read_pairs,
     read_prompt_file,
     read_question,
-    read_side,
+    read_sides,
     read_text,
 )
 from massact.domain import Direction, QuestionSet
@@ -123,18 +124,20 @@ class TraitDataset:
         return select, confirm
 
 
-def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong."""
+def load_trait(reference: str, *, has_choices: bool = False) -> TraitDataset:
+    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong.
+    `has_choices`: its questions are those of `choices.json`, with two answers each."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {_PAIRS}), "
+            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {PAIRS}), "
             "definition.txt and steering.json"
         )
-    steering = read_json(folder / _STEERING)
+    choices = read_choices(folder / _CHOICES) if has_choices else ()
+    steering = {} if choices and not (folder / _STEERING).exists() else read_json(folder / _STEERING)
     if not isinstance(steering, dict):
         raise DataError(f'{folder / _STEERING}: not an object with "questions"')
-    files, (positive, negative) = _read_sides(folder)
+    files, (positive, negative) = read_sides(folder)
     _check_sides_differ(folder, positive, negative, files)
     definition = read_text(folder / "definition.txt").strip()
     if not definition:
@@ -147,7 +150,7 @@ def load_trait(reference: str) -> TraitDataset:
         positive,
         negative,
         definition,
-        _questions(steering, folder),
+        choices or _questions(steering, folder),
         eval_prompt,
         files=files,
         steering={
@@ -156,19 +159,7 @@ def load_trait(reference: str) -> TraitDataset:
     )
 
 
-_PAIRS = "pairs.json"
-_Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
-
-
-def _read_sides(folder: Path) -> tuple[tuple[str, str], _Sides]:
-    """The names of the files of both sides, which may be one, and their prompts."""
-    pairs = folder / _PAIRS
-    if not pairs.exists():
-        (first, positive), (second, negative) = (read_side(folder, side) for side in ("positive", "negative"))
-        return (first.name, second.name), (positive, negative)
-    if others := [path.name for side in ("positive", "negative") for path in folder.glob(f"{side}.*")]:
-        raise DataError(f"{folder}: {_PAIRS} and {', '.join(others)} both hold contrastive prompts; keep one kind")
-    return (_PAIRS, _PAIRS), read_pairs(pairs)
+_CHOICES = "choices.json"
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:

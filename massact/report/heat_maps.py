@@ -120,7 +120,7 @@ def _column(point: AnyPoint, strengths: Sequence[float]) -> float:
     """A point's relative strength, as declared or in three digits, where any is declared; else its coefficient."""
     strength = point.relative_strength
     if not strengths or strength is None:
-        return point.coefficient
+        return point.coefficient or 0.0
     return next((one for one in strengths if is_same_strength(one, strength)), float(f"{strength:.2e}"))
 
 
