@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from massact.query.questions.coefficients import ask_coefficients as coefficients  # noqa: F401
     from massact.query.questions.compare import ask_compare as compare  # noqa: F401
     from massact.query.questions.confirmations import ask_confirmations as confirmations  # noqa: F401
+    from massact.query.questions.costs import ask_costs as costs  # noqa: F401
     from massact.query.questions.curve import ask_curve as curve  # noqa: F401
+    from massact.query.questions.effects import ask_effects as effects  # noqa: F401
     from massact.query.questions.gaps import ask_gaps as gaps  # noqa: F401
     from massact.query.questions.judges import ask_judges as judges  # noqa: F401
     from massact.query.questions.published import ask_compare_published as compare_published  # noqa: F401
@@ -39,11 +41,13 @@ ENTRIES = {
     "best": "The best result of each group at or above the coherence floor.",
     "compare": "Two labels side by side: the best of each, and whether they are one vector.",
     "compare_published": "",
+    "costs": "What winners cost beside a prompt, examples and random directions of the same norm.",
     "curve": "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.",
     "coefficients": "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
     "sensitivity": "Which label wins at every coherence floor, and where the winner flips.",
     "judges": "The winners under two judges of the same responses, and which of them flip.",
     "confirmations": "Winners on questions that took no part in choosing them, and how much of each delta remains.",
+    "effects": "What winners move besides their own trait, by every trait's judge.",
     "runs": "The evaluations one by one, with their runs.",
 }
 """Of each question the first sentence of its help, for the list of commands; empty where it is no command itself."""

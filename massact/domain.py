@@ -5,6 +5,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -166,6 +167,8 @@ class Recipe:
     """What is left of the change at each token of the response, a share of that at the one before; `None`: all."""
     gate: str | None = field(default=None, metadata=ADDED)
     """Name of the experiment file's gate that must be open to a prompt; `None`: every prompt is steered."""
+    seed: int | None = field(default=None, metadata=ADDED)
+    """Of a random direction, where it is another than the experiment's."""
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
@@ -188,7 +191,7 @@ class Recipe:
     @property
     def of_vector(self) -> "Recipe":
         """What its vector is made by, however that steers."""
-        return Recipe(self.method, self.cleaning)
+        return Recipe(self.method, self.cleaning, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +229,17 @@ class Generation:
     """Of the sampling; greedy generation does not depend on it."""
 
 
+Message = tuple[str, str]
+"""Role (`system`, `user` or `assistant`) and content."""
+
+
 class Conversation(str):
     """A question of several messages, which a model is asked; as a text it is what judges and people read."""
 
-    messages: tuple[tuple[str, str], ...]
-    """Role (`system`, `user` or `assistant`) and content; the last is the user's."""
+    messages: tuple[Message, ...]
+    """The last is the user's."""
 
-    def __new__(cls, messages: Iterable[tuple[str, str]]) -> "Conversation":
+    def __new__(cls, messages: Iterable[Message]) -> "Conversation":
         messages = tuple(messages)
         self = super().__new__(cls, "\n\n".join(f"{role.title()}: {content}" for role, content in messages))
         self.messages = messages
@@ -240,6 +247,37 @@ class Conversation(str):
 
     def __getnewargs__(self) -> tuple[Any]:
         return (self.messages,)
+
+
+CHOICES = "choices"
+"""The judge of questions with two answers: nothing is generated for them, and nobody asked."""
+
+
+class Choice(str):
+    """A question with two answers, `(A)` and `(B)`, between which the model's own probabilities choose."""
+
+    answers: tuple[str, str]
+    """That which matches the trait, and the other."""
+
+    def __new__(cls, question: str, answers: tuple[str, str]) -> "Choice":
+        self = super().__new__(cls, question)
+        self.answers = answers
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (str(self), self.answers)
+
+    @property
+    def orders(self) -> "tuple[Choice, Choice]":
+        """As it stands, and with what stands behind `(A)` and `(B)` swapped. Raises ValueError: it has no such two."""
+        found = _OPTIONS.fullmatch(self)
+        if found is None or {*self.answers} != {"(A)", "(B)"}:
+            raise ValueError("the question does not end with choices (A) and (B) that the answers name")
+        stem, a, between, b, end = found.groups()
+        return self, Choice(f"{stem}{b}{between}{a}{end}", self.answers[::-1])
+
+
+_OPTIONS = re.compile(r"(.*\(A\)\s*)(.*?)(\s*\(B\)\s*)(.*?)(\s*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,12 +355,30 @@ class Steering:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompting:
+    """What stands before every question in a vector's place."""
+
+    name: str
+    """`prompt` or `few_shot`; see `massact.sweep.baselines`."""
+    direction: Direction
+    digest: str
+    """Of its messages."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One point of the experiment: everything that decides an evaluation's outcome."""
 
     setting: Setting
     steering: Steering | None
     """`None` for the baseline: the same questions, unsteered."""
+    prompting: Prompting | None = field(default=None, metadata=ADDED)
+    """`None`: the questions alone are asked."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.steering is None and self.prompting is None
 
 
 @dataclass(frozen=True, slots=True)

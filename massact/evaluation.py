@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from massact._lazy import Numbers, np
-from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Response, Timing
+from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Message, Response, Timing
 from massact.floors import as_floor
 from massact.metrics import NOT_MEASURED, Measured, means
 
@@ -29,6 +29,8 @@ class PlannedCell:
     baseline."""
     geometry: Geometry | None = None  # of the first layer
     n_dims_cleaned: int | None = None
+    before: tuple[Message, ...] = ()
+    """What stands before every question."""
 
 
 Take = Callable[[Sequence[PlannedCell], int], Sequence[PlannedCell]]

@@ -24,6 +24,10 @@ class Measured(Protocol):
     def metrics(self) -> Mapping[str, float] | None: ...
 
 
+def _written(limit: float) -> str:
+    return f"{limit:g}" if float(f"{limit:g}") == limit else repr(limit)
+
+
 def value_of(one: Measured, metric: str) -> float | None:
     """A metric of a result, or its coherence; `None` where it lacks that."""
     return one.coherence_mean if metric == COHERENCE else (one.metrics or {}).get(metric)
@@ -82,14 +86,19 @@ class Floor(float):
     @property
     def rule(self) -> str:
         """As `read` takes it: `coherence>=68`, `kl<=0.3`."""
-        return f"{self.metric}{'<=' if self.is_most else '>='}{self.limit:.10g}"
+        return f"{self.metric}{'<=' if self.is_most else '>='}{_written(self.limit)}"
 
     @property
     def reach(self) -> str:
         """In words, after "at": `coherence 68`, `kl 0.3 or less`."""
-        return f"{self.metric} {self.limit:.10g}" + (
+        return f"{self.metric} {_written(self.limit)}" + (
             "" if self.is_coherence else f" or {'less' * self.is_most or 'more'}"
         )
+
+    @property
+    def name(self) -> str:
+        """In words: `coherence floor 68`, `floor kl 0.3 or less`."""
+        return f"coherence floor {self:g}" if self.is_coherence else f"floor {self.reach}"
 
     @property
     def bound(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import ADDED, Cell, Conversation
+from massact.domain import ADDED, Cell, Choice, Conversation
 from massact.json_text import parse_object, read_as
 
 KEY_VERSION = 1
@@ -37,12 +37,21 @@ def digest(value: Mapping[str, Any]) -> str:
 
 def digest_texts(texts: Iterable[str]) -> str:
     """SHA-256, in hex, of a sequence of texts: the order counts, line ends of the file do not."""
-    return digest({"texts": [one.messages if isinstance(one, Conversation) else one for one in texts]})
+    return digest({"texts": [_whole(text) for text in texts]})
+
+
+def _whole(text: str) -> Any:
+    """A text with what it is asked with."""
+    if isinstance(text, Conversation):
+        return text.messages
+    return (str(text), *text.answers) if isinstance(text, Choice) else text
 
 
 def cell_json(cell: Cell) -> str:
-    """The canonical JSON of a cell, or of a baseline (a cell without steering)."""
+    """The canonical JSON of a cell, or of a baseline; one that is only asked otherwise is of kind baseline too."""
     values: dict[str, Any] = {"version": KEY_VERSION, **_plain(cell.setting)}
+    if cell.prompting is not None:
+        values["prompting"] = _plain(cell.prompting)
     if cell.steering is None:
         return canonical_json({**values, "kind": "baseline"})
     return canonical_json({**values, "kind": "evaluation", "steering": _plain(cell.steering)})
@@ -57,7 +66,9 @@ def read_cell(text: str) -> Cell:
     """The cell that `cell_json` wrote. Raises ValueError: it is none, or holds what this version does not know."""
     try:
         values = parse_object(text)
-        cell: Cell = read_as(Cell, {"setting": values, "steering": values.get("steering")})
+        cell: Cell = read_as(
+            Cell, {"setting": values, **{name: values.get(name) for name in ("steering", "prompting")}}
+        )
         again = cell_json(cell)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"not a cell: {error!r}") from error
@@ -68,7 +79,8 @@ def read_cell(text: str) -> Cell:
 
 def setting_digest(cell: Cell) -> str:
     """Digest of what two evaluations must share to be compared: the setting and the direction."""
-    direction = cell.steering.direction if cell.steering else None
+    done = cell.steering or cell.prompting
+    direction = done.direction if done else None
     return digest({"setting": _plain(cell.setting), "direction": direction})
 
 

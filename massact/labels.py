@@ -10,6 +10,7 @@
     probe_postclean_uN    another spelling of probe_topN (without N: of probe_cleaned)
     probe_prekeep_laN     as preclean, but all other dims are zeroed and these kept; likewise probe_postkeep
     probe_winsor95        before, activations winsorised at the quantile 0.95
+    random_baseline_seed3 a random direction by another seed than the experiment's; cleanings follow as above
 
 How the vector steers follows, where it is not just added to all tokens of one layer:
 
@@ -36,6 +37,7 @@ from massact.domain import (
     DEFAULT_OPERATOR,
     NO_CLEANING,
     OWN_UNITS,
+    RANDOM,
     STEERED_TOKENS,
     AllDims,
     Cleaning,
@@ -50,7 +52,7 @@ from massact.errors import UsageError
 from massact.vectors.positions import parse_tokens
 
 _LABEL = re.compile(
-    r"(?P<method>[a-z][a-z0-9_]*?)"
+    rf"(?P<method>[a-z][a-z0-9_]*?)(?:(?<={RANDOM})_seed(?P<seed>0|[1-9]\d{{0,8}}))?"
     r"(?:_(?:top(?P<top>[1-9]\d{0,6})|(?P<cleaned>cleaned)"
     r"|(?P<when>pre|post)(?P<mode>clean|keep)(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?"
     r"|winsor(?P<quantile>\d{0,6}[1-9])0*))?"
@@ -92,6 +94,7 @@ def parse_label(label: str) -> Recipe:
         depth=match["all"] or (match["profile"] if n_layers > 1 else None),
         decay=float(match["decay"]) if match["decay"] else None,
         gate=match["gate"],
+        seed=int(match["seed"]) if match["seed"] else None,
     )
 
 
@@ -124,7 +127,8 @@ def format_label(recipe: Recipe) -> str:
         suffix = f"_{'pre' if cleaning.when == 'before' else 'post'}{cleaning.mode or 'clean'}"
         if cleaning.scope == "layer" or count:
             suffix += f"_{'la' if cleaning.scope == 'layer' else 'u'}{count}"
-    return recipe.method + suffix + format_steering(recipe)
+    seed = "" if recipe.seed is None else f"_seed{recipe.seed}"
+    return recipe.method + seed + suffix + format_steering(recipe)
 
 
 def format_steering(recipe: Recipe) -> str:

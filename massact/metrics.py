@@ -151,8 +151,8 @@ def _value(name: str, reading: Reading) -> float | None:
 
 
 def rounded(value: float) -> float | None:
-    """A value as it is kept, six digits of it; `None`: NaN or infinite."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    """A value as it is kept, six digits of it and six decimals; `None`: NaN or infinite."""
+    return round(float(f"{value:.6g}"), 6) + 0.0 if math.isfinite(value) else None
 
 
 def means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:

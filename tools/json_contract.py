@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from massact import api
+from massact.metrics import DEFAULT_METRICS
 from massact.query import Answer
 from massact.query import rows as answer_rows
 from massact.query.question import Question
@@ -27,7 +28,9 @@ from massact.server.openapi import docstrings, field_docstrings, first_paragraph
 _HEAD = (
     ("schema_version", "integer", f"{_VERSION}; above stands what it promises"),
     ("question", "string", "which question is answered; below it stands under each command"),
-    ("floor", "number", "the least `coherence_mean` that counted, 0 to 100; of `sensitivity` the lowest asked at"),
+    ("floor", "number", "the least `coherence_mean` that counted, 0 to 100, or a metric's limit; of `sensitivity` the "
+     "lowest asked at"),
+    ("floor_rule", "string", "the same as `--floor` takes it, such as `coherence>=68` or `kl<=0.3`"),
     ("experiment", "string", "the name of the experiment that was asked about"),
     ("store", "string or null", "the run store that was asked, without passwords; `null`: the answering server's"),
     ("rows", "list of object", "the answer"),
@@ -37,6 +40,8 @@ _HEAD = (
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
 _SHARED = (
     ("model, trait", "their names in the experiment file"),
+    (", ".join(DEFAULT_METRICS), "[metrics](queries.md#metrics-and-floors-of-them): means over the responses; `null` "
+     "where they were not measured. Others that were are fields of their rows too"),
     ("position", "the window that the vector was extracted at, such as `response[:5]`"),
     ("label", "the method label in its one spelling, such as `mean_diff_top1`; an imported one that is none of ours as "
      "it was written"),
@@ -110,8 +115,10 @@ def documented(cls: type[Any], left_out: Iterable[str] = ()) -> list[tuple[str, 
         typing.get_type_hints(cls),
         {name: _as_markdown(text) for name, text in field_docstrings(cls).items()},
     )
-    names = [field.name for field in fields(cls) if field.name not in (*left_out, "differs")]
-    return [(name, json_type(hints[name]), meanings.get(name, "")) for name in names]
+    all_names = [field.name for field in fields(cls) if field.name not in left_out]
+    names = [name for name in all_names if name not in ("differs", "metrics")]
+    measured = [(name, "number or null", "") for name in DEFAULT_METRICS if "metrics" in all_names]
+    return [(name, json_type(hints[name]), meanings.get(name, "")) for name in names] + measured
 
 
 def inner_objects(asked: Iterable[Question[..., Any]]) -> list[type[Any]]:

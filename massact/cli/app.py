@@ -27,6 +27,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "phase4": "Work out coefficient patterns and recommendations from the store.",
         "confirm":
         "Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.",
+        "baselines": "Evaluate what winners are held against: a prompt, examples, random directions of the same norm.",
         "report": "Write the report of everything the store holds, as HTML and Markdown.",
         "predict": "Test what predicts the best coefficient and the cliff, and register what searches start from.",
         "status": "Show what the store holds for an experiment, prerequisite by prerequisite.",
@@ -45,6 +46,9 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
         "rejudge": "Score stored responses with another judge, without generating any again.",
     },
+    "label": {
+        "label": "Have a person score stored responses, blind: without label, coefficient and the judge's scores."
+    },
     "serve": {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
@@ -58,6 +62,9 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     },
     "bake": {
         "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
+    },
+    "capability": {
+        "capability": "Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.",
     },
     "vectors": {
         "vectors": "Steering vectors as files of other tools, out and in.",

@@ -1,7 +1,7 @@
-"""`massact judge-check` and `massact rejudge`: what a judge makes of known texts, and another judge on stored ones."""
+"""`massact judge-check` and `massact rejudge`: what judges make of known texts, and another judge on stored ones."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +14,10 @@ from massact.cli.questions import OUTPUT_OPTIONS, render, write
 from massact.cli.session import force_option, open_session, spool_option, store_timeout_option, working
 from massact.config import JudgeConfig
 from massact.config.judges import judge_like
+from massact.data.labelled import read_labelled
+from massact.errors import UsageError
 from massact.labels import normalise_label
+from massact.names import visible
 from massact.query import Answer, Filters
 from massact.query.questions.judges import ask_judges
 from massact.query.rows import Column
@@ -63,28 +66,55 @@ class CanaryRow:
 
 @click.command("judge-check")
 @experiment_option
-@click.option("--judge", metavar="NAME", help="Judge to check; default: the experiment file's.")
+@tracking_uri_option
+@click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    metavar="NAME",
+    help="Judge to check; default: the experiment file's. With --labels several, side by side.",
+)
 @click.option("--trait", metavar="NAME", help="Only for this trait; default: every one of the file.")
 @click.option(
     "--repeats", type=click.IntRange(1), default=3, help="How often each text is scored, without the judge cache."
 )
+@click.option(
+    "--labels",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Hold the judge against people: a CSV file of massact label, or of your own.",
+)
+@click.option(
+    "--bands",
+    type=click.IntRange(2, 101),
+    help="With --labels, equal bands of 0 to 100 that the kappas count by; default: 2 where people gave no more than "
+    "two different scores, else 5.",
+)
 @stacked(*OUTPUT_OPTIONS)
 @click.pass_context
-def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> None:
+def judge_check(ctx: click.Context, /, experiment_file: str, tracking_uri: str, **options: Any) -> None:
     """Show a judge texts whose scores are known, several times, and how much its scores vary.
 
     Gibberish, loops and empty text must be incoherent, plain refusals and answers coherent, and an order to
     the judge within broken text must raise no score. Exits with 1 where the judge fails one. Needs no run store.
 
+    With --labels it is held against people instead: correlations and kappas of its scores with theirs, which the run
+    store keeps and the report prints beside the judge's name. Exits with 1 where it disagrees with them.
+
     \b
-    Example:
+    Examples:
       massact judge-check --experiment experiments/toy.yaml --judge likelihood --repeats 5
+      massact judge-check --labels labels.csv --judge self --judge openai:gpt-4.1-mini
     """
-    session = open_session(experiment_file, "")
+    session = open_session(experiment_file, tracking_uri if options["labels"] else "")
+    configs = [judge_like(session.experiment.judge, name) for name in options["judges"]] or [session.experiment.judge]
+    if options["labels"]:
+        _hold_against_people(ctx, session, configs, options)
+        return
+    if len(configs) > 1 or options["bands"]:
+        raise UsageError("several judges and --bands are for --labels FILE: without it one judge is checked at a time")
+    (config,) = configs
     with working(session):
-        config = session.experiment.judge
-        if options["judge"]:
-            config = judge_like(config, options["judge"])
         rows = tuple(_rows(session, config, options["trait"], options["repeats"]))
     _write(session, rows, options)
     n_failed = sum(row.status != "ok" for row in rows)
@@ -92,6 +122,30 @@ def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> 
         click.echo(f"the judge {config.name} fails {n_failed} of {len(rows)} canaries", err=True)
         ctx.exit(1)
     click.echo(f"the judge {config.name} passes all {len(rows)} canaries", err=True)
+
+
+def _hold_against_people(
+    ctx: click.Context, session: "Session", configs: Sequence[JudgeConfig], options: dict[str, Any]
+) -> None:
+    from massact.workflow.people import hold_against
+
+    labels = read_labelled(options["labels"])
+    if (trait := options["trait"]) is not None:
+        labels = [one for one in labels if one.trait in ("", session.experiment.trait(trait).name)]
+    with working(session):
+        lines, notes = hold_against(session, labels, configs, options["bands"])
+    answer = Answer(
+        question="judge-check",
+        floor=session.experiment.coherence_floor,
+        rows=tuple(lines),
+        notes=tuple(notes),
+        experiment=session.experiment.name,
+    )
+    write(render(answer, options["output_format"], columns=options["columns"]), options["output"])
+    for note in notes:
+        click.echo(visible(note), err=True)
+    if any(line.judge_prompt and line.verdict == "disagrees" for line in lines):
+        ctx.exit(1)
 
 
 def _write(session: "Session", rows: tuple[CanaryRow, ...], options: dict[str, Any]) -> None:
@@ -156,6 +210,12 @@ def _expected(canary: "Canary") -> str:
 @spool_option
 @store_timeout_option
 @force_option
+@click.option(
+    "--every-trait",
+    is_flag=True,
+    help="Instead score the responses of winners, and of their baselines, for every other trait of the file: massact "
+    "effects shows what they move.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge.")
 @click.pass_context
 def rejudge(
@@ -169,6 +229,7 @@ def rejudge(
     store_timeout: float,
     *,
     force: bool,
+    every_trait: bool,
     dry_run: bool,
     **chosen: tuple[Any, ...],
 ) -> None:
@@ -182,11 +243,13 @@ def rejudge(
     Examples:
       massact rejudge --experiment my.yaml --judge openai:gpt-4.1 --dry-run
       massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
+      massact rejudge --experiment my.yaml --every-trait
     """
     session = open_session(
         experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout, force=force
     )
     from massact.sweep.rejudge import plan_rejudge, run_rejudge
+    from massact.sweep.side_effects import plan_side_effects, run_side_effects
 
     only = Filters(
         **{
@@ -195,9 +258,18 @@ def rejudge(
             "labels": tuple(map(normalise_label, chosen["labels"])),
         }
     )
+    if every_trait and (sources or any(chosen.values())):
+        raise UsageError("--every-trait scores the winners of the experiment: leave out --from and the filters")
     with working(session):
+        session.stores.is_dry = dry_run
+        if every_trait:
+            effects = plan_side_effects(session) if dry_run else run_side_effects(session)
+            if dry_run:
+                session.show(str(effects))
+            elif effects.left_out:
+                ctx.exit(1)
+            return
         if dry_run:
-            session.stores.is_dry = True
             plan = plan_rejudge(session, replace(only, judges=sources))
             session.show(f"{session.experiment.judge.name}: {plan}")
             return

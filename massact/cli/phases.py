@@ -172,6 +172,26 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
 
 @click.command()
 @_places
+@evaluating_options
+@dry_run_option
+def baselines(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+    """Evaluate what winners are held against: a prompt, examples, random directions of the same norm.
+
+    The experiment file says which, under the key baselines; massact costs shows them beside the winners.
+
+    \b
+    Example:
+      massact baselines --experiment experiments/costs.yaml
+    """
+    session = open_session(experiment_file, tracking_uri, **workload)
+    from massact.sweep.baselines import run_baselines
+    from massact.workflow.dry_run import show_baselines
+
+    _work(session, run_baselines, show_baselines if dry_run else None)
+
+
+@click.command()
+@_places
 @_output_option
 @click.option(
     "--findings",
@@ -203,7 +223,8 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
 def main_command(experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any) -> None:
     """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
 
-    Where the experiment file keeps questions for it, winners are confirmed on them before the report.
+    Where the experiment file keeps questions for it, winners are confirmed on them before the report; where it names
+    baselines, they are evaluated; where it has several traits, winners are scored for all of them.
 
     \b
     Example:

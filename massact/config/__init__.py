@@ -3,6 +3,7 @@
 from massact.config.parse import load_experiment
 from massact.config.values import (
     AdapterConfig,
+    BaselinesConfig,
     CalibrationConfig,
     ChatConfig,
     Experiment,

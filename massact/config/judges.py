@@ -37,7 +37,7 @@ _LOAD: Readers = {
 CACHE_OFF = "off"
 _KINDS = (
     *("likelihood", "openai:MODEL", "systemone:MODEL", "hf:MODEL", "self", "perplexity", "classifier"),
-    *("regex", "regex:PATTERN", "python:MODULE:CLASS"),
+    *("regex", "regex:PATTERN", "choices", "python:MODULE:CLASS"),
 )
 _ONE_SIDED = {"classifier": "trait", "regex": "trait", "perplexity": "coherence"}
 """Judges that give one of the two scores."""

@@ -13,6 +13,7 @@ from typing import Any
 from massact.config.judges import parse_judge, parse_load
 from massact.config.values import (
     AdapterConfig,
+    BaselinesConfig,
     CalibrationConfig,
     ChatConfig,
     Experiment,
@@ -299,6 +300,34 @@ def parse_calibration(entry: Entry) -> CalibrationConfig:
     return entry.into(CalibrationConfig, readers)
 
 
+_EXAMPLES, _SEEDS = 4, 19
+"""Of `few_shot` and `random` where the file does not say: of 19 random directions the least p-value is 0.05."""
+_MOST_EXAMPLES, _MOST_SEEDS = 1000, 10_000
+
+
+def parse_baselines(entry: Entry) -> BaselinesConfig:
+    """Names of baselines as a list; or a section of them, each with `true` or what it takes."""
+    readers: Readers = {
+        "prompt": _prompt,
+        "few_shot": lambda e: _count(e, _EXAMPLES, _MOST_EXAMPLES),
+        "random": lambda e: _count(e, _SEEDS, _MOST_SEEDS),
+    }
+    if not isinstance(entry.value, list):
+        return entry.into(BaselinesConfig, readers)
+    usual: dict[str, Any] = {"prompt": True, "few_shot": _EXAMPLES, "random": _SEEDS}
+    return BaselinesConfig(**{name: usual[name] for name in entry.unique(lambda item: item.choice(*usual))})
+
+
+def _prompt(entry: Entry) -> bool | str | tuple[tuple[str, str], ...]:
+    if isinstance(entry.value, bool):
+        return entry.value
+    return entry.each(lambda trait, text: (trait, text.text())) if isinstance(entry.value, dict) else entry.text()
+
+
+def _count(entry: Entry, usual: int, most: int) -> int:
+    return usual * entry.value if isinstance(entry.value, bool) else entry.integer(at_least=1, at_most=most)
+
+
 PHASES = ("phase1", "phase2", "phase3")
 """Phases that evaluate cells, and so declare labels; phase 4 asks questions only."""
 MOST_GROUPS = 100_000
@@ -351,6 +380,9 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
         for name, known in ((getattr(one, "model", None), models), (one.trait, traits)):
             if name not in known:
                 raise top.take(key).error(f"{one.name} is of {name!r}, which the file does not declare")
+    by_trait = experiment.baselines.prompt
+    if isinstance(by_trait, tuple) and (unknown := {trait for trait, _ in by_trait} - traits):
+        raise top.take("baselines").error(f"prompt: the file declares no trait {min(unknown)!r}")
     for gate in experiment.gates:
         if gate.label.startswith(IMPORTED) and gate.threshold is None:
             raise top.take("gates").error(f"{gate.name} has a vector of another tool: write its threshold")
@@ -468,6 +500,7 @@ _SECTIONS: Readers = {
     "vectors": parse_vectors,
     "operators": lambda e: e.unique(lambda one: _declared("operators", one, OPERATORS, f"{METHODS[0]}+")),
     "gates": lambda entry: entry.each(_gate),
+    "baselines": parse_baselines,
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
 _DEFAULTS: Mapping[str, Any] = {

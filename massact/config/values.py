@@ -220,6 +220,27 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselinesConfig:
+    """What winners are held against beside no steering (docs/experiment-file.md)."""
+
+    prompt: bool | str | tuple[tuple[str, str], ...] = False
+    """Whether a system prompt is, made of the trait's definition; or its text, of all traits or by trait."""
+    few_shot: int = 0
+    """How many examples of the trait are; 0: none."""
+    random: int = 0
+    """How many random directions are; 0: none."""
+
+    def system(self, trait: str, definition: str, direction: Direction) -> str | None:
+        """The system prompt of a trait; `None`: it has none."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        if isinstance(self.prompt, tuple):
+            return dict(self.prompt).get(trait)
+        how = "show the following trait, as strongly as you can" if direction == "positive" else "never show this trait"
+        return f"In everything that you answer, {how}. {definition}" if self.prompt else None
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseConfig:
     """The labels that a phase compares, and where."""
 
@@ -260,6 +281,7 @@ class Experiment:
     vectors: tuple[VectorConfig, ...] = ()
     operators: tuple[str, ...] = ()  # those of its own files, by the names that labels give them
     gates: tuple[GateConfig, ...] = ()
+    baselines: BaselinesConfig = BaselinesConfig()
     metrics: tuple[str, ...] = DEFAULT_METRICS
     """What is measured of every response without a judge; see `massact.metrics`."""
     metric_tokens: int = DEFAULT_METRIC_TOKENS

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.domain import Conversation
+from massact.domain import Choice, Conversation
 from massact.errors import DataError, lfs_advice
 from massact.json_text import JsonError, parse_json
 
@@ -81,6 +81,20 @@ def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
         raise DataError(f"{path}: not a list of objects with {', '.join(_PAIR)}")
     sides = [_pair(path, f"pair {number}", item) for number, item in enumerate(items, 1)]
     return tuple(first for first, _ in sides), tuple(second for _, second in sides)
+
+
+def read_choices(path: Path) -> tuple[Choice, ...]:
+    """The questions of a file of the same form, to be chosen between (CAA's `test_dataset_ab.json`); else a
+    DataError."""
+    choices = []
+    for matching, other in zip(*read_pairs(path), strict=True):
+        choice = Choice(matching.text, (matching.answer or "", other.answer or ""))
+        try:
+            choice.orders  # noqa: B018  # looked at before a model is loaded
+        except ValueError as error:
+            raise DataError(f"{path}, {matching.place}: {error}") from error
+        choices.append(choice)
+    return tuple(choices)
 
 
 _PAIR = ("question", "answer_matching_behavior", "answer_not_matching_behavior")

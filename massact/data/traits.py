@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from massact.data.prompt_files import PAIRS, Prompt, read_json, read_prompt_file, read_question, read_sides, read_text
+from massact.data.prompt_files import (
+    PAIRS,
+    Prompt,
+    read_choices,
+    read_json,
+    read_prompt_file,
+    read_question,
+    read_sides,
+    read_text,
+)
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts
@@ -115,15 +124,17 @@ class TraitDataset:
         return select, confirm
 
 
-def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong."""
+def load_trait(reference: str, *, has_choices: bool = False) -> TraitDataset:
+    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong.
+    `has_choices`: its questions are those of `choices.json`, with two answers each."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {PAIRS}), "
             "definition.txt and steering.json"
         )
-    steering = read_json(folder / _STEERING)
+    choices = read_choices(folder / _CHOICES) if has_choices else ()
+    steering = {} if choices and not (folder / _STEERING).exists() else read_json(folder / _STEERING)
     if not isinstance(steering, dict):
         raise DataError(f'{folder / _STEERING}: not an object with "questions"')
     files, (positive, negative) = read_sides(folder)
@@ -139,13 +150,16 @@ def load_trait(reference: str) -> TraitDataset:
         positive,
         negative,
         definition,
-        _questions(steering, folder),
+        choices or _questions(steering, folder),
         eval_prompt,
         files=files,
         steering={
             name: value for name, value in steering.items() if name not in ("questions", "eval_prompt", "system_prompt")
         },
     )
+
+
+_CHOICES = "choices.json"
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:

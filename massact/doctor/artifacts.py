@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from massact._lazy import np
 from massact.addresses import check_path, moved_folder
-from massact.doctor.base import ArtifactError, CannotMendError, Check, CheckedRun, DoctorContext, Finding, place_of
+from massact.doctor.base import (
+    MADE_AGAIN,
+    RESULTS,
+    ArtifactError,
+    CannotMendError,
+    Check,
+    CheckedRun,
+    DoctorContext,
+    Finding,
+    place_of,
+)
 from massact.errors import MassactError, StoreError, UsageError
 from massact.json_text import parse_json
 from massact.labels import format_label, parse_label
@@ -38,7 +48,7 @@ class Vectors(Check):
     """Evaluations and confirmations whose vector is missing, cannot be read, or is another one."""
 
     name = "vectors"
-    kinds = frozenset({Kind.EVALUATION, Kind.CONFIRMATION})
+    kinds = frozenset(RESULTS)
     tags = (Tag.ROW,)
     reads_files = True
 
@@ -206,7 +216,7 @@ class Responses(Check):
     """Evaluations, baselines and confirmations whose table of responses is lost. Nothing can bring the texts back."""
 
     name = "responses"
-    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION})
+    kinds = frozenset(RESULTS)
     tags = (MlflowTag.TABLES, Tag.ROW)
     reads_files = True
 
@@ -227,7 +237,7 @@ class Responses(Check):
             wrong = f"is damaged ({error})"
         if not wrong:
             return
-        again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
+        again = MADE_AGAIN.get(run.kind, "the next sweep")
         yield self.finding(
             run_id=run.run_id,
             what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
@@ -240,7 +250,7 @@ class Moved(Check):
     """Artifacts that lie beside the database, and not where the store says: it was moved."""
 
     name = "moved"
-    kinds = frozenset({Kind.CALIBRATION, Kind.EXTRACTION, Kind.BASELINE, Kind.EVALUATION, Kind.CONFIRMATION})
+    kinds = frozenset({Kind.CALIBRATION, Kind.EXTRACTION, *RESULTS})
 
     def __init__(self, context: DoctorContext) -> None:
         super().__init__(context)

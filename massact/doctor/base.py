@@ -13,7 +13,7 @@ from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
 from massact.store.schema import EvaluationRow, Kind, Tag, decode_evaluation
-from massact.store.schema.rows import Row, decode_published, decode_stage
+from massact.store.schema.rows import Row, decode_agreement, decode_capability, decode_published, decode_stage
 from massact.store.write.artifacts import Mender
 from massact.store.write.client import set_up_client
 
@@ -187,12 +187,27 @@ class Check:
         return iter(())
 
 
+_DECODERS: dict[Kind, Callable[[str, str | None], Row]] = {
+    Kind.CALIBRATION: decode_stage,
+    Kind.EXTRACTION: decode_stage,
+    Kind.PUBLISHED: decode_published,
+    Kind.AGREEMENT: decode_agreement,
+    Kind.CAPABILITY: decode_capability,
+}
+RESULTS = (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CONTROL, Kind.SIDE_EFFECT)
+"""Kinds of runs of a cell that was asked all questions."""
+MADE_AGAIN = {
+    Kind.CONFIRMATION: "`massact confirm`",
+    Kind.CONTROL: "`massact baselines`",
+    Kind.SIDE_EFFECT: "`massact rejudge --every-trait`",
+}
+"""Which command evaluates the results of a kind that no sweep does."""
+
+
 def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
-    others: dict[Kind, Any] = dict.fromkeys((Kind.CALIBRATION, Kind.EXTRACTION), decode_stage)
-    others[Kind.PUBLISHED] = decode_published
     try:
-        row: Row = others.get(kind, decode_evaluation)(text, cell)
+        row = _DECODERS.get(kind, decode_evaluation)(text, cell)
     except (ValueError, TypeError):
         return None
     return row if row.kind == kind else None

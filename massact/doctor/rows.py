@@ -7,7 +7,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-from massact.doctor.base import ArtifactError, CannotMendError, Check, CheckedRun, DoctorContext, Finding, decode_row
+from massact.doctor.base import (
+    MADE_AGAIN,
+    RESULTS,
+    ArtifactError,
+    CannotMendError,
+    Check,
+    CheckedRun,
+    DoctorContext,
+    Finding,
+    decode_row,
+)
 from massact.keys import cell_json, digest_text, screening_key
 from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, StageRow, Tag, point_tag, stored_cell
 from massact.store.schema.names import ROW_TAGS
@@ -18,11 +28,13 @@ _AGAIN = "delete the run (mlflow runs delete --run-id {}): it stays restorable, 
 _MADE_BY = {
     Kind.EVALUATION: "the next sweep evaluates the cell again",
     Kind.BASELINE: "the next sweep evaluates the baseline again",
-    Kind.CONFIRMATION: "`massact confirm` evaluates it again",
+    **{kind: f"{command} evaluates it again" for kind, command in MADE_AGAIN.items()},
     Kind.SCREENING: "the next search looks at the cell again",
     Kind.CALIBRATION: "`massact calibrate` makes it again",
     Kind.EXTRACTION: "`massact extract` makes it again",
     Kind.PUBLISHED: "`massact import --published` reads it again",
+    Kind.AGREEMENT: "`massact judge-check --labels` makes it again",
+    Kind.CAPABILITY: "`massact capability` makes it again",
 }
 _AT_ONCE = 100
 _DIGEST = re.compile(r"[0-9a-f]{64}")  # a key that is none was made by another program
@@ -160,7 +172,7 @@ class DuplicateKeys(Check):
     """Older runs of a key without the tag that says which run counts in their place."""
 
     name = "duplicates"
-    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CALIBRATION, Kind.EXTRACTION})
+    kinds = frozenset({*RESULTS, Kind.CALIBRATION, Kind.EXTRACTION})
     tags = (Tag.KEY, Tag.SUPERSEDED, Tag.SAME_AS)
 
     def __init__(self, context: DoctorContext) -> None:

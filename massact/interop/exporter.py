@@ -34,6 +34,8 @@ from massact.store.write.artifacts import fetch_from
 T = TypeVar("T")
 _STAYING = {
     Kind.CONFIRMATION: ("confirmation stays", "confirmations stay"),
+    Kind.CONTROL: ("control stays", "controls stay"),
+    Kind.SIDE_EFFECT: ("side effect stays", "side effects stay"),
     Kind.SCREENING: ("cell that was given up early stays", "cells that were given up early stay"),
 }
 _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)

@@ -38,6 +38,7 @@ class _Question(ModuleType):
 sys.modules[__name__].__class__ = _Question
 
 _OPENERS = {
+    "choices": "choices:open_choices_judge",
     "classifier": "unsteered:ClassifierJudge",
     "hf": "local:open_hub_judge",
     "likelihood": "likelihood:open_likelihood_judge",

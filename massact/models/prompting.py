@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Gate, Generation
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Choice, Conversation, Gate, Generation, Message
 from massact.errors import ModelError, UsageError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 from massact.vectors.positions import steered_tokens
 
-_Messages = Sequence[tuple[str, str]]  # role and content of each
+_Messages = Sequence[Message]
 
 
 def encode_chat(
@@ -49,6 +49,37 @@ def encode_chat(
         text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another
     return _one_bos(model, model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def after(before: tuple[Message, ...], question: str) -> str:
+    """A question with messages before it; their system prompt stands before its own."""
+    if not before:
+        return question
+    asked = question.messages if isinstance(question, Conversation) else (("user", question),)
+    systems = [content for role, content in (*before, *asked) if role == "system"]
+    turns = [message for message in (*before, *asked) if message[0] != "system"]
+    return Conversation([("system", "\n\n".join(systems)), *turns] if systems else turns)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedChoice:
+    """A question whose answer is begun up to where its two answers differ."""
+
+    prompt: tuple[int, ...]
+    n_drawn: int  # tokens of the answer at its end
+    tokens: tuple[int, int]  # with which the matching answer goes on, and the other
+
+
+def encode_choice(model: SteerableModel, before: tuple[Message, ...], choice: Choice) -> AskedChoice:
+    """Tokens of a question with two answers. Raises ModelError: the answers have no token in which they differ."""
+    asked = after(before, str(choice))
+    bare = encode_chat(model, asked)
+    both = [encode_chat(model, asked, answer=answer) for answer in choice.answers]
+    place = next((i for i, pair in enumerate(zip(*both, strict=False)) if len(set(pair)) > 1), None)
+    if place is None:
+        raise ModelError(f"{model.identity.id}: {choice.answers[0]} and {choice.answers[1]} are the same tokens")
+    n_drawn = place - len(bare) if both[0][: len(bare)] == bare else 0
+    return AskedChoice(both[0][:place], max(0, n_drawn), (both[0][place], both[1][place]))
 
 
 def encode_text(model: SteerableModel, text: str) -> tuple[int, ...]:

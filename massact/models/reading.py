@@ -4,6 +4,7 @@ The response is forced upon both. Of the steered one the logits are kept while i
 once more; the unsteered one reads all rows of a batch at once, each distinct prompt once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,16 +66,23 @@ class ResponseReader:
         self._trunk: tuple[RowCache, torch.Tensor, torch.Tensor] | None = None
 
     def read(
-        self, rows: Sequence[Row], said: Said, n_tokens: int, kept: torch.Tensor | None = None
+        self,
+        rows: Sequence[Row],
+        said: Said,
+        n_tokens: int,
+        kept: torch.Tensor | None = None,
+        *,
+        bare: Sequence[tuple[int, ...]] | None = None,
     ) -> list[Likelihoods]:
         """The likelihoods of the first `n_tokens` of what rows said.
 
         Args:
             kept: logits of the steered model for them, `[n_rows, n_tokens, vocabulary]`; `None`: it reads them again.
+            bare: the prompt of each row as the unsteered model is asked it; `None`: in the same way.
         """
         found: list[Likelihoods] = []
         longest = max((len(row.prompt) for row in rows), default=0) + n_tokens
-        is_shared = self.sharing.allows(longest)
+        is_shared = bare is None and self.sharing.allows(longest)
         if is_shared:
             self._read_prompts(list(dict.fromkeys(row.prompt for row in rows)))
         size = _MOST_LOGITS.get(self._model.device.type, _MOST_LOGITS_ELSEWHERE)
@@ -89,8 +97,9 @@ class ResponseReader:
             if is_shared:
                 unsteered = self._unsteered(some, texts, n_tokens)
             else:
-                bare = [_with_said(Row(row.prompt), one, n_tokens) for row, one in zip(some, texts, strict=True)]
-                unsteered = self.logits(bare, n_tokens)
+                asked = [row.prompt for row in some] if bare is None else bare[start : start + at_once]
+                again = [_with_said(Row(prompt), one, n_tokens) for prompt, one in zip(asked, texts, strict=True)]
+                unsteered = self.logits(again, n_tokens)
             found += compared(steered, unsteered, texts)
         return found
 
@@ -117,6 +126,19 @@ class ResponseReader:
             for some in ([i] for i in alike) if self.sharing.n_rows == 1 else [alike]:
                 found |= zip(some, _plainly(model, [rows[i] for i in some], n_last), strict=True)
         return torch.stack([found[i] for i in range(len(rows))])
+
+    def next_log_probabilities(self, rows: Sequence[Row], tokens: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Of each row's tokens the log-probability as the next one, nats. Raises ValueError: they are not finite."""
+        found: list[list[float]] = []
+        size = _MOST_LOGITS.get(self._model.device.type, _MOST_LOGITS_ELSEWHERE)
+        at_once = max(1, size // text_config(self._model.model).vocab_size)
+        for start in range(0, len(rows), at_once):
+            some = torch.tensor(tokens[start : start + at_once], device=self._model.device)
+            of_all = self.logits(rows[start : start + at_once], 1)[:, -1].float().log_softmax(-1)
+            found += of_all.gather(-1, some).tolist()
+        if not all(math.isfinite(value) for values in found for value in values):
+            raise ValueError(f"{self._model.identity.id}: its logits are NaN or infinite: use a smaller coefficient")
+        return found
 
     @torch.inference_mode()
     def _unsteered(self, rows: Sequence[Row], said: Sequence[tuple[int, ...]], n_tokens: int) -> torch.Tensor:

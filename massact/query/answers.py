@@ -8,6 +8,7 @@ from itertools import chain
 from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError, UsageError
+from massact.query.costs import Costs
 from massact.query.evaluations import Evaluations, group_of, group_of_row
 from massact.query.groups import Currency, natural_order, slices, strata
 from massact.query.settings import differences
@@ -87,7 +88,7 @@ def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> No
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The confirmations of an experiment and the baselines on the same questions."""
+    """Evaluations that were repeated, on other questions or for another trait, and the baselines beside them."""
 
     cells: Sequence[Stored[EvaluationRow]] = ()
     baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
@@ -104,8 +105,12 @@ class Confirmed:
 
     @classmethod
     def from_store(cls, store: RunStore, experiment: str, least_scored: float) -> "Confirmed":
-        """Everything that was confirmed; what has scores of too few responses has no figures."""
-        rows = store.confirmations(experiment)
+        """Everything that was confirmed."""
+        return cls.counting(store, store.confirmations(experiment), least_scored)
+
+    @classmethod
+    def counting(cls, store: RunStore, rows: list[Stored[EvaluationRow]], least_scored: float) -> "Confirmed":
+        """Some rows with their scores; what has scores of too few responses has no figures."""
         short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
         counted = [
             replace(one, row=replace(one.row, coherence_mean=None, delta=None))
@@ -170,6 +175,11 @@ class Answers:
     cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Of two vectors by their digests, in either order, where it is known."""
     published: tuple[PublishedRow, ...] = ()
+    costs: Costs = field(default_factory=dict)
+    controls: tuple[Stored[EvaluationRow], ...] = ()
+    """What winners are held against; see `massact.query.controls`."""
+    side_effects: Confirmed = field(default_factory=Confirmed)
+    """Responses scored for other traits, and the baselines scored for them."""
 
     @classmethod
     def from_store(
@@ -228,7 +238,10 @@ class Answers:
 
     def only(self, filters: Filters) -> "Answers":
         """The part that the filters admit."""
-        filters.check(self.groups, self.evaluations, self.failures)
+        spots = {place[1:4] for place in self.evaluations.by_place}
+        names = {(one.row.model, one.row.trait, control_label(one.row)) for one in self.controls}
+        controls = [Group(*spot, name) for *about, name in names for spot in spots if spot[:2] == tuple(about)]
+        filters.check((*self.groups, *controls), self.evaluations, self.failures)
         return replace(
             self,
             evaluations=filters.evaluations(self.evaluations),
@@ -288,7 +301,8 @@ class Answers:
     def with_scores(self, store: RunStore, floor: float) -> "Answers":
         """The same with the scores by question from a floor on, which intervals and tests rest on."""
         scores = QuestionScores.from_store(store, self.whatever_the_cell, floor, self.baselines)
-        return replace(self, scores=scores)
+        more = store.scores(one.run_id for one in self.controls) if self.controls else {}
+        return replace(self, scores=replace(scores, evaluations={**scores.evaluations, **more}))
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
         """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on."""
@@ -342,6 +356,11 @@ class Answers:
     def shows(self, label: str) -> bool:
         """Whether a question about labels side by side answers about this one."""
         return not self.filters.labels or label in self.filters.labels
+
+
+def control_label(row: EvaluationRow) -> str:
+    """What a control is called among labels: of random directions all are one."""
+    return str(row.label) if row.prompting_digest else "random"
 
 
 def _left_out(counts: Mapping[str, int]) -> str:

@@ -25,7 +25,7 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
     Where that leaves one of them without a best, as after a search, which has coefficients of its own, over the layers
     that all have. Where that does too they are not compared."""
     parts = {label: stratum.slices[label] for label in labels if stratum.best(label, floor)}
-    if len(parts) < 2:
+    if len(parts) < 2 or any(part.is_control for part in parts.values()):
         return EqualGrids(stratum)
     ways: tuple[tuple[Callable[[PointSet, PointSet], PointSet], str], ...] = (
         (PointSet.at_cells_of, ""),

@@ -98,8 +98,12 @@ class PointSet:
     def has_miss(self, floor: float) -> bool:
         return bool(self._is_miss(floor).any())
 
+    def coherent(self, floor: float) -> "PointSet":
+        """Those that may be a best."""
+        return self._where(self._rankable(floor))
+
     def coherent_runs(self, floor: float) -> list[str]:
-        return self._where(self._rankable(floor)).run_ids()
+        return self.coherent(floor).run_ids()
 
     def _rankable(self, floor: float) -> Mask:
         return self._is_coherent(floor) & ~np.isnan(self.column("delta"))
@@ -165,6 +169,9 @@ class PointSet:
     def run_ids(self) -> list[str]:
         return [self.all.run_ids[index] for index in self.indices.tolist()]
 
+    def keys(self) -> list[str]:
+        return [self.all.keys[index] for index in self.indices.tolist()]
+
     def column(self, name: str) -> Numbers:
         """One of `massact.store.schema.points.NUMBERS` and `COUNTS`, the layer or a metric; NaN where missing."""
         return self.all.column(name)[self.indices]
@@ -189,7 +196,7 @@ class PointSet:
         return scored._where(delta == (delta.min() if direction == "negative" else delta.max()))
 
     def _first(self) -> StoredPoint | None:
-        return min(self, key=lambda p: (abs(p.coefficient), p.layer, p.key), default=None)
+        return min(self, key=lambda p: (abs(p.coefficient or 0.0), p.layer or 0, p.key), default=None)
 
 
 @cache

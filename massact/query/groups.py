@@ -19,7 +19,7 @@ from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
-from massact.store.schema import DeclaredSetting, EvaluationRow, StoredPoint
+from massact.store.schema import DeclaredSetting, EvaluationRow, Kind, StoredPoint
 
 
 @dataclass(slots=True)
@@ -36,11 +36,16 @@ class GroupInSetting:
     last: int = -1
     """When the last of its runs ended, in milliseconds since 1970."""
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is what winners are held against, and none of the grid."""
+        return self.sample.kind is Kind.CONTROL
+
     def best(self, floor: float) -> Point | None:
         found = self.points.best(floor, self.sample.direction)
         if found is None:
             return None
-        return as_point(found, at_grid_end=self.points.is_at_grid_end(found, floor))
+        return as_point(found, at_grid_end=not self.is_control and self.points.is_at_grid_end(found, floor))
 
     def nearest_miss(self, floor: float) -> Point | None:
         found = self.points.nearest_miss(floor, self.sample.direction)
@@ -129,7 +134,8 @@ def gain(delta: float | None, direction: Direction | None) -> float:
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
     """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label."""
     label, point = entry
-    return (-gain(point.delta, direction), abs(point.coefficient), point.layer, point.same_as is not None, label)
+    size, layer = abs(point.coefficient or 0.0), point.layer or 0
+    return (-gain(point.delta, direction), size, layer, point.same_as is not None, label)
 
 
 def recipe_of(label: str) -> Recipe | None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
+from massact.domain import CHOICES, DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
 from massact.floors import Floor, as_floor
 from massact.metrics import all_metrics
 from massact.names import as_held, visible
-from massact.query.answers import EVEN, Answers, Filters
+from massact.query.answers import EVEN, Answers, Confirmed, Filters
+from massact.query.costs import costs_of
 from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
@@ -54,6 +55,12 @@ class Needs:
     confirmations: bool = False
     """What was evaluated once more, and the scores that winners were chosen by."""
     published: bool = False
+    costs: bool = False
+    """What evaluations cost on tasks."""
+    controls: bool = False
+    """What winners are held against."""
+    side_effects: bool = False
+    """What responses were scored for other traits."""
     matrix: bool = False
     """What an experiment file declares."""
 
@@ -82,6 +89,13 @@ def load(
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
+    if needs.costs:
+        answers = replace(answers, costs=costs_of(store, name))
+    if needs.controls:
+        answers = replace(answers, controls=tuple(store.controls(name)))
+    if needs.side_effects:
+        effects = Confirmed.counting(store, store.side_effects(name), least_scored)
+        answers = replace(answers, side_effects=effects)
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
     is_empty = not (answers.evaluations or answers.failures or answers.published)
@@ -136,7 +150,7 @@ def declared_by_data(experiment: "Experiment") -> Declared:
     declared, digests = declared_by(experiment), {}
     for trait in experiment.traits:
         with suppress(MassactError):  # nothing that is asked of the store needs the dataset
-            dataset = load_trait(experiment.resolve(trait.dataset))
+            dataset = load_trait(experiment.resolve(trait.dataset), has_choices=experiment.judge.kind == CHOICES)
             asked = dataset.question_set(experiment.subset, confirm_share=experiment.confirm_share)
             digests[trait.name] = asked.digest
     setting = declared.setting

@@ -38,8 +38,9 @@ RowT_co = TypeVar("RowT_co", covariant=True)
 class Point:
     """One evaluation: a layer and a coefficient, and what came of them."""
 
-    layer: int
-    coefficient: float
+    layer: int | None
+    """`None` of a prompt, which has neither; likewise the coefficient."""
+    coefficient: float | None
     trait_mean: float | None
     """0 to 100."""
     coherence_mean: float | None
@@ -62,6 +63,13 @@ class Point:
     """Of a best: whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     metrics: Mapping[str, float] | None = field(default=None, hash=False)
     """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`."""
+
+    @property
+    def spot(self) -> tuple[int, float]:
+        """Layer and coefficient, of a point of the grid. Raises ValueError: it is none."""
+        if self.layer is None or self.coefficient is None:
+            raise ValueError(f"run {self.run_id} is no point of the grid")
+        return self.layer, self.coefficient
 
 
 AnyPoint = Point | StoredPoint
@@ -161,7 +169,7 @@ class Answer(Generic[RowT_co]):
         """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
         n_rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows)} rows"
         of = f" of {escape(self.experiment)}" if self.experiment else ""
-        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, floor {as_floor(self.floor).reach}: {n_rows}</p>"]
+        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, {as_floor(self.floor).name}: {n_rows}</p>"]
         parts += [_html_table(table) for table in self.tables() if table.rows]
         parts += [_html_list(self.lines()), _html_list(self.notes, "Notes")]
         return f"<div>{''.join(parts)}</div>"
@@ -192,8 +200,8 @@ def to_content(answer: Answer[Any]) -> dict[str, Any]:
 def to_mapping(value: object) -> Any:
     if is_dataclass(value):
         named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
-        more = named.pop("differs", {}) | _measured(named)
-        return named | more
+        differs, measured = named.pop("differs", {}), _measured(named)
+        return named | measured | differs
     if isinstance(value, Mapping):
         return {str(key): to_mapping(inner) for key, inner in value.items()}
     return [to_mapping(inner) for inner in value] if isinstance(value, tuple | list) else value
@@ -263,7 +271,7 @@ def flatten(row: object) -> dict[str, Any]:
             flat[one.name] = value
     differs: Mapping[str, Any] = flat.pop("differs", {})
     measured = _measured(flat)
-    return {**flat, **differs, **measured}
+    return {**flat, **measured, **differs}
 
 
 # tables

@@ -59,6 +59,8 @@ def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
     recipes = (recipe_of(a.label), recipe_of(b.label))
     if len({format_steering(recipe) if recipe else "" for recipe in recipes}) > 1:
         return None
+    if a.best.layer is None or b.best.layer is None:
+        return None
     layers = sorted({a.best.layer, b.best.layer})
     measured = list(_measured(a, b, layers, cosines or {}))
     if any(cosine <= DEFAULT_ALIKE for _, cosine in measured):

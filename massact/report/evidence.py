@@ -24,11 +24,14 @@ from massact.query.groups import ComparableGroups, Currency, gain, natural_order
 from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
 from massact.query.questions.compare import ComparisonRow, ask_compare
 from massact.query.questions.confirmations import ConfirmationsAnswer, ask_confirmations
+from massact.query.questions.costs import CostRow
 from massact.query.questions.curve import CurveRow, ask_curve
+from massact.query.questions.effects import SideEffectRow
 from massact.query.questions.gaps import GapRow, ask_gaps
 from massact.query.questions.published import PublishedComparison, ask_compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
+from massact.store.schema.rows import AgreementRow
 from massact.vectors.massive_dims import Calibration
 
 T = TypeVar("T")
@@ -132,9 +135,15 @@ class Facts:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By the model's name."""
     published: tuple[PublishedRow, ...] = ()
+    costs: tuple[CostRow, ...] = ()
+    effects: tuple[SideEffectRow, ...] = ()
+    capability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What a run scored on tasks, by its id and the task."""
     energies: Energies = field(default_factory=dict)
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
+    agreements: tuple[AgreementRow, ...] = ()
+    """Judges held against people, the oldest first."""
     provenance: Provenance = Provenance(n_evaluations=0)
     generated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_link: RunLink | None = None

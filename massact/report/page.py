@@ -15,6 +15,7 @@ from massact.report import style
 from massact.report.before_after import before_after_section
 from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
+from massact.report.costs import costs_section, effects_section
 from massact.report.curve import curve_section
 from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
 from massact.report.glance import glance_section
@@ -26,6 +27,8 @@ from massact.report.results import (
     confirmed_section,
     controls_section,
     gaps_section,
+    judge_in_words,
+    judges_held,
     provenance_section,
     samples_section,
 )
@@ -43,6 +46,8 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     published_section,
     coefficients_section,
     controls_section,
+    costs_section,
+    effects_section,
     massive_section,
     best_section,
     confirmed_section,
@@ -53,7 +58,7 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
 BEGIN = "<!-- massact findings: begin; written anew by `massact report --findings`, up to the end mark -->"
 END = "<!-- massact findings: end -->"
 _BEGIN_MARK, _END_MARK = "<!-- massact findings: begin", "<!-- massact findings: end"
-_FINDINGS = ("coefficients", "before-after", "curve", "confirmed", "published")
+_FINDINGS = ("coefficients", "before-after", "curve", "confirmed", "costs", "effects", "published")
 """Sections whose tables and advice are findings."""
 _MARKS = {"yes": "[x]", "no": "[ ]", "cannot say": "[ ]"}
 
@@ -107,12 +112,12 @@ class Report:
     def about(self) -> tuple[str, ...]:
         """What was asked, and of whom."""
         evidence, experiment = self.evidence, self.evidence.experiment
-        judges = sorted({s.sample.judge for s in evidence.strata.values() if s.sample is not None})
+        judges = [judge_in_words(*one) for one in judges_held(evidence).items()]
         judged = f"{'Judge' if len(judges) < 2 else 'Judges'}: {listed(judges)}. " if judges else ""
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
         facts = (
-            f"Models: {models}. Traits: {traits}. {judged}Floor: {as_floor(experiment.coherence_floor).reach}. "
+            f"Models: {models}. Traits: {traits}. {judged}{as_floor(experiment.coherence_floor).name.capitalize()}. "
             f"{counted(evidence.facts.provenance.n_evaluations, 'evaluation')} in the store; "
             f"written {evidence.facts.generated_at.isoformat(' ', 'minutes')}."
         )

@@ -27,7 +27,13 @@ from massact.report.section import (
     taken_from,
 )
 from massact.store.schema import EvaluationRow, JudgeMetric
+from massact.store.schema.rows import AgreementRow
 
+_VERDICTS = {
+    "disagrees": "disagrees with people on",
+    "agrees": "agrees with people on",
+    "cannot say": "too few scores on",
+}
 REAL = ("probe", "mean_diff")
 """What a random direction is compared with."""
 
@@ -104,6 +110,11 @@ def best_section(evidence: Evidence) -> Section:
         "it was picked among make of it: the one to count on. A label is tied where it cannot be told from the winner "
         "of its place."
     )
+    if evidence.answers.costs:
+        text += (
+            " The cost is what it changes on tasks of lm-evaluation-harness, steered minus unsteered on the same "
+            "documents, in hundredths of the task's metric."
+        )
     tables = tuple(best_table(evidence, place) for place in evidence.run_places)
     doubts = [line for place in evidence.run_places for line in _doubtful(evidence, place)]
     if doubts:
@@ -133,11 +144,14 @@ def best_table(evidence: Evidence, place: Place) -> Table:
     bests = evidence.bests(place, labels)
     standing = evidence.standings(place)
     rows: list[Row] = []
+    costs = evidence.answers.costs
+    headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
+               "#relative strength", "#scored", *(("cost in points (95 %)",) if costs else ()))  # fmt: skip
     gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
     for label in sorted(labels, key=lambda label: -gains.get(label, -math.inf)):
         cell, best = group_cell(evidence, place, label), evidence.best(place, label)
         if best is None:
-            rows.append((label, cell, *[None] * 7))
+            rows.append((label, cell, *[None] * (len(headers) - 2)))
             continue
         rows.append(
             (
@@ -150,11 +164,40 @@ def best_table(evidence: Evidence, place: Place) -> Table:
                 at_coefficient(best),
                 number(best.relative_strength, ".2f"),
                 f"{best.n_scored} of {best.n_scored + best.n_unscored}",
+                *(["; ".join(map(str, costs.get(best.key, ())))] if costs else []),
             )
         )
-    headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
-               "#relative strength", "#scored")  # fmt: skip
     return Table.of(evidence.name(place), headers, rows)
+
+
+def judges_held(evidence: Evidence) -> dict[str, list[AgreementRow]]:
+    """The judges of the report's places by name, each with what came of holding it against people."""
+    told = {(r.judge, r.judge_model, r.judge_prompt, r.trait, r.score): r for r in evidence.facts.agreements}
+    used = {stratum.sample for stratum in evidence.strata.values() if stratum.sample is not None}
+    held: dict[str, list[AgreementRow]] = {name: [] for name in sorted({row.judge for row in used})}
+    asked = {(row.judge, row.judge_model, row.judge_prompt, row.trait) for row in used}
+    for who, row in told.items():
+        if who[:4] in asked:
+            held[row.judge].append(row)
+    return held
+
+
+def judge_in_words(judge: str, held: Sequence[AgreementRow]) -> str:
+    """A judge's name and whether people find as it does."""
+    on = {verdict: [f"{row.trait} ({row.score})" for row in held if row.verdict == verdict] for verdict in _VERDICTS}
+    parts = [f"{_VERDICTS[verdict]} {listed(names)}" for verdict, names in on.items() if names]
+    return f"{judge} ({'; '.join(parts) or 'never held against people'})"
+
+
+def _held_rows(held: Iterable[AgreementRow]) -> Iterator[Row]:
+    for row in held:
+        spans = ((row.pearson, row.pearson_low, row.pearson_high), (row.kappa, row.kappa_low, row.kappa_high),
+                 (row.weighted_kappa, row.weighted_kappa_low, row.weighted_kappa_high))  # fmt: skip
+        figures = (
+            f"{number(v, '.2f')}{'' if low is None else f' ({low:.2f} to {high:.2f})'}" for v, low, high in spans
+        )
+        who = (row.judge, row.trait, row.score, str(row.n_responses), str(row.n_annotators))
+        yield (*who, *figures, number(row.people, ".2f"), row.verdict)
 
 
 def controls_section(evidence: Evidence) -> Section:
@@ -170,9 +213,14 @@ def controls_section(evidence: Evidence) -> Section:
         for row in evidence.baselines
     ]
     headers = ("model", "trait", "#trait mean", "#coherence", "#scored", "judge")
-    text = () if baselines else ("No baseline was evaluated.",)
-    caption = "Baselines: the same questions, unsteered"
-    return Section("controls", "Baselines", text, (Table.of(caption, headers, baselines),))
+    held = [row for rows in judges_held(evidence).values() for row in rows]
+    judged = ("judge", "trait", "score", "#responses", "#people", "Pearson", "kappa", "weighted kappa",
+              "#between people", "verdict")  # fmt: skip
+    tables = (
+        Table.of("Judges held against people, weighted kappa by bands of the scores", judged, _held_rows(held)),
+        Table.of("Baselines: the same questions, unsteered", headers, baselines),
+    )
+    return Section("controls", "Baselines", () if baselines else ("No baseline was evaluated.",), tables)
 
 
 _WHY = (

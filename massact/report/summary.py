@@ -42,7 +42,7 @@ def brief(report_of: Evidence, answers: Sequence[ShortAnswer], checks: Sequence[
     """What was found, for a screen of a terminal: what leads where, an answer a line, and which checks hold."""
     held = [check for check in checks if check.ok]
     lines = [
-        f"{report_of.experiment.name}, floor {report_of.floor.reach}",
+        f"{report_of.experiment.name}, {report_of.floor.name}",
         *([TOY_BANNER] if report_of.facts.toy else []),
         *(limited(list(leads(report_of)), "massact best") or [answers[0].verdict]),
         *(answer.verdict for answer in answers[1:]),

@@ -24,7 +24,7 @@ from massact.report.section import (
 )
 from massact.store.schema import StoredPoint
 
-_MOST_PLACES = 4
+_MOST_PLACES = 2
 """Figures against the coefficient; that against coherence shows every window of a model."""
 _MOST_PAIRS = 2
 _MOST_WORDS = 8
@@ -84,7 +84,7 @@ def coherence_lines(evidence: Evidence, place: Place, against: str) -> Lines:
 
 def coefficient_size(point: AnyPoint) -> float | None:
     """The x value where lines are drawn against the coefficient: 0 has no place on a log axis."""
-    return abs(point.coefficient) or None
+    return abs(point.coefficient or 0.0) or None
 
 
 @dataclass(frozen=True)

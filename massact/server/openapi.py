@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from massact import __version__
+from massact.metrics import DEFAULT_METRICS
 from massact.query import Answer, Point
 from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
@@ -95,10 +96,12 @@ class Schemas:
         hints, meanings = typing.get_type_hints(cls), field_docstrings(cls)
         found = {}
         # what `differs` holds stands in the row itself, under names that depend on the answer
-        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs"}):
+        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs", "metrics"}):
             schema = self._of(hints[field.name])
             text = meanings.get(field.name)
             found[field.name] = {**schema, "description": text} if text else schema
+        if "metrics" in hints:
+            found |= {name: {"type": ["number", "null"]} for name in DEFAULT_METRICS}
         return found
 
     def _of(self, hint: Any) -> Schema:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from massact.domain import Cell, QuestionSet, Setting
 from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
+from massact.floors import as_floor
 from massact.keys import cell_key, differences
 from massact.plugins import own_digest
 from massact.query.questions.best import BestRow, ask_best
@@ -115,7 +116,7 @@ def _why_nothing(session: Session, bests: Sequence[BestRow], plan: ConfirmPlan) 
         )
     if any(row.status == "below_floor" for row in bests):
         command = f"massact gaps --experiment {session.experiment.file}"
-        return f"no winner reaches coherence {floor:g}; {command} says what to try"
+        return f"no winner reaches {as_floor(floor).reach}; {command} says what to try"
     return f"nothing was evaluated; {_evaluate_first(session)}"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.data.traits import TraitDataset, dataset_warnings, load_trait
-from massact.domain import QuestionSet
+from massact.domain import CHOICES, QuestionSet
 from massact.errors import JudgeError, NothingToConfirmError
 from massact.evaluation import Progress, silent
 from massact.judges import Usage
@@ -107,7 +107,8 @@ class Datasets:
     def of(self, trait: TraitConfig) -> TraitDataset:
         """A trait's dataset; what is doubtful about it is said the first time."""
         if trait.name not in self._read:
-            dataset = load_trait(self._experiment.resolve(trait.dataset))
+            is_chosen = self._experiment.judge.kind == CHOICES
+            dataset = load_trait(self._experiment.resolve(trait.dataset), has_choices=is_chosen)
             for warning in dataset_warnings(dataset, trait.direction):
                 self._say(f"warning: {trait.name}: {warning}")
             self._read[trait.name] = dataset

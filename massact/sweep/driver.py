@@ -259,7 +259,7 @@ class Driver:
             cells = todo if baseline else [self._source.unsteered(), *todo]
             with self._results(cells, Part(questions)) as results:
                 for result in results:
-                    if result.planned.cell.steering is None:
+                    if result.planned.cell.is_baseline:
                         baseline = self._put_baseline(result, tally)
                     else:
                         baseline = baseline or self._baseline_of_another()
@@ -327,9 +327,14 @@ class Driver:
         stored = self._source.stored_baseline()
         if stored is None or stored.row.key != cell_key(self._source.unsteered().cell):
             return None  # or another judge's
-        if not is_scored(stored.row, self._session.experiment.least_scored):
+        if not is_scored(stored.row, self._session.experiment.least_scored) or self._lacks_metric(stored.row):
             return None
         return Baseline(stored.row.key, stored.row.trait_mean)
+
+    def _lacks_metric(self, baseline: EvaluationRow) -> bool:
+        """Whether a baseline has to be evaluated anew, since it lacks what the floor is of."""
+        floor = as_floor(self._session.experiment.coherence_floor)
+        return self._generates and not floor.is_coherence and floor.value_of(baseline) is None
 
     def _known_baseline(self) -> Baseline | None:
         """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
@@ -343,7 +348,8 @@ class Driver:
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge."""
         stored = self._source.stored_baseline()
-        runs = {} if stored is None else {stored.run_id: self._source.unsteered()}
+        is_anew = stored is None or self._lacks_metric(stored.row)
+        runs = {} if stored is None or is_anew else {stored.run_id: self._source.unsteered()}
         for one in judged_again(*self._work, runs):
             put_again(self._session, self._parent, self._place, one, None)
             return checked_baseline(self._session, self._model.name, one.evaluation)
@@ -405,7 +411,7 @@ class Evaluator:
         overrides: Overrides = NO_OVERRIDES,
     ) -> None:
         session.stores.send_leftovers()
-        self._session, self.subject = session, Subject(config, trait)
+        self._session, self.subject, self.parent = session, Subject(config, trait), parent
         self.planner = planner = Planner(session, config, trait, overrides)
         self._requests: list[GridRequest] = []
         self._best: dict[tuple[str, str], float] = {}

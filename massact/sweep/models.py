@@ -8,6 +8,7 @@ from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, Tra
 from massact.config.judges import CACHE_OFF
 from massact.data.prompt_files import read_side
 from massact.data.traits import TraitDataset
+from massact.domain import CHOICES
 from massact.errors import ConfigError, MissingPrerequisiteError
 from massact.judges import Judge, ModelSource, Subject, Usage, open_judge
 from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
@@ -306,6 +307,8 @@ def _check_digest(judge: CachingJudge) -> str:
 
 def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
     """The canaries in the language that a judge reads, perhaps the toys', with bounds that its kind can keep."""
+    if config.kind == CHOICES:  # it reads no text
+        return []
     coherence = config.parts[-1]
     reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
     canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)

@@ -14,7 +14,7 @@ from massact.metrics import DEFAULT_METRIC_TOKENS, Measured
 from massact.models.chat import find_marks
 from massact.store.read.base import Stored
 from massact.store.responses import read_responses
-from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
+from massact.store.schema import Artifact, EvaluationRow, Kind, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
 from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
 from massact.store.write.stages import read_tensor
@@ -208,7 +208,8 @@ def put_again(session: Session, parent: OpenRun, place: Place, held: Again, base
         attention=held.tags.get(Tag.ATTENTION.value),
         unused_settings=held.tags.get(Tag.UNUSED_SETTINGS.value, ""),
     )
-    make = RunMaker(place=place, parent=parent, baseline=baseline, keep_responses=held.has_texts)
+    keeps = held.has_texts and place.kind is not Kind.SIDE_EFFECT  # whose texts lie where they were generated
+    make = RunMaker(place=place, parent=parent, baseline=baseline, keep_responses=keeps)
     whole = make(held.evaluation)
     tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: held.run_id})
     session.stores.spool.put(tagged, experiment_id=parent.experiment_id)

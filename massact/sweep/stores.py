@@ -28,10 +28,14 @@ PARTING_SECONDS = 30.0  # how long an ending command waits for the spools of oth
 
 
 def view_columns(experiment: Experiment) -> tuple[list[str], list[str]]:
-    """Metrics and params that tell an experiment's evaluations apart in MLflow's table, besides those of all."""
+    """Metrics, besides those of all, and params that tell an experiment's evaluations apart in MLflow's table."""
     recipes = [parse_label(label) for phase in experiment.phases for label in phase.labels]
     grids = [model.grid for model in experiment.models] + [grid for p in experiment.phases for _, grid in p.grids]
     used = {
+        "label": True,
+        "model": len(experiment.models) > 1,
+        "trait": len(experiment.traits) > 1,
+        "position": len({position for phase in experiment.phases for position in phase.positions}) > 1,
         "operator": any(recipe.operator != DEFAULT_OPERATOR for recipe in recipes),
         "n_vectors": any(recipe.n_layers > 1 or recipe.depth for recipe in recipes),
         "depth": any(recipe.depth for recipe in recipes),

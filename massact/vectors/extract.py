@@ -162,7 +162,7 @@ class _Making:
     activations: Activations
     calibration: Calibration | None
     seed: int
-    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)  # by method and layer
+    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)  # by label and layer
 
     def label_vectors(self, recipe: Recipe) -> LabelVectors:
         vectors, separations, unconverged = [], [], []
@@ -190,10 +190,10 @@ class _Making:
         if recipe.method == NEUTRAL_METHOD:
             negative = self.activations.neutral_at(layer)
         dims = self.calibration.dims(recipe.cleaning, layer) if self.calibration else ()
-        seed = self.seed * 1000 + layer
+        seed = (self.seed if recipe.seed is None else recipe.seed) * 1000 + layer
         if recipe.cleaning.when == "before":
             return extract_vector(recipe, positive, negative, dims=dims, seed=seed)
-        place = (recipe.method, layer)
+        place = (format_label(recipe.uncleaned), layer)
         if place not in self.uncleaned:
             uncleaned = extract_vector(recipe.uncleaned, positive, negative, dims=(), seed=seed)
             self.uncleaned[place] = uncleaned

@@ -5,18 +5,21 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from massact.config import JudgeConfig
+from massact.config import BaselinesConfig, JudgeConfig
 from massact.errors import MissingPrerequisiteError, NothingToConfirmError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
+from massact.sweep.baselines import PHASE as BASELINES
+from massact.sweep.baselines import baseline_cells, plan_baselines
 from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
 from massact.sweep.reuse import Alikeness, Known
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
+from massact.sweep.search.probing import HALVINGS, TOKENS
 from massact.sweep.stored import Subject
 from massact.workflow.steps import Request, request_layers
 
@@ -82,11 +85,13 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         return
     lines = ["| model | trait | labels and windows | layers | evaluations at most | judge calls at most |"]
     lines.append("|---|---|---|---|---|---|")
+    n_probes = 0
     for (model, trait), chosen in places.items():
         config, of_trait = session.experiment.model(model), session.experiment.trait(trait)
         requests = search_requests(session, config, shapes[model].n_layers, plan, chosen)
         grid = len(config.grid.coefficients) if plan.mode == "scan" else 0
-        most = sum(len(one.layers) for one in requests) * (plan.budget + grid)
+        n_ladders = sum(len(one.layers) for one in requests)
+        most, n_probes = n_ladders * (plan.budget + grid), n_probes + n_ladders * HALVINGS
         n_questions = len(session.datasets.questions(of_trait).questions)
         calls = (most + 1) * n_questions * calls_per_exchange(session.experiment.judge)
         layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
@@ -96,13 +101,18 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         "",
         f"{grids}{plan.budget} evaluations of each label at each layer at most; stored ones are used as they are.",
     ]
+    if plan.start == "probe":
+        lines.append(
+            f"Before them at most {n_probes} cells of short texts ({TOKENS} tokens) that no judge is asked about."
+        )
     session.show("\n".join(lines))
 
 
 def show_main(session: Session) -> None:
     grid = forecast_phases(session, [phase.name for phase in session.experiment.phases])
     confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
-    session.show(forecast_text(session, [*grid, *confirm]))
+    baselines = forecast_baselines(session, grid) if session.experiment.baselines != BaselinesConfig() else []
+    session.show(forecast_text(session, [*grid, *baselines, *confirm]))
 
 
 def show_confirm(session: Session) -> None:
@@ -156,6 +166,40 @@ def forecast_confirm(session: Session, grid: Sequence[Forecast]) -> list[Forecas
     return forecasts
 
 
+def show_baselines(session: Session) -> None:
+    """Show what evaluating baselines would do now."""
+    session.stores.is_dry = True
+    check_experiment(session, judges=True)
+    session.show(forecast_text(session, forecast_baselines(session)))
+
+
+def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[Forecast]:
+    """What there is to do of baselines, model by model: the least where winners are still to be found."""
+    foresight, name, done = _Foresight(session), session.experiment.name, set[str]()
+    if not is_absent(session.stores.tracking_uri):
+        with session.stores.read() as store:
+            least = session.experiment.least_scored
+            done = {one.row.key for one in store.controls(name) if is_scored(one.row, least)}
+    forecasts = []
+    for subject, best in plan_baselines(session).winners.items():
+        note, keys = "", set[str]()
+        try:
+            keys = set(baseline_cells(session, subject, best, {}))
+        except MissingPrerequisiteError as error:
+            note = f"what is held against winners is not known ({error})"
+        if any(one.todo for one in grid if (one.model, one.trait) == (subject.model.name, subject.trait.name)):
+            note = note or "random directions at the places of winners that are still to be found"
+        n_questions = len(session.datasets.questions(subject.trait).questions)
+        counted: dict[str, Any] = {
+            "cells": len(keys),
+            "finished": len(keys & done),
+            "note": note,
+            "is_least": bool(note),
+        }
+        forecasts.append(foresight.forecast(subject, len(keys - done) * n_questions, phase=BASELINES, **counted))
+    return forecasts
+
+
 class _Foresight:
     """What the store holds, and what earlier phases of the same command will have evaluated."""
 
@@ -187,7 +231,7 @@ class _Foresight:
         n_cells = len(todo) + (bool(todo) and needs_baseline and baseline not in self._planned)
         self._planned |= wanted | ({baseline} if todo else set())
         n_questions = len(self._session.datasets.questions(subject.trait, overrides.subset).questions)
-        return self._forecast(
+        return self.forecast(
             subject, n_cells * n_questions, overrides, phase=phase, cells=len(wanted), finished=len(done),
             earlier=len(earlier), same=len(same), note=note,
         )  # fmt: skip
@@ -217,11 +261,11 @@ class _Foresight:
         n_responses = (n_cells - n_done + needs_baseline) * len(
             self._session.datasets.confirming(subject.trait).questions
         )
-        return self._forecast(
+        return self.forecast(
             subject, n_responses, phase="confirm", cells=n_cells, finished=n_done, note=note, is_least=bool(note)
         )
 
-    def _forecast(
+    def forecast(
         self, subject: Subject, n_responses: int, overrides: Overrides = NO_OVERRIDES, **counted: Any
     ) -> Forecast:
         """With what so many responses take: by the model's evaluations, of responses as long where there are any."""
@@ -326,7 +370,7 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
         n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
         calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
         lines.append(f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most.")
-    if any(one.phase not in ("evaluate", "confirm") for one in forecasts):
+    if any(one.phase not in ("evaluate", "confirm", BASELINES) for one in forecasts):
         lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)
 

@@ -15,8 +15,12 @@ from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers
+from massact.query.answers import Confirmed
+from massact.query.costs import costs_of
 from massact.query.groups import gain, is_below_floor, recipe_of
 from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.costs import ask_costs
+from massact.query.questions.effects import ask_effects
 from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.report.summary import brief
@@ -109,6 +113,11 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         baselines = store.baselines(experiment.name)
         whole = [stored.row for stored in store.evaluations(experiment.name)]
         published = tuple(stored.row for stored in store.published(experiment.name))
+        agreements = tuple(stored.row for stored in store.agreements(experiment.name))
+        effects = Confirmed.counting(store, store.side_effects(experiment.name), experiment.least_scored)
+        answers = replace(answers, costs=costs_of(store, experiment.name))
+        held = replace(answers, controls=tuple(store.controls(experiment.name)), side_effects=effects)
+        held = held.with_scores(store, experiment.coherence_floor)
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
         calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
     address = ui_address(session.stores.tracking_uri)
@@ -122,6 +131,9 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
             for model, run_id in calibrations.items()
         },
         published=published,
+        agreements=agreements,
+        costs=ask_costs.of(held, experiment.coherence_floor).rows,
+        effects=ask_effects.of(held, experiment.coherence_floor).rows,
         energies=energies_of(whole),
         label_cosines=tuple(_label_cosines(session, bests)),
         samples=tuple(_samples(session, answers, bests, baselines)),

@@ -60,6 +60,8 @@ def _line(evidence: Evidence, place: Place, point: StoredPoint) -> str:
         counts = "does not count, without scores of enough responses"
     figures = f"delta {number(point.delta, '+.1f')} at coherence {number(point.coherence_mean, '.1f')}"
     about = escape_markdown(f"{place.model} for {place.trait}")
+    if not floor.is_coherence:
+        figures += f", {floor.metric} {floor.shown(floor.value_of(point))}"
     return f"{_OURS}{what}, steering {about}: {figures}; {counts}"
 
 
@@ -80,9 +82,10 @@ def place_svg(
     low, high = min([0.0, *deltas]), max([1.0, *deltas])
 
     def at(one: AnyPoint) -> tuple[float, float] | None:
-        if one.delta is None or one.coherence_mean is None:
+        measure = evidence.floor.measure_of(one)
+        if one.delta is None or measure is None:
             return None
-        across = _EDGE + (100 - one.coherence_mean) / 100 * (_WIDTH - 1.5 * _EDGE)
+        across = _EDGE + (100 - measure) / 100 * (_WIDTH - 1.5 * _EDGE)
         return round(across, 1), round(_HEIGHT - _EDGE - (one.delta - low) / (high - low) * (_HEIGHT - 2 * _EDGE), 1)
 
     def dots(points: Iterable[AnyPoint], radius: float, look: str) -> list[str]:
@@ -103,9 +106,9 @@ def place_svg(
         f'<path d="M{_EDGE},{_EDGE} V{foot} H{right}" fill="none" stroke="{_INK}"/>',
         f'<path d="M{floor},{_EDGE} V{foot}" stroke="{_INK}" stroke-dasharray="3,3"/>',
         text(floor + 4, foot - 5, f"floor {evidence.floor:g}"),
-        text(_EDGE, foot + 18, "100"),
-        text(right - 8, foot + 18, "0"),
-        text((_EDGE + right) / 2 - 40, foot + 36, "coherence"),
+        text(_EDGE, foot + 18, f"{evidence.floor.value_at(100):.3g}"),
+        text(right - 8, foot + 18, f"{evidence.floor.value_at(0):.3g}"),
+        text((_EDGE + right) / 2 - 40, foot + 36, evidence.floor.metric),
         text(6, _EDGE + 4, signed(high, 0)),
         text(6, foot, signed(low, 0)),
         text(6, (_EDGE + foot) / 2, "delta"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from massact.config import ModelConfig, TraitConfig
+from massact.config import BaselinesConfig, ModelConfig, TraitConfig
 from massact.config.parse import parse_coefficients
 from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
@@ -14,6 +14,7 @@ from massact.labels import check_layers, format_label, parse_label, parse_layers
 from massact.report.phase_notes import PhaseName
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
+from massact.sweep.baselines import run_baselines
 from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import Evaluator, Tally
@@ -27,6 +28,7 @@ from massact.sweep.planner import (
     phase_gaps,
 )
 from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
+from massact.sweep.side_effects import run_side_effects
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
 from massact.workflow.extract import calibrate_model, extract_model, tell_sink
@@ -188,8 +190,9 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
     search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     require_steps(session, "phase1")
-    limits = ("mode", "budget", "tolerance", "screen", "confidence")
-    with open_phase(session, name, None, {limit: getattr(plan, limit) for limit in limits}) as run:
+    limits = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")
+    told = {limit: value for limit in limits if (value := getattr(plan, limit)) is not None}
+    with open_phase(session, name, None, told) as run:
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
@@ -222,6 +225,10 @@ def run_main(session: Session, output: Path) -> Tally:
     check_experiment(session, judges=True)
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
+        if session.experiment.baselines != BaselinesConfig():
+            tally.add(run_baselines(session, run))
+        if len(session.experiment.traits) > 1:
+            run_side_effects(session, run)
         if session.experiment.confirm_share is not None:
             try:
                 tally.add(run_confirm(session, run))

@@ -35,7 +35,7 @@ STEERING_TEXT = (
 
 
 def test_the_walk_reaches_every_field() -> None:
-    assert len(CHANGES) == 16 + 21  # of the setting and of the steering, counted by hand in domain.py
+    assert len(CHANGES) == 16 + 22 + 1  # of the setting, the steering and the prompting, counted by hand in domain.py
     assert {"setting.model.dtype", "setting.judge.prompt_digest", "steering.recipe.cleaning.n_dims"} <= set(CHANGES)
 
 

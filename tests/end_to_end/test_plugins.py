@@ -49,6 +49,12 @@ class Judge:
         return [Verdict(min(100.0, len(one.response)), 90.0) for one in exchanges]
 
 
+def vowels(reading):
+    """A share of the characters, of what the models read as well."""
+    assert len(reading.kl) == len(reading.log_probabilities) == min(8, len(reading.tokens))
+    return sum(c in "aeiou" for c in reading.response) / (len(reading.response) or 1)
+
+
 def executor(opening):
     opening.say("the lab's executor runs the cells")
     return LocalExecutor(opening.load, opening.spool)
@@ -69,6 +75,9 @@ halve = lab_code:halve
 
 [massact.judges]
 lab = lab_code:Judge
+
+[massact.metrics]
+vowels = lab_code:vowels
 
 [massact.executors]
 lab = lab_code:executor
@@ -92,6 +101,7 @@ extraction:
   {positions: ["response[:2]"], methods: [largest], uniform_dims: [1], layer_dims: [1], max_new_tokens: 2}
 generation: {max_new_tokens: 4}
 judge: {name: "lab:strict", concurrency: 2}
+metrics: [kl, vowels]
 subset: 2
 phases:
   phase1: {labels: [largest, largest_top1], positions: ["response[:2]"]}
@@ -143,6 +153,10 @@ def test_a_method_an_operator_a_judge_an_executor_and_a_store_are_used_by_name(
     assert '"label": "largest"' in found
     assert '"label": "largest+halve"' in found
     assert "lab:strict" in found
+    rows = json.loads(found)["rows"]
+    assert all(0 < row["vowels"] < 1 and row["kl"] > 0 and row["perplexity"] is None for row in rows)
+    (best, *_) = json.loads(run("best", "--floor", "vowels<=0.999", "--format", "json"))["rows"]
+    assert best["status"] == "ok"
 
 
 def test_a_name_that_nobody_adds_is_refused_as_before(tmp_path: Path) -> None:

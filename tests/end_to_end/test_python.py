@@ -201,6 +201,17 @@ def test_slips_of_a_notebook_are_told(model: massact.Model) -> None:
         model.generate(["Hello"], [None, 3])  # type: ignore[list-item]
     with pytest.raises(UsageError, match=r"labels='probe' is one value, .*write labels=\['probe'\]"):
         massact.Filters(labels="probe")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no window to read"):
+        model.record(["Hello"], [])
+    with pytest.raises(UsageError, match=r"no text has a token in response\[5:3\]"):
+        model.record(["Hello"], "response[5:3]")
+    with pytest.raises(UsageError, match="layer '3', coefficient 1.0: a whole number"):
+        massact.Intervention("3", unit(model.shape.d_model), 1.0)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"massact.extract\(…, neutral=\[…\]\)"):
+        massact.extract(model, ["a", "b"], ["c", "d"], "mean_centred")
+    neutral = massact.extract(model, ["a b", "b c"], ["c", "d"], "mean_centred", neutral=["e f", "g h", "i"])
+    others = massact.extract(model, ["a b", "b c"], ["e f", "g h", "i"], "mean_diff")
+    assert neutral.allclose(others, atol=1e-6)  # what it is of the positive side and neutral text
     assert repr(model) == "<Model toy:gemma-3-instruct, float32: n_layers=8, d_model=96>"
     assert "tensor" not in repr(long)
     with pytest.raises(UsageError, match="write \\[prompt\\]"):

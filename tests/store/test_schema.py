@@ -146,13 +146,16 @@ def test_missing_is_absent_from_params_and_metrics(row: EvaluationRow) -> None:
     logged = {**evaluation_params(row), **evaluation_metrics(row)}
     named = set(schema_rows._PARAMS) | set(schema_rows._METRICS)
     expected = {name for name in named if getattr(row, name) is not None}
+    expected |= set(row.metrics or ())
     assert set(logged) == expected - {name for name in ("n_vectors", "n_directions") if getattr(row, name) == 1}
 
 
 @settings(deadline=None, max_examples=40)
 @given(rows_of(EvaluationRow))
 def test_a_metric_is_the_number_of_its_field(row: EvaluationRow) -> None:
-    assert all(value == getattr(row, name) for name, value in evaluation_metrics(row).items())
+    told = row.metrics or {}
+    assert all(value == told.get(name, getattr(row, name, None)) for name, value in evaluation_metrics(row).items())
+    assert told.items() <= evaluation_metrics(row).items()
 
 
 def test_a_baseline_has_no_steering_and_no_zero_for_what_it_lacks() -> None:
@@ -378,7 +381,7 @@ def test_no_two_names_in_the_run_store_are_one() -> None:
 def test_every_field_of_an_evaluation_is_logged_or_is_known_to_be_a_tag() -> None:
     in_the_row_alone = {
         "kind", "experiment", "key", "setting", "baseline_key",
-        "trait_digest", "chat_template_digest", "vector_source",
+        "trait_digest", "chat_template_digest", "vector_source", "metrics", "metric_sources",
     }  # fmt: skip
     in_a_tag_of_its_own = {"cell"}
     logged = set(schema_rows._PARAMS) | set(schema_rows._METRICS)

@@ -5,7 +5,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from massact.domain import Cell, Cleaning, Gate, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.domain import (
+    Cell,
+    Cleaning,
+    Gate,
+    Generation,
+    JudgeIdentity,
+    ModelIdentity,
+    Prompting,
+    Recipe,
+    Setting,
+    Steering,
+)
 
 SETTING = Setting(
     model=ModelIdentity("google/gemma-3-4b-it", "abc123", "bfloat16"),
@@ -41,6 +52,8 @@ OTHER_VALUES: dict[str, Any] = {
     "gate": "harmful",
     "weights": (0.5, 1.0),
     "condition": Gate(3, "prompt[-1]", 0.5),
+    "seed": 5,
+    "prompting": Prompting("prompt", "positive", "d0"),
 }
 """Where not every text is a value."""
 

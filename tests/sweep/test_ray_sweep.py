@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 
 from massact.config import load_experiment
 from massact.labels import parse_label
+from massact.metrics import DEFAULT_METRICS
 from massact.store.read import open_store, stored_runs
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
@@ -137,9 +138,17 @@ def _held(folder: Path, uri: str) -> dict[str, Any]:
     held: dict[str, Any] = {}
     for run_id, row in rows.items():
         assert row.key not in held, "a cell was finished twice"
-        plain = replace(row, generation_seconds=None, judge_seconds=None, tokens_per_second=None)
-        held[row.key] = (plain, *found[run_id])
+        plain = replace(row, generation_seconds=None, judge_seconds=None, tokens_per_second=None, metrics=None)
+        scores, responses, values = found[run_id]
+        measured = [_rounded(one) for one in (row.metrics or {}, *(said.metrics for said in responses))]
+        assert len(measured[0]) == len(DEFAULT_METRICS)
+        held[row.key] = (plain, scores, [replace(said, metrics={}) for said in responses], values, measured)
     return held
+
+
+def _rounded(metrics: Mapping[str, float | None]) -> dict[str, str]:
+    """As far as they do not hang on how rows were batched."""
+    return {name: f"{round(value or 0.0, 4):.3g}" for name, value in metrics.items()}
 
 
 def _steps(path: Path, run_id: str, metric: WorkerMetric) -> int:

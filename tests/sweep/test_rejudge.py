@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.keys import cell_json
+from massact.metrics import DEFAULT_METRICS
 from massact.store.read import open_store, stored_runs
 from massact.store.read.base import Stored
 from massact.store.responses import read_responses
@@ -112,8 +113,18 @@ def test_the_second_judge_stands_beside_the_first(place: Path, judge: JudgeServe
             for of in (one, old)
         ]
         assert texts[0] == texts[1]
+        assert one.row.metrics == old.row.metrics  # nothing was generated, so that they are the texts' still
+        assert {*(one.row.metrics or ())} == {*DEFAULT_METRICS}
+        assert _by_question(place, one.run_id) == _by_question(place, old.run_id)
     assert "shared" in result.stdout
     assert JUDGE in result.stdout
+
+
+def _by_question(place: Path, run_id: str) -> dict[str, tuple[float | None, ...]]:
+    with closing(open_store(f"sqlite:///{place}/mlflow.db")) as store:
+        found = store.with_metrics(store.scores([run_id]), DEFAULT_METRICS)[run_id].metrics
+    assert all(len(values) == N_QUESTIONS for values in found.values())
+    return dict(found)
 
 
 def test_a_second_time_nothing_is_asked(place: Path, judge: JudgeServer) -> None:

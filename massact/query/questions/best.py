@@ -1,16 +1,20 @@
 """The best evaluation of each group at or above the coherence floor."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, ClassVar, Unpack
 
-from massact.domain import AllDims, Direction
+from massact.domain import RANDOM, AllDims, Direction
 from massact.query import tables
 from massact.query.answers import Answers
+from massact.query.controls import controls_of
+from massact.query.costs import Cost
 from massact.query.groups import (
     GroupInSetting,
     all_parts,
+    gain,
     natural_order,
+    rank,
     recipe_of,
     setting_notes,
     slices,
@@ -19,11 +23,13 @@ from massact.query.groups import (
     unscored_note,
 )
 from massact.query.load import About, Needs
-from massact.query.question import flag, question
+from massact.query.question import flag, pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners
+from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners, own_interval
+from massact.query.stats.paired import QuestionScores
+from massact.store.schema import StoredPoint
 
 
 def _doubt(row: Any) -> str:
@@ -46,6 +52,7 @@ class BestRow(PlaceRow):
         tables.number_column("delta_expected", "+.1f", "expected", is_optional=True),
         tables.TRAIT_MEAN,
         tables.scored_column(),
+        Column("cost", lambda row: "; ".join(map(str, row.costs)), is_optional=True),
         SAME_AS,
         tables.miss_column(),
         *tables.SETTING,
@@ -115,14 +122,38 @@ class BestRow(PlaceRow):
     coherent_chance: float | None = None
     """Chance that it is truly at or above the floor, 0 to 1, by its scores and by what its neighbours show; `None`
     where the store has no scores by question."""
+    costs: tuple[Cost, ...] = ()
+    """What it changes on tasks of lm-evaluation-harness, as far as `massact capability` was run on it."""
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """A task and the least delta that is taken there, in points."""
+    task, _, points = text.rpartition(":")
+    return task, float(points)
 
 
 @question(
     "best",
+    pattern(
+        "cost",
+        "only what changes a task by at least so many points of its metric, such as hellaswag:-2; what was never run "
+        "on the task does not count",
+        r"^[^:].*:[+-]?[0-9]{1,3}([.][0-9]+)?$",
+        _limit,
+        write=lambda limit: f"{limit[0]}:{limit[1]:g}",
+        is_repeated=True,
+        argument="costs",
+        metavar="TASK:POINTS",
+    ),
     flag("intervals", "whether each best gets its interval and its standing; a large store answers faster without"),
-    needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else ""),
+    needs=lambda *, intervals=True, costs=None: Needs(
+        scores="coherent" if intervals else "", costs=intervals or bool(costs), controls=True
+    ),
 )
-def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_about: Unpack[About]) -> Answer[BestRow]:
+def ask_best(
+    answers: Answers, floor: float, /, *, costs: Sequence[tuple[str, float]] | None = None, intervals: bool = True,
+    **_about: Unpack[About],
+) -> Answer[BestRow]:  # fmt: skip
     """The best result of each group at or above the coherence floor.
 
     A group without one says so and shows its nearest miss. The interval allows for the picking of the best
@@ -133,6 +164,7 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
     Example:
       massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
+    answers, cost_notes = _affordable(answers, costs or (), floor)
     by_group = slices(answers.evaluations, answers.failures)
     currency, scores = answers.currency.over(by_group), answers.scores if intervals else None
     is_part = bool(answers.filters.labels or answers.filters.layers)
@@ -143,6 +175,8 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
         for place in places:
             beliefs[beside(place)] = Beliefs(place, floor, scores)
             chances |= coherent_chances(place, floor, scores)
+    sides = strata(slices(answers.side_by_side)) if answers.controls else []
+    controls = [_control(part, floor, scores) for place in sides for part in controls_of(answers, place, floor)]
     declared = dict.fromkeys(answers.groups)
     others = (group for group in by_group if group not in declared)
     order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
@@ -156,8 +190,12 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
         for part in parts:
             row = best_row(part, floor, is_declared=is_declared, beliefs=beliefs.get(beside(part)))
             chance = chances.get(row.run_id or "")
-            found.append(replace(row, coherent_chance=chance, is_current=part is current))
-    notes = [*setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
+            row = replace(row, coherent_chance=chance, is_current=part is current)
+            row = replace(row, costs=answers.costs.get(row.key or "", ()))
+            if costs and row.nearest_miss and (row.nearest_miss.coherence_mean or 0.0) >= floor:
+                row = replace(row, status="missing", nearest_miss=None)  # it is coherent, and costs too much
+            found.append(row)
+    notes = [*cost_notes, *setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
     n_others = len(order) - len(declared)
     if declared and n_others:
         groups_are = "group is" if n_others == 1 else "groups are"
@@ -167,7 +205,45 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
-    return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
+    rows = (*found, *controls)
+    return told_apart(Answer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
+
+
+def _control(part: GroupInSetting, floor: float, scores: QuestionScores | None) -> BestRow:
+    row, point = best_row(part, floor), part.best(floor)
+    low, high = own_interval(scores, part, point) if point else (None, None)
+    return replace(row, delta_low=low, delta_high=high)
+
+
+def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: float) -> tuple[Answers, tuple[str, ...]]:
+    """The same where only that counts whose cost is known and within all limits; and what that leaves out, in words."""
+    if not limits:
+        return answers, ()
+    known = {key: {one.task: one.delta for one in costs} for key, costs in answers.costs.items()}
+    tried = {key for key, deltas in known.items() if all(task in deltas for task, _ in limits)}
+    kept = {key for key in tried if all(known[key][task] >= points for task, points in limits)}
+    everything = answers.evaluations if answers.everything is None else answers.everything
+    every = (
+        pair for points in everything.by_place.values() for pair in zip(points.run_ids(), points.keys(), strict=True)
+    )
+    left = {run_id for run_id, key in every if key not in kept}
+    never, n_dear = list[tuple[float, str, StoredPoint]](), 0
+    for place, points in answers.evaluations.by_place.items():
+        coherent = points.coherent(floor)
+        n_dear += sum(one.key in tried - kept for one in coherent)
+        direction = answers.evaluations.samples[place[0]].direction
+        never += [(gain(one.delta, direction), one.key, one) for one in coherent if one.key not in tried]
+    tasks = ",".join(dict.fromkeys(task for task, _ in limits))
+    notes = [f"{n_dear} coherent evaluations cost more"] if n_dear else []
+    if never:
+        *_, best = max(never)
+        notes.append(
+            f"{len(never)} coherent evaluations were never run on {tasks} and do not count; the best of them is "
+            f"{best.label}, layer {best.layer}, {best.coefficient:g}: massact capability --run {best.run_id} --tasks "
+            f"{tasks}"
+        )
+    whole = answers.everything and answers.everything.doubting(left)
+    return replace(answers, evaluations=answers.evaluations.doubting(left), everything=whole), tuple(notes)
 
 
 def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
@@ -182,6 +258,20 @@ def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
     if n:
         have = "1 best has" if n == 1 else f"{n} bests have"
         yield f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
+
+
+def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], BestRow]:
+    """The best of each model, trait, position and setting, random directions left out."""
+    found: dict[tuple[str, str, str, str | None], BestRow] = {}
+    for row in rows:
+        place = (row.model, row.trait, row.position, row.setting)
+        if row.status == "ok" and row.method != RANDOM and (place not in found or _order(row) < _order(found[place])):
+            found[place] = row
+    return found
+
+
+def _order(row: Any) -> tuple[Any, ...]:
+    return rank((row.label, row), row.direction)
 
 
 def best_row(

@@ -133,15 +133,16 @@ def _ratios(
     for stratum, (label, reference) in product(all_strata, pairs):
         a, b = stratum.best(label, floor), stratum.best(reference, floor)
         if a and b and tells(a, stratum.direction) and tells(b, stratum.direction):
+            (layer, coefficient), (reference_layer, of_reference) = a.spot, b.spot
             yield CoefficientRatio(
                 **stratum.fields(),
                 label=label,
                 reference=reference,
-                coefficient=a.coefficient,
-                reference_coefficient=b.coefficient,
-                ratio=a.coefficient / b.coefficient,
-                layer=a.layer,
-                reference_layer=b.layer,
+                coefficient=coefficient,
+                reference_coefficient=of_reference,
+                ratio=coefficient / of_reference,
+                layer=layer,
+                reference_layer=reference_layer,
             )
 
 

@@ -10,7 +10,8 @@ from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.floors import Floor, as_floor
 from massact.labels import format_label, normalise_label
-from massact.query.answers import Answers
+from massact.query.answers import Answers, control_label
+from massact.query.controls import with_controls
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.groups import ComparableGroups, one_spelling, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
@@ -129,7 +130,7 @@ def _pair(text: str) -> tuple[str, str]:
         argument="pairs",
         metavar="A:B",
     ),
-    needs=lambda **_: Needs(scores="coherent"),
+    needs=lambda **_: Needs(scores="coherent", controls=True),
 )
 def ask_compare(
     answers: Answers, floor: float, /, *, pairs: Sequence[tuple[str, str]] | None = None, **_about: Unpack[About]
@@ -146,21 +147,23 @@ def ask_compare(
     """
     by_group = slices(answers.side_by_side)
     declared, known = set(answers.groups), {group.label for group in by_group}
+    controls = {control_label(one.row) for one in answers.controls}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
     kept = [pair for pair in wanted if all(answers.shows(one_spelling(label)) for label in pair)]
     if pairs is None and not kept and len(answers.filters.labels) == 2:
         a, b = answers.filters.labels
         kept = [(a, b)]
-    all_pairs = [_labels(pair, known) for pair in kept]
+    all_pairs = [_labels(pair, known | controls) for pair in kept]
     rows = list[ComparisonRow]()
     for stratum in strata(by_group, answers.groups):
         beliefs = Beliefs(stratum, floor, answers.scores) if answers.scores else None
+        whole = with_controls(answers, stratum, floor) if controls else stratum
         for labels in all_pairs:
             here = ((label, Group(stratum.model, stratum.trait, stratum.position, label)) for label in labels)
-            if any(label in stratum.slices or group in declared for label, group in here):
-                grids = on_equal_grids(stratum, labels, floor)
+            if any(label in whole.slices or group in declared for label, group in here):
+                grids = on_equal_grids(whole, labels, floor)
                 row = _row(grids, labels, floor, answers.cosines)
-                rows.append(_tested(row, grids.stratum, stratum, answers, beliefs) if beliefs else row)
+                rows.append(_tested(row, grids.stratum, whole, answers, beliefs) if beliefs else row)
     corrected = holm([row.p_value for row in rows])
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
     notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows))
@@ -300,7 +303,7 @@ def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> di
 
 
 def _warnings(labels: Sequence[str], a: Point, b: Point, floor: Floor, *, is_same: bool) -> Iterator[str]:
-    if a.layer != b.layer:
+    if None not in (a.layer, b.layer) and a.layer != b.layer:
         yield f"the bests lie at different layers: {a.layer} and {b.layer}"
     of_a, of_b = (floor.value_of(one) for one in (a, b))
     if of_a is not None and of_b is not None:

@@ -8,9 +8,10 @@ from massact.domain import NO_CLEANING, AllDims, Cleaning, Direction, Mode, Reci
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
+from massact.query.controls import controls_of, with_controls
 from massact.query.equal_grids import on_equal_grids
 from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
-from massact.query.load import About
+from massact.query.load import About, Needs
 from massact.query.question import choice, question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import same_vector
@@ -26,7 +27,7 @@ class CurveRow(PlaceRow):
 
     columns: ClassVar[tuple[Column, ...]] = (
         *PLACE,
-        Column("dims", lambda row: str(row.n_dims), is_number=True),
+        Column("dims", lambda row: "" if row.n_dims is None else str(row.n_dims), is_number=True),
         number_column("n_dims_cleaned", "d", "in all", within="best"),
         LABEL,
         STATUS,
@@ -36,7 +37,8 @@ class CurveRow(PlaceRow):
         *SETTING,
     )
 
-    n_dims: int | AllDims
+    n_dims: int | AllDims | None
+    """`None` of what winners are held against, which has no vector, or a random one."""
     label: str
     status: Status
     best: Point | None = None
@@ -75,6 +77,7 @@ class _Kind:
     choice("when", "dims zeroed in the vector, or in the activations before extraction", ("after", "before")),
     choice("scope", "one list of massive dims for all layers, or each layer's own", ("uniform", "layer")),
     choice("mode", "massive dims zeroed, or kept and all others zeroed", ("zero", "keep")),
+    needs=lambda **_: Needs(controls=True),
 )
 def ask_curve(
     answers: Answers,
@@ -104,6 +107,12 @@ def ask_curve(
     declared = [group for group in answers.groups if kind.covers(group.label)]
     curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]
     shown = tuple(r for one in curves for r in _rows(one.stratum, kind, floor) if answers.shows(r.label))
+    beside = strata(slices(answers.side_by_side)) if answers.controls and shown else []
+    shown += tuple(
+        _row(with_controls(answers, place, floor), None, part.group.label, floor)
+        for place in beside
+        for part in controls_of(answers, place, floor)
+    )
     unequal = tuple(f"{one.stratum.place}: the steps are {one.words}" for one in curves if one.words)
     if curves and not shown:
         unequal = (f"no step of {method}'s curve is among the labels of --label: --method names another curve",)
@@ -120,7 +129,7 @@ def _steps(stratum: ComparableGroups) -> list[int | AllDims]:
 def _rows(stratum: ComparableGroups, kind: _Kind, floor: float) -> Iterator[CurveRow]:
     sides: list[Side] = []
     for n_dims in _steps(stratum):
-        row = _row(stratum, kind, n_dims, floor)
+        row = _row(stratum, n_dims, format_label(kind.recipe(n_dims)), floor)
         if row.best is not None:
             side = stratum.side(row.label, row.best)
             reasons = ((one.label, same_vector(one, side)) for one in sides)
@@ -130,8 +139,7 @@ def _rows(stratum: ComparableGroups, kind: _Kind, floor: float) -> Iterator[Curv
         yield row
 
 
-def _row(stratum: ComparableGroups, kind: _Kind, n_dims: int | AllDims, floor: float) -> CurveRow:
-    label = format_label(kind.recipe(n_dims))
+def _row(stratum: ComparableGroups, n_dims: int | AllDims | None, label: str, floor: float) -> CurveRow:
     return CurveRow(
         **stratum.fields(),
         n_dims=n_dims,

@@ -153,9 +153,10 @@ def _brackets(
     found = brackets(part.points, floor, allowed=allowed, suggest=suggest)
     if best is None or not best.at_grid_end:
         return found
+    layer, coefficient = best.spot
     return tuple(
-        widened(one, abs(best.coefficient), part.points, allowed)
-        if one.layer == best.layer and (one.low or 0.0) * best.coefficient > 0
+        widened(one, abs(coefficient), part.points, allowed)
+        if one.layer == layer and (one.low or 0.0) * coefficient > 0
         else one
         for one in found
     )

@@ -231,13 +231,13 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
 
 
 def _place(point: Point | None) -> tuple[int, float] | None:
-    return (point.layer, point.coefficient) if point else None
+    return point.spot if point else None
 
 
 def _loss(best_a: Point | None, best_b: Point | None, pair: JudgedTwice, floor: float) -> float | None:
     if best_a is None or best_b is None or best_b.delta is None:
         return None
-    same = pair.scored_b[best_a.vector_digest, best_a.layer, best_a.coefficient]
+    same = pair.scored_b[best_a.vector_digest, *best_a.spot]
     if same.delta is None or not is_at_floor(same, floor):
         return None
     return abs(best_b.delta - same.delta)  # B's own best is never the worse one

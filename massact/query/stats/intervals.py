@@ -340,6 +340,18 @@ class Beliefs:
         return Picked.of(np.concatenate(rows), runs.index(point.run_id))
 
 
+def own_interval(
+    scores: QuestionScores | None, part: GroupInSetting, point: Point
+) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of the true delta of one evaluation that was not picked among others; or nothing."""
+    deltas = scores.deltas(part, [point.run_id]) if scores else None
+    known = deltas[0][~np.isnan(deltas[0])] if deltas is not None else np.array([])
+    if scores is None or len(known) < LEAST_QUESTIONS:
+        return None, None
+    low, high = mean_interval(known, within=scores.delta_limits(part))
+    return (-high, -low) if part.sample.direction == "negative" else (low, high)
+
+
 Beside = tuple[str, str, str, str, float | None]
 """Model, trait, position, setting and the trait mean of the baseline: labels within are set side by side."""
 

@@ -302,10 +302,13 @@ def _read(path: Sequence[_Reading], coherence: float) -> float | None:
 
 def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None, floor: Floor) -> list[_Reading]:
     """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
+    if best.coefficient is None:
+        return [_Reading(0.0, best.coherence_mean or 0.0, best.delta or 0.0)]
     known = {
         abs(point.coefficient): _Reading(abs(point.coefficient), measure, point.delta)
         for point in points
         if point.layer == best.layer
+        and point.coefficient is not None
         and (measure := floor.measure_of(point)) is not None
         and point.delta is not None
         and point.coefficient * best.coefficient > 0

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 from massact._gc import collector_paused
@@ -16,7 +15,18 @@ from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow, 
 from massact.store.schema.declared import Declared, declared_prefix, decode_declared
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
-from massact.store.schema.rows import RowT, decode_many_scores, decode_metric, decode_row, decode_stage, metric_tag
+from massact.store.schema.rows import (
+    AgreementRow,
+    CapabilityRow,
+    RowT,
+    decode_agreement,
+    decode_capability,
+    decode_many_scores,
+    decode_metric,
+    decode_published,
+    decode_stage,
+    metric_tag,
+)
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 
@@ -118,6 +128,14 @@ class RunStore:
         """The finished confirmations, their baselines too, one per key, the oldest first."""
         return self._rows(experiment, Kind.CONFIRMATION, decode_evaluation)
 
+    def controls(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """What winners are held against, one per key, the oldest first."""
+        return self._rows(experiment, Kind.CONTROL, decode_evaluation)
+
+    def side_effects(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """Responses scored for other traits, those of baselines too, one per key, the oldest first."""
+        return self._rows(experiment, Kind.SIDE_EFFECT, decode_evaluation)
+
     def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """Cells that were given up on a part of their questions, one per key, the oldest first."""
         return self._rows(experiment, Kind.SCREENING, decode_evaluation)
@@ -130,7 +148,15 @@ class RunStore:
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
-        return self._rows(experiment, Kind.PUBLISHED, partial(decode_row, PublishedRow))
+        return self._rows(experiment, Kind.PUBLISHED, decode_published)
+
+    def agreements(self, experiment: str) -> list[Stored[AgreementRow]]:
+        """Judges held against people, one per key, the oldest first."""
+        return self._rows(experiment, Kind.AGREEMENT, decode_agreement)
+
+    def capabilities(self, experiment: str) -> list[Stored[CapabilityRow]]:
+        """What interventions cost on tasks, one per key, the oldest first."""
+        return self._rows(experiment, Kind.CAPABILITY, decode_capability)
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""

@@ -26,12 +26,13 @@ _SETTING = {
 }
 _MAY_LACK = (
     "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
-    "template_arguments",
+    "template_arguments", "vector_seed",
 )  # fmt: skip
 _STEERING = {
     "cleaning": "recipe.cleaning.when",
     "cleaning_mode": "recipe.cleaning.mode",
     "n_vectors": "recipe.n_layers",
+    "vector_seed": "recipe.seed",
     "steered_tokens": "recipe.tokens",
     **{name: f"recipe.cleaning.{name}" for name in ("scope", "n_dims", "quantile")},
     **{name: f"recipe.{name}" for name in ("method", "operator", "n_directions", "depth", "decay", "gate")},
@@ -44,6 +45,8 @@ _STEERING = {
 def cell_fields(cell: Cell) -> dict[str, Any]:
     """What a row tells of its cell."""
     told = {name: attrgetter(path)(cell.setting) for name, path in _SETTING.items()}
+    if asked := cell.prompting:
+        told |= {"label": asked.name, "direction": asked.direction, "prompting_digest": asked.digest}
     if cell.steering is None:
         return told
     told |= {name: attrgetter(path)(cell.steering) for name, path in _STEERING.items()}

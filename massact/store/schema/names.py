@@ -24,9 +24,18 @@ class Kind(Name):
     """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
     SCREENING = "screening"
     """A cell that was given up on a part of its questions; no question about results sees it."""
+    CONTROL = "control"
+    """What a winner is held against: a prompt in a vector's place, or a random direction at its place; no point of the
+    grid."""
+    SIDE_EFFECT = "side_effect"
+    """Responses of an evaluation or a baseline scored for another trait, which its row names; no point of the grid."""
     REPORT = "report"
     PUBLISHED = "published"
     """A figure that somebody printed; never mixed with what was measured."""
+    AGREEMENT = "agreement"
+    """A judge held against people's scores of the same responses."""
+    CAPABILITY = "capability"
+    """An evaluation's intervention, held against the unsteered model on a task."""
 
 
 class Tag(Name):
@@ -126,6 +135,8 @@ class Artifact(Name):
     VECTORS = "vectors"
     VECTOR = "vector.safetensors"
     RESPONSES = "responses.json"
+    PROMPTING = "prompting.json"
+    """Of a control: the messages that stood before every question."""
     UNSCORED = "unscored.json"
     """Of an evaluation that kept no responses: why some have no score."""
     PLACE = "place.svg"
@@ -134,6 +145,8 @@ class Artifact(Name):
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"
     """Of a `predict` phase: what was found of every vector, and what each form expected without its group."""
+    DOCUMENTS = "documents.json"
+    """Of a capability: what the steered and the unsteered model got for each document, 0 to 1 as a rule."""
     PRIOR = "prior.json"
     PRIOR_MODEL = "prior_model"
     REPORT_HTML = "report.html"

@@ -175,8 +175,9 @@ class Points:
         return replace(self, numbers=counted, told=self, short=short)
 
     def doubting(self, run_ids: Container[str]) -> "Points":
-        """The same where some runs do not count as coherent."""
-        return replace(self, doubtful=np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool))
+        """The same where some runs more do not count as coherent."""
+        doubtful = np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool)
+        return replace(self, doubtful=doubtful if self.doubtful is None else doubtful | self.doubtful)
 
     def where(self, mask: Mask) -> "Points":
         """Those that a mask admits."""
@@ -210,7 +211,7 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
 
 def is_point(row: EvaluationRow) -> bool:
     """Whether a row is a point of the grid: no second chance to win, nothing that was asked less than others."""
-    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
+    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING, Kind.CONTROL, Kind.SIDE_EFFECT):
         return False
     return None not in (row.position, row.label, row.layer, row.coefficient)
 

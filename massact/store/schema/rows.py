@@ -68,6 +68,8 @@ class EvaluationRow:
     depth: str | None = None  # how the coefficient lies over depth; `None`: the same at each layer
     decay: float | None = None  # what is left of the change at each token of the response; `None`: all
     gate: str | None = None  # name of the gate that had to be open to a prompt; `None`: there was none
+    vector_seed: int | None = None  # of a random direction; `None`: the experiment's
+    prompting_digest: str | None = None  # of what stood before every question in a vector's place
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -156,12 +158,77 @@ class PublishedRow:
     cell: str | None = field(default=None, compare=False, repr=False)
 
 
-Row = EvaluationRow | StageRow | PublishedRow
-RowT = TypeVar("RowT", bound=EvaluationRow | StageRow | PublishedRow)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementRow:
+    """A judge held against people: one of its two scores beside theirs of the same responses."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    trait: str
+    score: Literal["trait", "coherence"]
+    judge: str
+    judge_model: str
+    judge_prompt: str
+    """These three are the judge's identity, as an evaluation's row has it."""
+    n_responses: int
+    """That have a score of the judge and of a person."""
+    n_questions: int
+    n_annotators: int
+    n_bands: int
+    """Equal bands of 0 to 100 that the kappas count by."""
+    verdict: Literal["agrees", "disagrees", "cannot say"]
+    pearson: float | None = None
+    """As all figures -1 to 1; `None` where it is not defined. The limits hold it in 95 of 100 sets of questions."""
+    pearson_low: float | None = None
+    pearson_high: float | None = None
+    spearman: float | None = None
+    spearman_low: float | None = None
+    spearman_high: float | None = None
+    kappa: float | None = None
+    """Cohen's, by band."""
+    kappa_low: float | None = None
+    kappa_high: float | None = None
+    weighted_kappa: float | None = None
+    """With quadratic weights."""
+    weighted_kappa_low: float | None = None
+    weighted_kappa_high: float | None = None
+    people: float | None = None
+    """Weighted kappa between two people, the mean over all pairs; `None`: no two scored the same responses."""
+    cell: str | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilityRow:
+    """What an intervention costs on a task of lm-evaluation-harness."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    evaluation_key: str
+    """Key of the evaluation whose intervention it is."""
+    task: str
+    metric: str
+    n_documents: int
+    value: float
+    """The metric's mean over the documents, steered, in points (hundredths)."""
+    unsteered: float
+    delta: float
+    """Steered minus unsteered, in points: what it costs where it is negative."""
+    delta_low: float
+    """Of the interval that holds the delta in 95 of 100 sets of documents."""
+    delta_high: float
+    settings: str
+    """How the task was run, as canonical JSON."""
+    cell: str | None = field(default=None, compare=False, repr=False)
+
+
+Row = EvaluationRow | StageRow | PublishedRow | AgreementRow | CapabilityRow
+RowT = TypeVar("RowT", bound=EvaluationRow | StageRow | PublishedRow | AgreementRow | CapabilityRow)
 _BESIDE = "cell"
 _NAMES = {
     cls: tuple(each.name for each in fields(cls) if each.name != _BESIDE)
-    for cls in (EvaluationRow, StageRow, PublishedRow)
+    for cls in (EvaluationRow, StageRow, PublishedRow, AgreementRow, CapabilityRow)
 }
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
@@ -169,7 +236,7 @@ _PARAMS = (
     "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
     "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
     "vector_digest", "origin", "n_vectors", "n_directions", "depth", "decay", "gate", "confirm_share", "confirms",
-    "same_as", "same_as_key", "unscored_because", "metric_tokens",
+    "same_as", "same_as_key", "unscored_because", "vector_seed", "prompting_digest", "metric_tokens",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -204,11 +271,12 @@ def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
 
 def run_name(row: EvaluationRow) -> str:
     """A name that tells a run in the UI's list from its neighbours."""
-    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
+    again = f"{row.kind.replace('_', ' ')} · " if row.kind not in (Kind.EVALUATION, Kind.BASELINE) else ""
     if row.layer is None:
-        return f"{again}baseline · {row.model} · {row.trait}"
+        return f"{again}{row.label or 'baseline'} · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}"
+    other = f" · {row.trait}" if row.kind is Kind.SIDE_EFFECT else ""
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient or 0:g} · {row.model}{other}"
 
 
 def encode_row(row: Row) -> str:
@@ -240,6 +308,8 @@ def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
 decode_evaluation = partial(decode_row, EvaluationRow)
 decode_stage = partial(decode_row, StageRow)
 decode_published = partial(decode_row, PublishedRow)
+decode_agreement = partial(decode_row, AgreementRow)
+decode_capability = partial(decode_row, CapabilityRow)
 
 
 # Per-question scores, as one compact JSON in the tag `massact.scores`.

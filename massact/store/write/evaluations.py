@@ -31,6 +31,8 @@ class Place:
     unused_settings: str = ""  # what the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`
     confirm_share: float | None = None
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
+    kind: Kind | None = None
+    """Of its results, where they are no points of the grid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,11 @@ def _rounded(value: Any) -> Any:
 
 def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
     cell, text = planned.cell, cell_json(planned.cell)
-    kind = Kind.EVALUATION if cell.steering else Kind.BASELINE
+    kind = place.kind or (Kind.EVALUATION if confirms is None else Kind.CONFIRMATION)
+    if cell.is_baseline and kind in (Kind.EVALUATION, Kind.CONTROL):
+        kind = Kind.BASELINE
     return EvaluationRow(
-        kind=kind if confirms is None else Kind.CONFIRMATION,
+        kind=kind,
         experiment=place.experiment,
         key=digest_text(text),
         cell=text,
@@ -127,7 +131,9 @@ def _now() -> int:
 
 
 def vector_files(row: EvaluationRow, planned: PlannedCell) -> dict[str, bytes]:
-    """The file of a cell's vector; nothing for a baseline."""
+    """The file of a cell's vector, or of what stands before its questions; nothing for a baseline."""
+    if planned.before:
+        return {Artifact.PROMPTING.value: json.dumps(planned.before, ensure_ascii=False, indent=1).encode()}
     if planned.vector is None:
         return {}
     return {Artifact.VECTOR.value: tensor_bytes({"vector": planned.vector}, vector_provenance(row))}

@@ -98,14 +98,14 @@ _BY_START = "attributes.start_time"
 """The order in which the table nests runs under their parents; in any other it lists them flat."""
 
 
-def view_tags(floor: float, metrics: Sequence[str] = (), params: Sequence[str] = ()) -> dict[str, str]:
-    """Experiment tags that define the views: evaluations by delta above the floor, and phases. `metrics`, `params`: the
-    columns that an experiment has besides those of all."""
+def view_tags(floor: float, metrics: Sequence[str] = (), params: Sequence[str] = _PARAMS) -> dict[str, str]:
+    """Experiment tags that define the views: evaluations by delta above the floor, and phases. `metrics`: columns that
+    an experiment has besides those of all; `params`: those that it has."""
     asked = as_floor(floor)
     limit = f"metrics.{'coherence_mean' if asked.is_coherence else asked.metric} {'<=' if asked.is_most else '>='}"
     above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and {limit} {asked.limit:g}"
     columns = [f"metrics.`{name}`" for name in (*_METRICS, *metrics)]
-    columns += [f"params.`{name}`" for name in (*_PARAMS, *params)]
+    columns += [f"params.`{name}`" for name in params]
     views = {EVALUATIONS: _state(columns, above, "metrics.`delta`"), PHASES: _state(_PHASE_COLUMNS, "", _BY_START)}
     return {f"{VIEW_TAG}{view}": state for view, state in views.items()}
 
@@ -164,11 +164,12 @@ class Tracker:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor
-        self.columns: tuple[Sequence[str], Sequence[str]] = ((), ())  # metrics and params of the UI's views besides
+        self.columns: tuple[Sequence[str], Sequence[str]] = ((), _PARAMS)  # of the UI's views; see `view_tags`
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri, say=say)
         self.experiment_id = ensure_experiment(self._client, tracking_uri, experiment, description)
+        self._places: dict[str, str] = {}  # where artifacts of runs lie, which never changes
         self.shown_experiment_id = self.experiment_id
         """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
 
@@ -351,8 +352,9 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         def download() -> Path:
-            place = str(self._client.get_run(run_id).info.artifact_uri)
-            return fetch_from(place, path, tracking_uri=self.tracking_uri)
+            if run_id not in self._places:
+                self._places[run_id] = str(self._client.get_run(run_id).info.artifact_uri)
+            return fetch_from(self._places[run_id], path, tracking_uri=self.tracking_uri)
 
         try:
             return self._patience.ask(download, is_passing=lambda error: is_outage(error) and self._is_down())

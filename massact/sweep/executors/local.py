@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 
+from massact.domain import Choice, Message
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
+from massact.judges.choices import choice_text
 from massact.metrics import NEUTRAL, Reading
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.neutral import NeutralPrompts
-from massact.models.prompting import encode_chat, read_response
+from massact.models.prompting import AskedChoice, after, encode_chat, encode_choice, read_response
 from massact.models.reading import Likelihoods
 from massact.models.thinking import generate_and_read
 from massact.store.spool import Spool
@@ -44,15 +46,23 @@ class CellGenerator:
         self._model, self._questions, self._generator = model, part.questions, generator
         self._measured, self._neutral = part.measured, NeutralPrompts(model)
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
-        self._prompts = [encode_chat(model, question) for question in part.questions]
-        n_rows = generator.batch_rows * generator.n_batches(self._prompts)
+        self._prompts: dict[tuple[Message, ...], list[tuple[int, ...]]] = {}  # by what stands before every question
+        self._choices: dict[tuple[Message, ...], list[AskedChoice]] = {}
+        is_chosen = any(isinstance(question, Choice) for question in part.questions)
+        self._made = self._choose if is_chosen else self._generate
+        n_rows = generator.batch_rows * generator.n_batches(self._encoded(()))
         self.n_cells = max(1, n_rows // len(part.questions))  # cells that are generated at a time
+
+    def _encoded(self, before: tuple[Message, ...]) -> list[tuple[int, ...]]:
+        if before not in self._prompts:
+            self._prompts[before] = [encode_chat(self._model, after(before, one)) for one in self._questions]
+        return self._prompts[before]
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
         try:
             with model_lock(self._model.model):  # the judge may be the same model
-                generated = list(self._generate(batch))
+                generated = list(self._made(batch))
         except (RuntimeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
@@ -66,10 +76,27 @@ class CellGenerator:
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
             yield from self.run(half)
 
+    def _choose(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+        """What the model's probabilities choose: nothing is generated. Each question is asked in both orders."""
+        for one in batch:
+            began = time.perf_counter()
+            if one.before not in self._choices:
+                orders = [order for question in self._questions for order in cast(Choice, question).orders]
+                self._choices[one.before] = [encode_choice(self._model, one.before, order) for order in orders]
+            asked, intervention = self._choices[one.before], _intervention(one, len(self._model.blocks))
+            rows = self._generator.opened([Row(each.prompt, intervention, n_drawn=each.n_drawn) for each in asked])
+            found = self._generator.reader.next_log_probabilities(rows, [each.tokens for each in asked])
+            said = [choice_text(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+            exchanges = [Exchange(str(question), text) for question, text in zip(self._questions, said, strict=True)]
+            yield Generated([one], [exchanges], time.perf_counter() - began, [0])
+
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
-        prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
-        n_blocks = len(self._model.blocks)
-        rows = [Row(prompt, _intervention(one, n_blocks), draw) for one in batch for draw, prompt in prompts]
+        width, n_blocks = len(self._questions), len(self._model.blocks)
+        rows = [
+            Row(prompt, _intervention(one, n_blocks), draw)
+            for one in batch
+            for draw, prompt in zip(self._draws, self._encoded(one.before), strict=True)
+        ]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
@@ -86,6 +113,12 @@ class CellGenerator:
             if NEUTRAL not in self._measured.names
             else self._neutral.kl(self._generator, [row.intervention for row in rows[::width]])
         )
+        for n, one in enumerate(batch):
+            if one.before:  # held against the questions alone
+                neutral[n], some = (), slice(n * width, (n + 1) * width)
+                if n_read:
+                    bare = self._encoded(())
+                    read[some] = self._generator.reader.read(rows[some], tokens[some], n_read, bare=bare)
         share = (time.perf_counter() - began) / len(batch)
         for reason, group in groupby(range(len(batch)), reasons.get):
             numbers = list(group)

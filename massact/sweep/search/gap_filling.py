@@ -45,6 +45,9 @@ class SearchPlan:
     screen: int = DEFAULT_SCREEN
     confidence: float = DEFAULT_CONFIDENCE
     start: SearchStart = "prior"
+    drop_layers: float | None = None
+    """Only the best layer of a label is looked for: one is given up that is it with a smaller chance than this; `None`:
+    every layer is searched to its end."""
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
@@ -127,7 +130,7 @@ def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
 def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) -> Searched:
     """Search the places of each model and trait, at the layers that one phase or any declares for them."""
     searched, floor = Searched(), session.experiment.coherence_floor
-    settings = Settings(floor, plan.budget, plan.tolerance)
+    settings = Settings(floor, plan.budget, plan.tolerance, plan.drop_layers)
     screening = Screening(plan.screen, floor, plan.confidence) if plan.screen else None
     for trait, model in product(session.experiment.traits, session.experiment.models):
         if not (chosen := places.get((model.name, trait.name))):

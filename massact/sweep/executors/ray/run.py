@@ -149,7 +149,7 @@ class Run:
         self._tools, self._work, self._cells, self._take = tools, work, cells, take
         self._model, self._judge = (work.model, work.batch_rows), remote.use
         self._part = tools.cluster.ray.put(work.part)
-        self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.steering is None}
+        self._unsteered = {i for i, planned in enumerate(cells) if planned.cell.is_baseline}
         self._queue: ShardQueue | None = None
         self._tasks: list[Task] = []  # with workers, oldest first
         self._n_judging = 0  # parts of shards that judges have in hand, or that wait for one
@@ -394,7 +394,7 @@ class Run:
 
     def _deliver(self, number: int, result: Result) -> None:
         self._unsteered.discard(number)
-        if self._unsteered and result.planned.cell.steering is not None:
+        if self._unsteered and not result.planned.cell.is_baseline:
             self._held.append(result)
             return
         self._results.append(result)

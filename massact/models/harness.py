@@ -1,0 +1,117 @@
+"""A steered model as a model of lm-evaluation-harness: its tokens, batches and figures, our interventions.
+
+Of a request the context is the prompt and the continuation is the response, so that tokens of a label, decay and gates
+mean what they mean in a sweep. The first token of a response is chosen by the last of the prompt: with a continuation
+of one token `response` steers nothing. A text that is scored whole is a response to the harness's prefix token.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from massact.errors import ModelError
+from massact.models.blocks import steer
+from massact.models.decode import edits_of, steered_of
+from massact.models.gates import GateReader
+from massact.models.load import SteerableModel
+from massact.models.prompting import Intervention, Row
+
+_Request = tuple[Any, list[int], list[int]]
+"""What the harness calls it, tokens of the context and of the continuation."""
+
+
+class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
+    """The harness's model of transformers, with the residual stream changed at each of its calls."""
+
+    def __init__(self, model: SteerableModel, intervention: Intervention | None, *, batch_size: int) -> None:
+        """`intervention`: `None` leaves the model as it is. `batch_size`: requests side by side."""
+        super().__init__(
+            pretrained=model.model,
+            tokenizer=copy.deepcopy(model.tokenizer),  # which the harness gives a padding token
+            batch_size=batch_size,
+            chat_template_args=dict(model.chat.arguments),
+        )
+        self._steerable, self._one, self._gates = model, intervention, GateReader(model)
+        self._prompts: dict[tuple[int, ...], int] = {}
+        """Of each input of the requests at hand how many tokens are the prompt's."""
+        self.has_steered = False
+        """Whether the stream of any token was changed so far."""
+
+    def _loglikelihood_tokens(self, requests: Sequence[_Request], **options: Any) -> list[tuple[float, bool]]:
+        """Of requests that are one text, cut in two places, the second comes later: the harness reads a text once, and
+        (0.4.13) takes the marks of the shorter continuation at the wrong tokens."""
+        answers: dict[int, tuple[float, bool]] = {}
+        left = dict(enumerate(requests))
+        while left:
+            self._prompts, now = {}, list[int]()
+            for number, (_, context, continuation) in left.items():
+                whole = (context + continuation)[-(self.max_length + 1) :]
+                n_prompt = max(0, len(whole) - len(continuation))
+                if self._prompts.setdefault(tuple(whole[:-1]), n_prompt) == n_prompt:
+                    now.append(number)
+            given = super()._loglikelihood_tokens([left.pop(number) for number in now], **options)
+            answers |= dict(zip(now, given, strict=True))
+        return [answers[number] for number in range(len(requests))]
+
+    @property
+    def _is_alike(self) -> bool:
+        """Whether nothing hangs on where the prompt ends."""
+        return self._one is None or (self._one.is_everywhere and self._one.gate is None)
+
+    def _model_call(self, inps: torch.Tensor, attn_mask: Any = None, labels: Any = None) -> torch.Tensor:
+        width, shares = inps.shape[1], None
+        ends, prompts = zip(*map(self._cut, inps.tolist()), strict=True)
+        rows = self._gates.opened([Row(prompt, self._one) for prompt in prompts])
+        if not self._is_alike:
+            steered = [[*row.steered(end), *[False] * (width - end)] for row, end in zip(rows, ends, strict=True)]
+            shares = torch.tensor(steered, device=inps.device)
+        with self._steered(rows, lambda _layer, _stream: shares):
+            logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
+        return logits
+
+    def _cut(self, tokens: list[int]) -> tuple[int, tuple[int, ...]]:
+        """Of an input, which is filled up with zeros on its right, its length and the prompt that it begins with."""
+        end = len(tokens)
+        while not self._is_alike and tuple(tokens[:end]) not in self._prompts:
+            if not end or tokens[end - 1]:
+                raise ModelError("the harness asks for tokens that are in none of its requests: use lm-eval 0.4.13")
+            end -= 1
+        return end, tuple(tokens[: self._prompts.get(tuple(tokens[:end]), 0)])
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
+        if self._one is not None and (options.get("num_beams") or 1, options.get("num_return_sequences") or 1) != (
+            1,
+            1,
+        ):
+            raise ModelError("the task generates with beams, whose rows change places: they cannot be steered each")
+        masks = options["attention_mask"].bool()
+        prompts = (tuple(tokens[mask].tolist()) for tokens, mask in zip(context, masks, strict=True))
+        rows = self._gates.opened([Row(prompt, self._one) for prompt in prompts])
+        shares, read = steered_of(rows, context.shape[1], max_length, context.device), dict[int, int]()
+
+        def at(layer: int, stream: torch.Tensor) -> torch.Tensor | None:
+            """Of the tokens that are read now; each is read once, since keys are cached."""
+            read[layer] = read.get(layer, 0) + stream.shape[1]
+            return None if shares is None else shares[:, read[layer] - stream.shape[1] : read[layer]]
+
+        with self._steered(rows, at):
+            said: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
+        return said
+
+    @contextmanager
+    def _steered(self, rows: Sequence[Row], shares: Any) -> Iterator[None]:
+        """Change the stream of a batch. `shares(layer, stream)`: as `Edit` takes them."""
+        edits = edits_of(rows, self.device)
+
+        def edit(layer: int, stream: torch.Tensor) -> torch.Tensor:
+            share = shares(layer, stream)
+            self.has_steered = self.has_steered or share is None or bool((share != 0).any())
+            return edits[layer](stream, share)
+
+        with steer(self._steerable.blocks, {layer: partial(edit, layer) for layer in edits}):
+            yield

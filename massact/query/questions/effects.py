@@ -1,0 +1,150 @@
+"""What winners move besides their own trait: who moves what, by every trait's judge."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Unpack
+
+from massact.domain import Direction
+from massact.query.answers import Answers
+from massact.query.controls import winner_of
+from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
+from massact.query.load import About, Needs
+from massact.query.question import question
+from massact.query.rows import Answer, Column, PlaceRow, Point
+from massact.query.stats.intervals import NOTHING, Beliefs
+from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    SETTING,
+    STEERING,
+    TRAIT_MEAN,
+    interval_column,
+    number_column,
+    text_column,
+)
+from massact.store.schema import EvaluationRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideEffectRow(PlaceRow):
+    """A winner's responses, scored for one trait."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        LABEL,
+        *STEERING,
+        text_column("scored_for", "scored for"),
+        number_column("delta", "+.1f"),
+        interval_column("delta_low", "delta_high", "95 % of delta"),
+        text_column("moves"),
+        TRAIT_MEAN,
+        *SETTING,
+    )
+
+    label: str
+    """That won for its own trait."""
+    layer: int
+    coefficient: float
+    scored_for: str
+    """The trait that the responses were scored for."""
+    is_own: bool
+    """Whether that is the trait that it is steered for."""
+    delta: float | None
+    """Mean score for that trait minus the unsteered one's, on the questions of the trait that it is steered for."""
+    delta_low: float | None = None
+    delta_high: float | None = None
+    """Of the 95 % interval of the true delta; of the own trait the picking is allowed for."""
+    moves: bool | None = None
+    """Whether the delta is more than noise: half a point or more, with an interval that leaves out zero, corrected for
+    the number of other traits and winners in this answer; `None` where that cannot be told."""
+    trait_mean: float | None
+    baseline_trait_mean: float | None
+    """Of the unsteered responses to the same questions, scored for the same trait, 0 to 100."""
+    run_id: str
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+
+
+@question("effects", needs=lambda **_: Needs(scores="coherent", side_effects=True))
+def ask_effects(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Answer[SideEffectRow]:
+    """What winners move besides their own trait, by every trait's judge.
+
+    massact rejudge --every-trait scores their responses; nothing is generated for it.
+
+    \b
+    Example:
+      massact effects --experiment my-experiment.yaml
+    """
+    by_group = slices(answers.whatever_the_cell)
+    rows = [row for place in strata(by_group) for row in _rows(answers, place, floor)]
+    others = [row for row in rows if not row.is_own]
+    confidence = 1 - (1 - CONFIDENCE) / max(len(others), 1)
+    rows = [row if row.is_own else _judged(answers, row, confidence) for row in rows]
+    notes = [*usual_notes(by_group)]
+    if rows and not others:
+        notes.append("no winner was scored for another trait: massact rejudge --every-trait does that")
+    return told_apart(Answer(question="effects", floor=floor, rows=tuple(rows), notes=tuple(notes)), by_group)
+
+
+def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[SideEffectRow]:
+    """The winner of a place for its own trait, then for the others, the newest of each."""
+    if (winner := winner_of(place, floor)) is None:
+        return
+    label, best = winner
+    believed = Beliefs(place, floor, answers.scores).of(place.slices[label], best) if answers.scores else NOTHING
+    low, high = believed.delta_low, believed.delta_high
+    own = SideEffectRow(
+        **place.fields(),
+        label=label,
+        layer=best.spot[0],
+        coefficient=best.spot[1],
+        scored_for=place.trait,
+        is_own=True,
+        delta=best.delta,
+        delta_low=low,
+        delta_high=high,
+        moves=None if low is None or high is None else low > 0 or high < 0,
+        trait_mean=best.trait_mean,
+        run_id=best.run_id,
+    )
+    yield own
+    newest = {one.row.trait: one for one in answers.side_effects.cells if _is_of(place, label, best, one.row)}
+    newest.pop(place.trait, None)
+    for trait, one in sorted(newest.items()):
+        yield replace(
+            own,
+            scored_for=trait,
+            is_own=False,
+            delta=one.row.delta,
+            delta_low=None,
+            delta_high=None,
+            moves=None,
+            trait_mean=one.row.trait_mean,
+            baseline_trait_mean=one.row.baseline_trait_mean,
+            run_id=one.run_id,
+        )
+
+
+_SETTING = (
+    "judge", "model", "model_revision", "dtype", "question_set", "subset", "max_new_tokens", "temperature", "seed",
+    "chat_template_digest", "thinking", "template_arguments",
+)  # fmt: skip
+
+
+def _is_of(place: ComparableGroups, label: str, best: Point, row: EvaluationRow) -> bool:
+    """Whether what was scored for another trait are a winner's responses."""
+    of_best = all(getattr(row, name) == getattr(best, name) for name in ("layer", "coefficient", "vector_digest"))
+    of_setting = all(getattr(row, name) == getattr(place.sample, name) for name in _SETTING)
+    return of_best and of_setting and (row.position, row.label) == (place.position, label)
+
+
+def _judged(answers: Answers, row: SideEffectRow, confidence: float) -> SideEffectRow:
+    """A row of another trait with its interval, and whether that is more than noise at a confidence."""
+    (one,) = (cell for cell in answers.side_effects.cells if cell.run_id == row.run_id)
+    usual, strict = answers.side_effects.interval(one), answers.side_effects.interval(one, confidence=confidence)
+    if isinstance(usual, str) or isinstance(strict, str):
+        return row
+    is_more = abs(row.delta or 0.0) >= NEGLIGIBLE and not strict[0] <= 0 <= strict[1]
+    return replace(row, delta_low=usual[0], delta_high=usual[1], moves=is_more)

@@ -1,0 +1,168 @@
+"""What winners cost: beside a prompt, examples and random directions; and what they move besides their own trait."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from massact.query.questions.costs import CostRow
+from massact.query.questions.effects import SideEffectRow
+from massact.report import style
+from massact.report.evidence import Evidence, counted, place_of
+from massact.report.section import Cell, Section, Table, number, signed, span
+
+_LARGEST = 100.0
+"""Points of a delta: the ends of the colours."""
+_METRICS = ("kl", "perplexity", "distinct_2", "longest_loop", "length")
+
+
+def costs_section(evidence: Evidence) -> Section | None:
+    """The winner of each place beside what it is held against; `None` where there is nothing to hold it against."""
+    rows = evidence.current(evidence.facts.costs)
+    if all(row.what == "winner" for row in rows):
+        return None
+    names = [name for name in _METRICS if any(name in (row.metrics or {}) for row in rows)]
+    tasks = list(dict.fromkeys(task for row in rows for task in evidence.facts.capability.get(row.run_id or "", ())))
+    headers = (
+        "place",
+        "what",
+        "delta",
+        "95 % of delta",
+        "#p",
+        "#coherence",
+        *(f"#{name}" for name in (*names, *tasks)),
+    )
+    table = Table.of(
+        "Winners beside what they are held against", headers, [_row(evidence, row, names, tasks) for row in rows]
+    )
+    text = (
+        "A prompt stands before every question in a vector's place: one that asks for the trait, or examples of it as "
+        "turns. Random directions have the winner's norm, layer and tokens; the table has their mean, and where 95 of "
+        "100 of their deltas lie. p is the share of directions, the winner counted as one, that do as well as it; it "
+        "does not allow for the winner's layer and coefficient having been picked among many."
+    )
+    return Section(
+        "costs", "What it costs, and what else would have done", (text,), (table,), tuple(_words(evidence, rows))
+    )
+
+
+def _row(
+    evidence: Evidence, row: CostRow, metrics: Sequence[str], tasks: Sequence[str]
+) -> tuple[Cell | str | None, ...]:
+    at = f" (layer {row.layer}, {row.coefficient:g})" if row.layer is not None else ""
+    what = {"winner": f"winner: {row.label}", "random": f"{row.n_random} random directions"}.get(row.what, row.what)
+    below = "" if row.status == "ok" else " (below the floor)"
+    of_tasks = evidence.facts.capability.get(row.run_id or "", {})
+    return (
+        evidence.name(place_of(row)),
+        f"{what}{at}",
+        Cell(signed(row.delta), row.run_id, value=row.delta),
+        span(row.delta_low, row.delta_high),
+        number(row.p_value, ".3f"),
+        f"{number(row.coherence_mean, '.1f')}{below}",
+        *(number((row.metrics or {}).get(name), ".3g") for name in metrics),
+        *(number(of_tasks.get(task), ".3g") for task in tasks),
+    )
+
+
+def _words(evidence: Evidence, rows: Sequence[CostRow]) -> list[str]:
+    """Of each place whether something else does as well as its winner."""
+    lines = []
+    for winner in (row for row in rows if row.what == "winner"):
+        others = [row for row in rows if place_of(row) == place_of(winner) and row.what in ("prompt", "few_shot")]
+        sign = -1 if winner.direction == "negative" else 1
+        ahead = [row for row in others if row.status == "ok" and sign * ((row.delta or 0) - (winner.delta or 0)) > 0]
+        said = [
+            f"{row.what} moves more and is coherent ({signed(row.delta)} against {signed(winner.delta)})"
+            for row in ahead
+        ]
+        said = said or [f"no prompt moves more than `{winner.label}` ({signed(winner.delta)})"] * bool(others)
+        if winner.p_value is not None:
+            beaten = (
+                "no random direction does as well" if winner.p_value <= _least_p(rows, winner) else "some random do"
+            )
+            said.append(f"{beaten} (p {winner.p_value:.3f})")
+        lines += [f"{evidence.name(place_of(winner))}: {'; '.join(said)}."] if said else []
+    return lines
+
+
+def _least_p(rows: Sequence[CostRow], winner: CostRow) -> float:
+    """The p-value of a winner that is better than all random directions at its place."""
+    n = next((row.n_random for row in rows if row.what == "random" and place_of(row) == place_of(winner)), None)
+    return 1 / (1 + (n or 0)) + 1e-9
+
+
+def effects_section(evidence: Evidence) -> Section | None:
+    """Who moves what, by every trait's judge; `None` where no winner was scored for another trait."""
+    rows = evidence.current(evidence.facts.effects)
+    others = [row for row in rows if not row.is_own]
+    if not others:
+        return None
+    moved = [row for row in others if row.moves]
+    text = (
+        "The responses of each winner, scored by the judge of every trait, on the questions of the trait that it is "
+        "steered for. A mark says that another trait moves by more than noise: its interval leaves out zero, corrected for "
+        f"{counted(len(others), 'such figure')}."
+    )
+    lines = [
+        f"{evidence.name(place_of(row))}: `{row.label}` moves {row.scored_for} too, by {signed(row.delta)} "
+        f"({span(row.delta_low, row.delta_high)})."
+        for row in moved
+    ] or ["No winner moves another trait by more than noise."]
+    headers = ("steered for", "label", "scored for", "#delta", "95 % of delta", "more than noise")
+    table = Table.of("Who moves what", headers, [_effect(evidence, row) for row in rows])
+    return Section("effects", "Side effects", (text,), (table,), tuple(lines), (EffectMatrix(rows),))
+
+
+def _effect(evidence: Evidence, row: SideEffectRow) -> tuple[Cell | str | None, ...]:
+    moves = None if row.moves is None else "yes" if row.moves else "no"
+    delta = Cell(signed(row.delta), row.run_id, value=row.delta)
+    return (evidence.name(place_of(row)), row.label, row.scored_for, delta, span(row.delta_low, row.delta_high), moves)
+
+
+@dataclass(frozen=True)
+class EffectMatrix:
+    """Winners against the traits that their responses were scored for: delta as colour and number."""
+
+    data: tuple[SideEffectRow, ...]
+    name = "side-effects"
+
+    @cached_property
+    def winners(self) -> list[tuple[str, str, str]]:
+        return list(dict.fromkeys((row.model, row.trait, row.position) for row in self.data))
+
+    @cached_property
+    def traits(self) -> list[str]:
+        return list(dict.fromkeys(row.scored_for for row in sorted(self.data, key=lambda row: not row.is_own)))
+
+    def draw(self) -> style.Drawing:
+        from matplotlib import colormaps
+        from matplotlib.patches import Rectangle
+
+        shades = colormaps["PuOr_r"]
+        figure, axes = style.new_figure((1, 1), (2.6 + 1.1 * len(self.traits), 1.2 + 0.45 * len(self.winners)))
+        panel = axes[0][0]
+        for row in self.data:
+            x, y = self.traits.index(row.scored_for), self.winners.index((row.model, row.trait, row.position))
+            colour = shades(0.5 + (row.delta or 0.0) / _LARGEST / 2)
+            edge: style.Look = {"edgecolor": style.INK, "linewidth": 1.6 if row.is_own else 0.2}
+            panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, **edge))
+            text = (
+                f"{signed(row.delta, 0)}{'*' if row.moves and not row.is_own else ''}" if row.delta is not None else ""
+            )
+            panel.text(x, y, text, ha="center", va="center", fontsize=8, color=style.ink_on(colour))
+        panel.set_xlim(-0.5, len(self.traits) - 0.5)
+        panel.set_ylim(len(self.winners) - 0.5, -0.5)
+        panel.set_xticks(range(len(self.traits)), self.traits)
+        panel.set_yticks(range(len(self.winners)), [f"{trait}, {model} {at}" for model, trait, at in self.winners])
+        panel.set_xlabel("scored for")
+        panel.set_ylabel("steered for")
+        panel.grid(visible=False)
+        panel.tick_params(length=0)
+        return figure
+
+    def alt(self) -> str:
+        words = (f"{row.trait} steered, {row.scored_for} {signed(row.delta)}" for row in self.data)
+        return f"Delta of every trait under each winner: {'; '.join(words)}."
+
+    def caption(self) -> str:
+        return "Delta of every trait under each winner; framed: its own trait; *: another moves by more than noise."

@@ -1,0 +1,292 @@
+"""Judges held against people: which responses a person is shown, and how well judges agree with what people said."""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import combinations, count
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+from massact.config import JudgeConfig
+from massact.data.labelled import Labelled, unlabelled
+from massact.domain import JudgeIdentity
+from massact.errors import StoreError, UsageError
+from massact.judges import Exchange, Verdict
+from massact.keys import digest
+from massact.names import shown
+from massact.query import Filters
+from massact.query.rows import Column
+from massact.query.stats.agreement import Agreement, Estimate, agreement
+from massact.query.tables import number_column, text_column
+from massact.store.read import RunStore, open_source
+from massact.store.responses import read_responses
+from massact.store.schema import Artifact, Kind, MlflowTag
+from massact.store.schema.rows import AgreementRow, format_param
+from massact.store.write.artifacts import fetch_from
+from massact.store.write.client import parent_tags, row_tags, run_tags
+from massact.store.write.finished_run import FinishedRun
+from massact.store.write.tracker import OpenRun
+from massact.sweep.context import Session, open_phase
+
+Score = Literal["trait", "coherence"]
+_SCORES: tuple[Score, ...] = ("trait", "coherence")
+
+
+def to_label(
+    tracking_uri: str, experiment: str, only: Filters, annotator: str, known: Sequence[Labelled], n: int, seed: int
+) -> list[Labelled]:
+    """The responses that a person is to score, in an order of their own: n in all, with those that they scored already.
+
+    First come those that others have scored, so that people can be set beside each other; then stored ones, drawn run
+    by run, so that a run of many responses has no more of them than another. Equal texts come once.
+
+    Args:
+        only: of which evaluations, one trait among them; unsteered responses come with them.
+    """
+    draw = random.Random(f"{seed} {only.traits}")  # noqa: S311  # to be drawn again
+    mine = {one.text for one in known if one.annotator == annotator and one.trait in only.traits}
+    others = [one for one in unlabelled(known, annotator) if one.trait in only.traits][: max(n - len(mine), 0)]
+    seen, more = mine | {one.text for one in others}, list[Labelled]()
+    stored = _stored(tracking_uri, experiment, only, draw)
+    while len(seen) < n and (one := next(stored, None)) is not None:
+        if one.text not in seen:
+            seen.add(one.text)
+            more.append(replace(one, annotator=annotator))
+    order = random.Random(f"{seed} {annotator}")  # noqa: S311
+    return [*order.sample(others, len(others)), *order.sample(more, len(more))]
+
+
+def _stored(tracking_uri: str, experiment: str, only: Filters, draw: random.Random) -> Iterator[Labelled]:
+    """Stored responses, drawn: one of every run, then one more of every run, until there are none."""
+    with closing(open_source(tracking_uri)) as source:
+        store = RunStore(source)
+        rows = [one for one in store.evaluations(experiment) if only.admits_row(one.row)]
+        settings = {one.row.baseline_key for one in rows}
+        rows = [*(one for one in store.baselines(experiment) if one.row.key in settings), *rows]
+        ids = [one.run_id for one in rows if one.row.origin is None and one.row.same_as is None]
+        runs = source.finished_runs(ids, tags=(MlflowTag.TABLES,))
+    models = {one.run_id: one.row.model for one in rows}
+    places = sorted((run.run_id, run.artifact_uri) for run in runs if MlflowTag.TABLES in run.tags)
+    draw.shuffle(places)
+    said: dict[str, list[Labelled]] = {}
+    for number in count():
+        for run_id, artifact_uri in places:
+            if not number:
+                said[run_id] = _kept(artifact_uri, tracking_uri, models[run_id], only.traits[0])
+                draw.shuffle(said[run_id])
+            yield from said[run_id][number : number + 1]
+        if all(len(some) <= number for some in said.values()):
+            return
+
+
+def _kept(artifact_uri: str, tracking_uri: str, model: str, trait: str) -> list[Labelled]:
+    try:
+        responses = read_responses(fetch_from(artifact_uri, Artifact.RESPONSES, tracking_uri=tracking_uri))
+    except StoreError:
+        return []
+    return [Labelled(one.question, one.response, trait, model) for one in responses if one.is_answered]
+
+
+# Judges beside people.
+
+
+def _interval_of(name: str, header: str) -> Column:
+    """A figure and its interval, such as `0.81 (0.70 to 0.90)`."""
+
+    def shown_(row: object) -> str:
+        value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+        span = "" if low is None else f" ({low:.2f} to {high:.2f})"
+        return "" if value is None else f"{value:.2f}{span}"
+
+    return Column(header, shown_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementLine(AgreementRow):
+    """A judge beside people, or two people beside each other, as a table shows it."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        text_column("judge"),
+        text_column("trait", is_shared=True),
+        text_column("score"),
+        number_column("n_responses", "d", "responses"),
+        number_column("n_annotators", "d", "people", is_optional=True),
+        _interval_of("pearson", "Pearson"),
+        _interval_of("spearman", "Spearman"),
+        _interval_of("kappa", "kappa"),
+        _interval_of("weighted_kappa", "weighted"),
+        text_column("verdict"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A response and what each person says of it."""
+
+    labelled: Labelled
+    said: dict[Score, dict[str, float]]
+    """By annotator."""
+
+    def mean(self, score: Score) -> float | None:
+        return fmean(self.said[score].values()) if self.said[score] else None
+
+
+def hold_against(
+    session: Session, labels: Sequence[Labelled], judges: Sequence[JudgeConfig], n_bands: int | None
+) -> tuple[list[AgreementLine], list[str]]:
+    """Judges beside people, each score by itself, and people beside each other; what it comes to, in words. What it
+    comes to of judges is kept in the run store.
+
+    Args:
+        n_bands: for the kappas; `None`: 2 where people said no more than two things, else 5.
+
+    Raises:
+        UsageError: a trait or a model of the labels is none of the experiment file's, or nothing can be set beside.
+    """
+    of_judges, of_people, notes = list[AgreementRow](), list[AgreementRow](), list[str]()
+    for trait, texts in _by_trait(session, labels).items():
+        about = {score: _About(session.experiment.name, trait, score, texts, n_bands) for score in _SCORES}
+        between = {score: list(about[score].people()) for score in _SCORES}
+        of_people += [row for score in _SCORES for row in between[score]]
+        for config in judges:
+            identity, verdicts = _judged(session, config, trait, [one.labelled for one in texts])
+            for score in _SCORES:
+                row = about[score].judge(identity, verdicts, between[score])
+                if row is not None:
+                    of_judges.append(row)
+                    notes.append(_in_words(row))
+                elif any(one.said[score] for one in texts):
+                    notes.append(f"{identity.id} scores none of what people scored: {trait}, {score}")
+    if not of_judges:
+        raise UsageError("no response has a score of a person and of a judge: massact label has people score some")
+    with open_phase(session, "judge-check", params={"judge": ", ".join(config.name for config in judges)}) as run:
+        for row in of_judges:
+            session.stores.tracker.write(_run(row, run), run)
+    return [AgreementLine(**asdict(row)) for row in (*of_judges, *of_people)], notes
+
+
+def _by_trait(session: Session, labels: Sequence[Labelled]) -> dict[str, list[_Text]]:
+    """The texts of each trait; where they name none they are of the experiment's only one."""
+    traits, texts = session.experiment.traits, dict[tuple[str, str, str], _Text]()
+    for one in labels:
+        if not one.trait and len(traits) > 1:
+            raise UsageError("the labels name no trait, and the experiment file has several: add a column trait")
+        text = texts.setdefault(one.text, _Text(one, {score: {} for score in _SCORES}))
+        for score, value in zip(_SCORES, (one.trait_score, one.coherence_score), strict=True):
+            if value is not None:
+                text.said[score][one.annotator] = value
+    found: dict[str, list[_Text]] = defaultdict(list)
+    for text in texts.values():
+        found[session.experiment.trait(text.labelled.trait or traits[0].name).name].append(text)
+    return found
+
+
+def _judged(
+    session: Session, config: JudgeConfig, trait: str, texts: Sequence[Labelled]
+) -> tuple[JudgeIdentity, list[Verdict]]:
+    """What a judge makes of the texts; one that reads with the steered model is another for each model."""
+    models = sorted({one.model for one in texts}) if config.reads_steered else [""]
+    if len(models) > 1:
+        named = ", ".join(map(shown, models))
+        raise UsageError(f"the judge {config.name} is another one for each model: give labels of one, not of {named}")
+    model = session.experiment.model(models[0]) if models[0] else None
+    judge = session.judges.of(session.experiment.trait(trait), model, config=config)
+    judge.prepare()
+    return judge.identity, judge.score([Exchange(one.question, one.response) for one in texts])
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """One of the two scores of a trait's texts."""
+
+    experiment: str
+    trait: str
+    score: Score
+    texts: Sequence[_Text]
+    asked_bands: int | None
+
+    @property
+    def n_bands(self) -> int:
+        said = {value for one in self.texts for value in one.said[self.score].values()}
+        return self.asked_bands or (2 if len(said) <= 2 else 5)
+
+    def judge(
+        self, identity: JudgeIdentity, verdicts: Sequence[Verdict], people: Sequence[AgreementRow]
+    ) -> AgreementRow | None:
+        """A judge beside the mean of people; `None` where no response has both."""
+        pairs = [
+            (getattr(v, self.score), one.mean(self.score), one) for one, v in zip(self.texts, verdicts, strict=True)
+        ]
+        between = [row.weighted_kappa for row in people if row.weighted_kappa is not None]
+        n_annotators = len({name for one in self.texts for name in one.said[self.score]})
+        return self._row(identity, pairs, n_annotators, fmean(between) if between else None)
+
+    def people(self) -> Iterator[AgreementRow]:
+        """Every two people who scored some of the same responses."""
+        for a, b in combinations(sorted({name for one in self.texts for name in one.said[self.score]}), 2):
+            pairs = [(one.said[self.score].get(a), one.said[self.score].get(b), one) for one in self.texts]
+            if row := self._row(JudgeIdentity(f"{a or 'no name'} beside {b}", "", ""), pairs, 2, None):
+                yield row
+
+    def _row(
+        self, who: JudgeIdentity, pairs: Iterable[tuple[float | None, float | None, _Text]], n_annotators: int,
+        people: float | None,
+    ) -> AgreementRow | None:  # fmt: skip
+        known = [(a, b, one.labelled.question) for a, b, one in pairs if a is not None and b is not None]
+        if not known:
+            return None
+        a, b, questions = (list(some) for some in zip(*known, strict=True))
+        said = [[*one.labelled.text, sorted(one.said[self.score].items())] for one in self.texts]
+        return AgreementRow(
+            kind=Kind.AGREEMENT,
+            experiment=self.experiment,
+            key=digest({"judge": asdict(who), "score": self.score, "bands": self.n_bands, "said": said}),
+            trait=self.trait,
+            score=self.score,
+            judge=who.id,
+            judge_model=who.model,
+            judge_prompt=who.prompt_digest,
+            n_annotators=n_annotators,
+            n_bands=self.n_bands,
+            people=people,
+            **_told(agreement(a, b, questions, self.n_bands)),
+        )
+
+
+def _told(found: Agreement) -> dict[str, Any]:
+    """The figures of an agreement as rows have them."""
+    told: dict[str, Any] = {
+        "n_responses": found.n_responses, "n_questions": found.n_questions, "verdict": found.verdict
+    }  # fmt: skip
+    for one in fields(found):
+        if isinstance(estimate := getattr(found, one.name), Estimate):
+            told |= {one.name: estimate.value, f"{one.name}_low": estimate.low, f"{one.name}_high": estimate.high}
+    return told
+
+
+def _in_words(row: AgreementRow) -> str:
+    span = "" if row.weighted_kappa_low is None else f" ({row.weighted_kappa_low:.2f} to {row.weighted_kappa_high:.2f})"
+    kappa = "not defined, one side uses one band" if row.weighted_kappa is None else f"{row.weighted_kappa:.2f}{span}"
+    said = {"cannot say": "cannot be said to agree or disagree with people: score more responses"}
+    verdict = said.get(row.verdict, f"{row.verdict} with people")
+    people = "" if row.people is None else f"; between people it is {row.people:.2f}"
+    return (
+        f"{row.judge}, {row.trait}, {row.score}: the judge {verdict}; weighted kappa {kappa} over {row.n_responses} "
+        f"responses{people}"
+    )
+
+
+def _run(row: AgreementRow, parent: OpenRun) -> FinishedRun:
+    now, name = int(time.time() * 1000), f"agreement · {row.judge} · {row.trait} · {row.score}"
+    told = {name: value for name, value in asdict(row).items() if value is not None and name != "cell"}
+    return FinishedRun(
+        name=name[:250],
+        tags=run_tags(row.kind, row.experiment, name[:250]) | row_tags(row) | parent_tags(parent.run_id),
+        params={name: format_param(told[name]) for name in ("judge", "trait", "score", "verdict", "n_bands")},
+        metrics={name: value for name, value in told.items() if isinstance(value, float)},
+        started_at=now,
+        finished_at=now,
+    )

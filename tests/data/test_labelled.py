@@ -1,0 +1,61 @@
+"""Files of people's scores: what is written is read, and what is wrong is told by line."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from massact.data.labelled import Labelled, append_labelled, read_labelled, unlabelled
+from massact.errors import DataError, UsageError
+
+ONE = Labelled('What is, "it"?', "=1+1\nand\r\n\x1b[31mred\u202e, 'so'", "refusal", "m", "ana", 80.0, None)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    other = replace(ONE, annotator="bo", trait_score=None, coherence_score=5.5)
+    append_labelled(file, ONE)
+    append_labelled(file, other)
+    assert read_labelled(file) == [ONE, other]
+    corrected = replace(ONE, trait_score=20.0)
+    append_labelled(file, corrected)
+    assert read_labelled(file) == [corrected, other]
+
+
+def test_a_file_of_ones_own_needs_little(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("\ufeffresponse,question,coherence_score,note\nyes,why,40,x\n", encoding="utf-8")
+    assert read_labelled(file) == [Labelled("why", "yes", coherence_score=40.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("question,response,trait_score\nwhy,yes,101\n", "line 2, trait_score: '101' is no number from 0 to 100"),
+        ("question,response,trait_score\nwhy,yes,nan\n", "line 2, trait_score: 'nan'"),
+        ("question,response,trait_score\nwhy,yes,1\nwhy,no,high\n", "line 3, trait_score: 'high'"),
+        ("question,trait_score\nwhy,1\n", "names no column response"),
+        ("question,response\nwhy,yes\n", "names no column trait_score or coherence_score"),
+        ('question,response,trait_score\nwhy,"yes\n', "cannot be read as a CSV file"),
+        ("", "names no column question"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=told.replace("(", r"\(")):
+        read_labelled(file)
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name another file with --labels"):
+        append_labelled(tmp_path / "none" / "labels.csv", ONE)
+
+
+def test_what_others_scored_comes_once() -> None:
+    known = [ONE, replace(ONE, annotator="bo"), replace(ONE, annotator="cy", response="other")]
+    assert unlabelled(known, "dora") == [
+        Labelled(ONE.question, ONE.response, "refusal", "m", "dora"),
+        Labelled(ONE.question, "other", "refusal", "m", "dora"),
+    ]
+    assert [one.response for one in unlabelled(known, "ana")] == ["other"]

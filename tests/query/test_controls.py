@@ -1,0 +1,100 @@
+"""What winners are held against, as labels of their place, and the p-value of a winner among random directions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from massact.domain import Recipe
+from massact.query import Answers, Evaluations
+from massact.query.controls import random_p
+from massact.query.questions.best import ask_best
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.costs import ask_costs
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow, Kind
+from massact.vectors.methods import extract_vector
+from tests.support.report_rows import behaves, row
+
+FLOOR = 68.0
+PROMPTED = dict.fromkeys(("position", "method", "cleaning", "n_dims", "layer", "coefficient", "vector_digest"))
+
+
+def control(label: str, delta: float, coherence: float = 90.0, **values: object) -> Stored[EvaluationRow]:
+    told = {"delta": delta, "coherence_mean": coherence, "trait_mean": 1.5 + delta, "kind": Kind.CONTROL, **values}
+    if label in ("prompt", "few_shot"):
+        stored = row(key=f"control-{label}", **told)
+        return replace(stored, row=replace(stored.row, label=label, prompting_digest="p", **PROMPTED))
+    return row(label=label, vector_seed=1, **told)
+
+
+def answers(*controls: Stored[EvaluationRow]) -> Answers:
+    grid = [behaves(row(label=label, coefficient=c)) for label in ("probe", "mean_diff") for c in (8.0, 10.0)]
+    return Answers(evaluations=Evaluations.of(grid), controls=controls)
+
+
+def random(*deltas: float) -> list[Stored[EvaluationRow]]:
+    """Beside the winner, which is probe at 10."""
+    labels = (f"random_baseline_seed{seed}" for seed in range(1, len(deltas) + 1))
+    return [control(label, delta, layer=2, coefficient=10.0) for label, delta in zip(labels, deltas, strict=True)]
+
+
+def test_costs_set_winner_prompt_examples_and_random_directions_side_by_side() -> None:
+    asked = answers(control("prompt", 40.0), control("few_shot", 99.0, 50.0), *random(1.0, -2.0, 7.0))
+    winner, prompt, few_shot, directions = ask_costs.of(asked, FLOOR).rows
+    assert (winner.what, winner.label, winner.layer, winner.coefficient) == ("winner", "probe", 2, 10.0)
+    assert winner.p_value == pytest.approx(1 / 4)
+    assert (prompt.what, prompt.delta, prompt.layer, prompt.coefficient) == ("prompt", 40.0, None, None)
+    assert (few_shot.what, few_shot.status, few_shot.coherence_mean) == ("few_shot", "below_floor", 50.0)
+    assert (directions.what, directions.n_random, directions.run_id) == ("random", 3, None)
+    assert directions.delta == pytest.approx(2.0)
+
+
+def test_only_random_directions_of_the_winners_norm_place_and_setting_count() -> None:
+    others = [
+        control("random_baseline_seed1", 99.0, layer=3, coefficient=10.0),
+        control("random_baseline_seed2", 99.0, layer=2, coefficient=8.0),
+        control("random_baseline_seed3", 99.0, layer=2, coefficient=10.0, setting="another"),
+        control("random_baseline_seed4+ablate", 99.0, layer=2, coefficient=10.0),
+    ]
+    (winner,) = ask_costs.of(answers(*others), FLOOR).rows
+    assert winner.p_value is None
+    found = ask_costs.of(answers(*others, *random(1.0)), FLOOR).rows
+    assert found[0].p_value == pytest.approx(1 / 2)
+
+
+def test_labels_and_controls_are_answered_and_compared_side_by_side() -> None:
+    asked = answers(control("prompt", 40.0), *random(1.0, 3.0, 8.0))
+    best = {one.label: one for one in ask_best.of(asked, FLOOR).rows}
+    assert list(best) == ["mean_diff", "probe", "prompt", "random"]
+    assert (best["prompt"].delta, best["prompt"].layer, best["prompt"].at_grid_end) == (40.0, None, False)
+    assert best["random"].delta == 3.0  # the median of them
+    (compared,) = ask_compare.of(asked, FLOOR, pairs=[("probe", "prompt")]).rows
+    assert compared.best_a
+    assert compared.best_b
+    assert compared.better == "probe"
+    assert compared.difference == pytest.approx((compared.best_a.delta or 0) - 40.0)
+    assert not any("layers" in warning for warning in compared.warnings)
+
+
+def test_the_p_value_counts_the_winner_and_goes_by_direction() -> None:
+    assert random_p(5.0, [1.0, 5.0, 9.0], "positive") == pytest.approx(3 / 4)
+    assert random_p(5.0, [1.0, 5.0, 9.0], "negative") == pytest.approx(3 / 4)
+    assert random_p(-9.0, [1.0, -2.0], "negative") == pytest.approx(1 / 3)
+    assert random_p(5.0, [], "positive") is None
+
+
+def test_the_p_value_of_a_random_direction_is_uniform_over_seeds() -> None:
+    """A delta that depends on the direction alone: its projection on a planted one."""
+    planted, n = torch.randn(64, generator=torch.Generator().manual_seed(7)), 9
+    sides = (torch.zeros(2, 64), torch.zeros(2, 64))
+    of_seed = [
+        float(extract_vector(Recipe("random_baseline"), *sides, dims=(), seed=seed) @ planted) for seed in range(4000)
+    ]
+    p = [random_p(of_seed[i], of_seed[i + 1 : i + 1 + n], "positive") for i in range(0, 4000, n + 1)]
+    counts = np.bincount(np.round(np.array(p, dtype=float) * (n + 1)).astype(int), minlength=n + 2)[1:]
+    assert counts.sum() == 400
+    assert len(counts) == n + 1
+    assert chisquare(counts).pvalue > 0.01

@@ -1,0 +1,110 @@
+"""`massact capability`: tasks on a stored winner, as runs under it, in best, its --cost and the report."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from massact.cli.app import cli
+from massact.store.read import open_store
+from massact.store.schema import MlflowTag
+from tests.support.harness_tasks import write_tasks
+from tests.support.prepared import PreparedStores
+from tests.support.small_plan import EXPERIMENT
+
+pytest.importorskip("lm_eval", reason="massact[capability] is not installed")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Path:
+    folder = tmp_path_factory.mktemp("capability")
+    prepared_stores.finished(EXPERIMENT, folder)
+    return folder
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.chdir(place)
+    options = ("--experiment", "small.yaml", "--tracking-uri", f"sqlite:///{place}/mlflow.db")
+    return lambda name, *more: CliRunner().invoke(cli, [name, *options, *more], catch_exceptions=False)
+
+
+def _json(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)["rows"]
+
+
+def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
+    run: Callable[..., Result], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from massact.workflow import capability
+
+    tasks, asked = write_tasks(place), list[Any]()
+    run_task = capability._run
+
+    def watched(model: Any, one: Any, name: str, *rest: Any) -> Any:
+        asked.append((name, one is None))
+        return run_task(model, one, name, *rest)
+
+    monkeypatch.setattr(capability, "_run", watched)
+    (row, group) = _json(
+        run("capability", "--best", "--tasks", f"{tasks['several']},{tasks['both']}", "--format", "json")
+    )
+    assert (row["task"], row["metric"], row["n_documents"]) == ("several", "acc", 12)
+    assert (group["task"], group["n_documents"]) == ("both", 24)
+    assert row["delta"] == pytest.approx(row["value"] - row["unsteered"])
+    assert row["delta_low"] <= row["delta"] <= row["delta_high"]
+    assert asked == [("several", False), ("several", True), ("both", False), ("both", True)]
+
+    store = open_store(f"sqlite:///{place}/mlflow.db")
+    best = next(one for one in _json(run("best", "--format", "json")) if one["key"] == row["evaluation_key"])
+    assert {one["task"]: one["delta"] for one in best["costs"]} == {"several": row["delta"], "both": group["delta"]}
+    runs = store._source.finished_runs([one["run_id"] for one in best["costs"]], tags=(MlflowTag.PARENT,))
+    assert {one.tags[MlflowTag.PARENT] for one in runs} == {best["run_id"]}
+    assert store.warnings == []
+
+    # what the unsteered model got is not asked for again, and the newer result counts
+    again = _json(run("capability", "--run", best["run_id"], "--tasks", tasks["several"], "--format", "json"))
+    assert asked[4:] == [("several", False)]
+    assert again == [row]
+
+    within = run("best", "--cost", f"several:{row['delta'] - 1:g}", "--format", "json")
+    assert [one["key"] for one in _json(within) if one["status"] == "ok"] == [row["evaluation_key"]]
+    assert "were never run on several and do not count" in within.stderr
+    dear = _json(run("best", "--cost", f"several:{row['delta'] + 1:g}", "--format", "json"))
+    assert {one["status"] for one in dear} == {"missing"}
+
+    assert run("report", "--output", "reports").exit_code == 0
+    page = (place / "reports" / "small" / "report.md").read_text()
+    assert f"several {row['delta']:+.1f} (" in page
+    assert "never held against people" in page
+
+
+def test_what_cannot_be_run_is_refused(run: Callable[..., Result], place: Path) -> None:
+    tasks = write_tasks(place)
+    unsteered = open_store(f"sqlite:///{place}/mlflow.db").baselines("small")[0].run_id
+    for arguments, told in (
+        (("--tasks", "no_such_task"), "the task 'no_such_task' cannot be loaded"),
+        (("--tasks", "none.yaml"), "the task 'none.yaml' cannot be loaded"),
+        (("--tasks", tasks["whole"]), "has no metric that is a number for each document"),
+        (("--tasks", tasks["one"], "--run", unsteered), "is no finished evaluation with a vector"),
+        (("--tasks", tasks["one"], "--run", "x" * 32), "is no finished evaluation with a vector"),
+        (("--tasks", tasks["one"], "--run", unsteered, "--best"), "--run and --best name two evaluations"),
+        (("--tasks", ","), "no task"),
+    ):
+        result = run("capability", *arguments)
+        assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+
+
+def test_tokens_that_a_task_does_not_have_are_told(run: Callable[..., Result], place: Path) -> None:
+    tasks = write_tasks(place)
+    steered = ("--position", "response[:5]", "--layers", "3", "--coefficients", "8,16", "--method", "probe@response")
+    evaluated = run("evaluate", *steered)
+    assert evaluated.exit_code == 0, evaluated.stderr
+    result = run("capability", "--label", "probe@response", "--tasks", tasks["one"], "--chat", "--format", "json")
+    assert [one["delta"] for one in _json(result)] == [0.0]
+    assert "no token was steered" in result.stderr
