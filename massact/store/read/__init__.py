@@ -18,10 +18,13 @@ from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import (
     AgreementRow,
     CapabilityRow,
+    PublishedRow,
     RowT,
+    decode_agreement,
+    decode_capability,
     decode_many_scores,
     decode_metric,
-    decode_row,
+    decode_published,
     decode_stage,
     metric_tag,
 )
@@ -150,11 +153,11 @@ class RunStore:
 
     def agreements(self, experiment: str) -> list[Stored[AgreementRow]]:
         """Judges held against people, one per key, the oldest first."""
-        return self._rows(experiment, Kind.AGREEMENT, partial(decode_row, AgreementRow))
+        return self._rows(experiment, Kind.AGREEMENT, decode_agreement)
 
     def capabilities(self, experiment: str) -> list[Stored[CapabilityRow]]:
         """What interventions cost on tasks, one per key, the oldest first."""
-        return self._rows(experiment, Kind.CAPABILITY, partial(decode_row, CapabilityRow))
+        return self._rows(experiment, Kind.CAPABILITY, decode_capability)
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
