@@ -8,15 +8,18 @@ Run from the project's root; it works in a folder of its own and takes it away a
 
 On both embedded models, at every layer and label, the truth is a dense grid over the coefficient, in steps of 12 %. Of
 the ladders of record (ladders.py) it is their sixteen coefficients, and curves are straight between them over ln(c).
-Three ways look for the best delta at or above the floor, each evaluating its own cells:
+These look for the best delta at or above the floor, each evaluating its own cells:
 
-(a) grid:     the coefficients of experiments/toy.yaml, in their order;
-(b) adaptive: start at 0.7 x the full activation norm; x 1.3 where the text is coherent, x 0.85 where not; 8 steps;
-(c) search:   massact.sweep.search, as `massact search` uses it;
-(d) tpe:      Optuna's TPE sampler with its defaults, 8 trials, where the package optuna is there (recorded only).
+(a) grid:       the coefficients of the plan's experiment file, in their order;
+(b) adaptive 5: trait-interp's: start at 0.7 x the full activation norm, x 1.3 where the text is coherent and x 0.85
+                where not, smoothed with momentum 0.1, 5 steps; adaptive 8: 8 steps;
+(c) tpe:        Optuna's TPE sampler with its defaults, 8 trials, where the package optuna is there (recorded only);
+(d) before:     `massact search` as it was before it knew layers, from the history of this repository (`BEFORE`);
+(e) search:     massact.sweep.search, as `massact search` uses it; probed: from where short texts break (recorded only).
 
 Counted is the evaluation with which the best delta found so far comes within 5 % of the dense grid's, which no way
-knows; and how many evaluations each makes in all.
+knows; and how many evaluations each makes in all. Ladders whose dense grid never moves the trait have no best to find:
+they count only among the evaluations made.
 """
 
 import argparse
@@ -24,12 +27,16 @@ import importlib.util
 import math
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,10 +49,11 @@ from massact.domain import Coefficients
 from massact.evaluation import Evaluation
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
+from massact.sweep import search as engine
 from massact.sweep.context import Session
 from massact.sweep.executors.local import evaluate_cells
 from massact.sweep.planner import GridRequest, Planner
-from massact.sweep.search import Done, Ladder, Observation, Settings, next_steps
+from massact.sweep.search import MOVES, Observation
 from massact.sweep.search.rounds import expect
 from massact.sweep.vectors import facts_of
 from massact.workflow.steps import run_calibrate, run_extract
@@ -60,7 +68,9 @@ DENSE_FROM, DENSE_STEP, DENSE_N = 0.25, 1.12, 24
 CLOSE = 0.95
 RECORDED_GRID = (0.2, 0.3, 0.5)
 """Relative strengths: the grid of experiments/smollm2.yaml."""
-ADAPTIVE_START, ADAPTIVE_UP, ADAPTIVE_DOWN, ADAPTIVE_STEPS = 0.7, 1.3, 0.85, 8
+ADAPTIVE_START, ADAPTIVE_UP, ADAPTIVE_DOWN, ADAPTIVE_MOMENTUM, ADAPTIVE_STEPS = 0.7, 1.3, 0.85, 0.1, (5, 8)
+BEFORE = "e506600~1"
+"""The commit of (d)."""
 
 Place = tuple[str, int]
 """Label and layer."""
@@ -182,49 +192,97 @@ def grid(subject: Looked, coefficients: Sequence[float]) -> Seen:
     return {place: [found[place, c] for c in coefficients] for place in subject.facts}
 
 
-def adaptive(subject: Looked, floor: float) -> Seen:
+def adaptive(subject: Looked, floor: float, n_steps: int) -> Seen:
     """(b)."""
     now = {place: _rounded(ADAPTIVE_START * facts.norm) for place, facts in subject.facts.items()}
+    velocity = dict.fromkeys(now, 1.0)
     seen: Seen = {place: [] for place in now}
-    for _ in range(ADAPTIVE_STEPS):
+    for _ in range(n_steps):
         found = subject.evaluate(now.items())
         for place, c in now.items():
             one = found[place, c]
             seen[place].append(one)
-            up = (one.coherence or 0.0) >= floor
-            now[place] = _rounded(c * (ADAPTIVE_UP if up else ADAPTIVE_DOWN))
+            factor = ADAPTIVE_UP if (one.coherence or 0.0) >= floor else ADAPTIVE_DOWN
+            velocity[place] = ADAPTIVE_MOMENTUM * velocity[place] + (1 - ADAPTIVE_MOMENTUM) * factor
+            now[place] = _rounded(c * velocity[place])
     return seen
 
 
-def ours(subject: Looked, floor: float) -> Seen:
-    """(c)."""
+def before(subject: Looked, floor: float) -> Seen:
+    """(d)."""
+    return searched(subject, floor, _module_before("ladders"), unknown=["layer", "group", "promise"])
+
+
+def ours(subject: Looked, floor: float, probed: Mapping[Place, float] = {}, **how: Any) -> Seen:
+    """(e). `probed`: relative strengths at which short texts break, to start from. `drop`: only the best layer of each
+    label is looked for, and one is given up that is it with a smaller chance than this."""
+    return searched(subject, floor, engine, probed, **how)
+
+
+def searched(
+    subject: Looked,
+    floor: float,
+    how: Any,
+    probed: Mapping[Place, float] = {},
+    unknown: Sequence[str] = (),
+    *,
+    drop: float | None = None,
+    promises: Mapping[Place, float] = {},
+) -> Seen:
+    """What a version of the search looks at. `unknown`: fields of a ladder that it does not have."""
     prior = RelativeStrengthPrior()
     ladders = {}
     for place, facts in subject.facts.items():
-        expected = expect(prior, facts, parse_label(place[0]))
-        ladders[place] = Ladder(
+        given = prior if place not in probed else at_cliff(probed[place])
+        expected = expect(given, facts, parse_label(place[0]))
+        fields = {"layer": place[1], "group": place[0], "promise": promises.get(place, 0.0)}
+        ladders[place] = how.Ladder(
             key=place,
-            layer=place[1],
             pool=subject.name,
             best=expected.best,
             cliff=expected.cliff,
             spread=expected.spread,
             baseline_coherence=subject.baseline_coherence,
             ceiling=100 - subject.baseline,
+            **{name: value for name, value in fields.items() if name not in unknown},
         )
-    over: set[object] = set()
-    while len(over) < len(ladders):
-        steps = next_steps(list(ladders.values()), Settings(floor))
-        over |= {key for key, step in steps.items() if isinstance(step, Done)}
-        tries = {k: step.coefficient for k, step in steps.items() if not isinstance(step, Done) and k not in over}
+    settings = how.Settings(floor) if drop is None else how.Settings(floor, drop=drop)
+    while True:
+        steps = how.next_steps(list(ladders.values()), settings)
+        tries = {key: step.coefficient for key, step in steps.items() if not isinstance(step, how.Done)}
+        if not tries:
+            break
         for (place, _), one in subject.evaluate(tries.items()).items():
             ladder = ladders[place]
-            ladders[place] = replace(ladder, observations=(*ladder.observations, one), spent=ladder.spent + 1)
-    return {place: list(ladder.observations) for place, ladder in ladders.items()}
+            seen = how.Observation(one.coefficient, one.coherence, one.gain)
+            ladders[place] = replace(ladder, observations=(*ladder.observations, seen), spent=ladder.spent + 1)
+    return {
+        place: [Observation(o.coefficient, o.coherence, o.gain) for o in one.observations]
+        for place, one in ladders.items()
+    }
+
+
+def at_cliff(strength: float) -> RelativeStrengthPrior:
+    """What is expected where short texts break at a relative strength."""
+    given = RelativeStrengthPrior()
+    return replace(given, best=given.best / given.cliff * strength, cliff=strength)
+
+
+@cache
+def _module_before(name: str) -> Any:
+    """A module of the search as it was at `BEFORE`."""
+    path, package = f"massact/sweep/search/{name}.py", "massact_before"
+    if name == "ladders":
+        _module_before("curves")
+    root = Path(__file__).parents[1]
+    text = subprocess.run(["git", "show", f"{BEFORE}:{path}"], cwd=root, check=True, capture_output=True, text=True)
+    module = sys.modules[f"{package}.{name}"] = ModuleType(f"{package}.{name}")
+    exec(text.stdout.replace("massact.sweep.search.", f"{package}."), module.__dict__)
+    return module
 
 
 def tpe(subject: Looked, floor: float) -> Seen:
-    """(d)."""
+    """(c)."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -232,7 +290,7 @@ def tpe(subject: Looked, floor: float) -> Seen:
     for place, facts in subject.facts.items():
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
         seen[place] = []
-        for _ in range(ADAPTIVE_STEPS):
+        for _ in range(max(ADAPTIVE_STEPS)):
             trial = study.ask()
             c = trial.suggest_float("coefficient", 0.1 / facts.unit_strength, 2.0 / facts.unit_strength, log=True)
             (one,) = subject.evaluate([(place, c)]).values()
@@ -253,11 +311,12 @@ def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
             place: list(subject.evaluate([(place, c / facts.unit_strength) for c in RECORDED_GRID]).values())
             for place, facts in subject.facts.items()
         },
-        "adaptive": lambda subject: adaptive(subject, floor),
+        **{f"adaptive {n}": lambda subject, n=n: adaptive(subject, floor, n) for n in ADAPTIVE_STEPS},
+        **({"tpe": lambda subject: tpe(subject, floor)} if importlib.util.find_spec("optuna") else {}),
+        "before": lambda subject: before(subject, floor),
         "search": lambda subject: ours(subject, floor),
+        "probed": lambda subject: ours(subject, floor, {p: one.probed for p, one in subject.ladders.items()}),
     }
-    if importlib.util.find_spec("optuna"):
-        ways["tpe"] = lambda subject: tpe(subject, floor)
     results = {}
     for name, ladders in subjects.items():
         subject = Recorded(name, ladders)
@@ -268,33 +327,30 @@ def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
 
 def report(floor: float, results: dict[str, tuple[Seen, list[Way]]]) -> None:
     """The table, one row for each way and model and for all together."""
-    print("| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all | wall time |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all: median | mean | wall time |"
+    )
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     hits: dict[str, list[int | None]] = {}
     made: dict[str, list[int]] = {}
     for model, (truth, ways) in results.items():
-        goals = {place: CLOSE * _best(seen, floor) for place, seen in truth.items()}
+        bests = {place: _best(seen, floor) for place, seen in truth.items()}
         for way in ways:
-            own = [way.hit(place, goal, floor) for place, goal in goals.items()]
-            n_made = [len(way.seen[place]) for place in goals]
+            own = [way.hit(place, CLOSE * best, floor) for place, best in bests.items() if best >= MOVES]
+            n_made = [len(seen) for seen in way.seen.values()]
             hits.setdefault(way.name, []).extend(own)
             made.setdefault(way.name, []).extend(n_made)
             print(_row(model, way.name, own, n_made, f"{way.seconds:.0f} s"))
     for name, own in hits.items():
         seconds = sum(way.seconds for _, ways in results.values() for way in ways if way.name == name)
         print(_row("all", name, own, made[name], f"{seconds:.0f} s"))
-    pairs = [(b, c) for b, c in zip(hits["adaptive"], hits["search"], strict=True) if b is not None]
-    if pairs:
-        b_median = statistics.median(b for b, _ in pairs)
-        c_median = statistics.median(c for _, c in pairs if c is not None)
-        print(f"\nWhere (b) gets there ({len(pairs)} cases): median {b_median:g} evaluations, ours {c_median:g}.")
 
 
 def _row(model: str, way: str, hits: Sequence[int | None], made: Sequence[int], seconds: str) -> str:
     got = [one for one in hits if one is not None]
     middle = f"{statistics.median(got):g} | {statistics.mean(got):.1f}" if got else "- | -"
     share = f"{len(got) / len(hits):.0%}"
-    return f"| {model} | {way} | {len(hits)} | {share} | {middle} | {statistics.mean(made):.1f} | {seconds} |"
+    return f"| {model} | {way} | {len(hits)} | {share} | {middle} | {statistics.median(made):g} | {statistics.mean(made):.1f} | {seconds} |"
 
 
 def _best(seen: Iterable[Observation], floor: float) -> float:
@@ -332,7 +388,8 @@ def main() -> None:
             ways = []
             for name, look in (
                 ("grid", lambda s=subject, c=config: grid(s, c.grid.coefficients.values)),
-                ("adaptive", lambda s=subject: adaptive(s, floor)),
+                *((f"adaptive {n}", lambda s=subject, n=n: adaptive(s, floor, n)) for n in ADAPTIVE_STEPS),
+                ("before", lambda s=subject: before(s, floor)),
                 ("search", lambda s=subject: ours(s, floor)),
             ):
                 subject.seconds = 0.0

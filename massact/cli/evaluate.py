@@ -161,6 +161,11 @@ search_options = stacked(
         help="Where first coefficients come from. probe: where short texts break, which the unsteered model reads; "
         "nothing is judged for it.",
     ),
+    click.option(
+        "--drop-layers", type=Number(0, 1, max_open=True),
+        help="Look for the best layer of each label alone: one is given up that is it with a smaller chance than this, "
+        "such as 0.05. Default: every layer to its end.",
+    ),
     val_split_option,
     workload_options,
     dry_run_option,
@@ -209,7 +214,7 @@ def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, 
         raise click.exceptions.Exit(1)
 
 
-_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "start")
+_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")
 _SEARCHED = ("model", "trait", "method", "position", "layers", *_LIMITS)
 
 

@@ -3,7 +3,8 @@
     massact.plot.tradeoff(massact.runs("experiments/toy.yaml").to_frame()).savefig("tradeoff.png")
     massact.plot.cleaning_curve("experiments/toy.yaml", only=massact.Filters(models=("toy-gemma-3",)))
 
-Each gives a `matplotlib.figure.Figure` of its own, registered nowhere. `source` is an answer, its DataFrame, an
+Each gives a `matplotlib.figure.Figure` of its own, registered nowhere; with `engine="plotly"` the same as a
+`plotly.graph_objects.Figure`. `source` is an answer, its DataFrame, an
 experiment file, or the name of an experiment in the store; `tracking_uri` the store (MLFLOW_TRACKING_URI, else
 `mlflow.db` here); `only` the part to draw; `floor` the least `coherence_mean` that counts, 0 to 100 (the experiment
 file's, else 68). A `massact.MassactError` says what is missing, unknown, or that there is nothing to draw.
@@ -11,10 +12,11 @@ file's, else 68). A `massact.MassactError` says what is missing, unknown, or tha
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal, get_args
 
 from massact.errors import UsageError
 from massact.floors import COHERENCE
+from massact.plot.interactive import interactive
 from massact.plot.sources import Source, calibrations_of, evidence_of
 from massact.query import Filters
 from massact.query.groups import ComparableGroups
@@ -30,9 +32,6 @@ from massact.report.section import Figure as ReportFigure
 from massact.report.section import drawing
 from massact.report.trade_off import AgainstCoefficient, AgainstCoherence, tradeoff_pairs
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = [
     "before_after",
     "cleaning_curve",
@@ -44,6 +43,7 @@ __all__ = [
     "relative_strength",
     "tradeoff",
 ]
+Engine = Literal["matplotlib", "plotly"]
 MOST_MAPS = 24
 """Heat maps in one figure."""
 
@@ -55,7 +55,8 @@ def tradeoff(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | str | None = None,
-) -> "Figure":
+    engine: Engine = "matplotlib",
+) -> Any:
     """Delta and coherence along the coefficient, a line per label.
 
     Args:
@@ -74,7 +75,7 @@ def tradeoff(
             evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)'), against=against
         )
     )
-    return _drawn(figure, "no label was evaluated at a coefficient other than 0")
+    return _drawn(figure, "no label was evaluated at a coefficient other than 0", engine)
 
 
 def _metrics(stratum: ComparableGroups) -> set[str]:
@@ -82,8 +83,13 @@ def _metrics(stratum: ComparableGroups) -> set[str]:
 
 
 def heat_map(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """Delta at every layer and coefficient of one model, trait and position, a panel per label.
 
     A cell below the floor is faded and crossed out; the best is framed.
@@ -97,71 +103,105 @@ def heat_map(
             "choose with only=massact.Filters(labels=(…))"
         )
     figure = HeatMap(evidence, place, labels)
-    return _drawn(figure, "no label was evaluated at two layers or coefficients")
+    return _drawn(figure, "no label was evaluated at two layers or coefficients", engine)
 
 
 def positions(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """The best delta of each label by position window, a row per model and trait, a column per method."""
     figure = ByWindow(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no label has a result at the floor at two position windows")
+    return _drawn(figure, "no label has a result at the floor at two position windows", engine)
 
 
 def cleaning_curve(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """The best delta against the number of cleaned dims, a panel per place; published figures of a store beside it."""
     figure = CleaningCurve(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no method has a result at the floor and two numbers of cleaned dims")
+    return _drawn(figure, "no method has a result at the floor and two numbers of cleaned dims", engine)
 
 
 def before_after(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """The best delta uncleaned, cleaned after and cleaned before extraction, a panel per place.
 
     That two bars are one vector is known here by algebra or by the vectors' digests alone: the report also measures
     the vectors' cosine.
     """
     figure = BeforeAfter(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no label that was cleaned before has a result at the floor")
+    return _drawn(figure, "no label that was cleaned before has a result at the floor", engine)
 
 
 def relative_strength(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """Delta and coherence against relative strength, all models on one axis.
 
     A DataFrame needs the column `relative_strength`, which that of `massact.runs` has.
     """
     figure = RelativeStrength(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no evaluation has a relative strength (the column relative_strength)")
+    return _drawn(figure, "no evaluation has a relative strength (the column relative_strength)", engine)
 
 
 def published(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """Published figures, a dot per source, wherever several sources print a label; ours as a star.
 
     A DataFrame is that of `massact.compare_published`, or a CSV file of published figures as pandas reads it.
     """
     figure = Published(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no place has published figures of two sources (massact import --published FILE reads them)")
+    return _drawn(
+        figure, "no place has published figures of two sources (massact import --published FILE reads them)", engine
+    )
 
 
 def massive_energy(
-    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | str | None = None
-) -> "Figure":
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",
+) -> Any:
     """How much of each vector's energy lies in the massive dims, by layer, a panel per place.
 
     A DataFrame needs the columns model, position, label, layer and massive_energy.
     """
     figure = MassiveEnergy(evidence_of(source, tracking_uri, only, floor, of_energies=True))
-    return _drawn(figure, "no vector has a share of its energy in the massive dims")
+    return _drawn(figure, "no vector has a share of its energy in the massive dims", engine)
 
 
-def massive_dims(source: str | Path | Mapping[str, str | Path], *, tracking_uri: str | None = None) -> "Figure":
+def massive_dims(
+    source: str | Path | Mapping[str, str | Path], *, tracking_uri: str | None = None, engine: Engine = "matplotlib"
+) -> Any:
     """How far the massive dims stand out at each layer, a panel per model.
 
     Args:
@@ -170,14 +210,16 @@ def massive_dims(source: str | Path | Mapping[str, str | Path], *, tracking_uri:
     """
     calibrations = calibrations_of(source, tracking_uri)
     figure = MassiveDims(calibrations, list(calibrations))
-    return _drawn(figure, "no calibration is there: massact calibrate makes one")
+    return _drawn(figure, "no calibration is there: massact calibrate makes one", engine)
 
 
-def _drawn(figure: ReportFigure, lacking: str) -> "Figure":
+def _drawn(figure: ReportFigure, lacking: str, engine: Engine) -> Any:
+    if engine not in get_args(Engine):
+        raise UsageError(f"no engine {engine!r}; there is matplotlib and plotly")
     drawn = drawing(figure)
     if drawn is None:
         raise UsageError(f"nothing to draw: {lacking}")
-    return drawn
+    return drawn if engine == "matplotlib" else interactive(drawn)
 
 
 def _place(evidence: Evidence) -> Place:

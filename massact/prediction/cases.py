@@ -24,8 +24,11 @@ NO_RECIPE = "not a vector of a method that this version knows"
 RANDOM = "a random direction"
 OTHERWISE = "not just added to all tokens of one layer"
 NO_CLIFF = "no coefficient that was tried is beyond the cliff, or none before it"
-NO_EFFECT = "no coherent delta reaches half of what the baseline leaves possible"
-AT_THE_EDGE = "the best lies at the smallest coefficient that was tried, so that a smaller one may be better"
+_CLIFF_ALONE = " (only the cliff counts)"
+NO_EFFECT = f"no coherent delta reaches half of what the baseline leaves possible{_CLIFF_ALONE}"
+AT_THE_EDGE = (
+    f"the best lies at the smallest coefficient that was tried, so that a smaller one may be better{_CLIFF_ALONE}"
+)
 SAME_VECTOR = "the vector of another label once more"
 
 
@@ -41,10 +44,19 @@ class Outcome:
     label: str
     layer: int
     vector_digest: str | None
-    best: float  # geometric middle of the coherent coefficients that are as good as the best
-    low: float  # the largest coherent coefficient
-    high: float  # the smallest incoherent one beyond it
-    best_delta: float
+    model_id: str | None = None
+    judge: str | None = None
+    tokens: int | None = None
+    """Of a response at most."""
+    unit_strength: float | None = None
+    """Relative strength of coefficient 1, as its evaluations tell it; `None`: they do not."""
+    best: float | None
+    """Geometric middle of the coherent coefficients that are as good as the best; `None`: the cliff alone is known."""
+    low: float
+    """The largest coherent coefficient."""
+    high: float
+    """The smallest incoherent one beyond it."""
+    best_delta: float | None
 
     @property
     def cliff(self) -> float:
@@ -84,13 +96,14 @@ def find_outcomes(evaluations: Evaluations, floor: float) -> Outcomes:
     for part in sorted(parts, key=lambda p: (p.setting, p.group, p.baseline_trait_mean or 0.0)):
         recipe = recipe_of(part.group.label)
         if recipe is None or recipe.method == "random_baseline" or recipe != recipe.of_vector:
-            why = NO_RECIPE if recipe is None else RANDOM if recipe.method == "random_baseline" else OTHERWISE
-            left_out[why] += len(part.points.layers)
+            unfit = NO_RECIPE if recipe is None else RANDOM if recipe.method == "random_baseline" else OTHERWISE
+            left_out[unfit] += len(part.points.layers)
             continue
         for points in _ladders(part):
-            outcome = _outcome(part, points, floor)
-            if isinstance(outcome, str):
-                left_out[outcome] += 1
+            outcome, why = _outcome(part, points, floor)
+            if why is not None:
+                left_out[why] += 1
+            if outcome is None:
                 continue
             names = _names(part, outcome, recipe)
             if any(name in counted and counted[name].label != outcome.label for name in names):
@@ -110,11 +123,34 @@ def _ladders(part: GroupInSetting) -> Iterator[PointSet]:
         yield PointSet(part.points.all, np.array(some, dtype=np.intp))
 
 
-def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> Outcome | str:
-    """The outcome of one ladder, or why it tells nothing."""
+def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> tuple[Outcome | None, str | None]:
+    """The outcome of one ladder, and why it tells nothing, or only where the cliff lies."""
     bracket = next(iter(brackets(points, floor, allowed=None, suggest=False)), None)
     if bracket is None or bracket.low is None or bracket.high is None:
-        return NO_CLIFF
+        return None, NO_CLIFF
+    first: StoredPoint = next(iter(points))
+    best, delta, why = _best(part, points, floor)
+    strength = first.relative_strength
+    outcome = Outcome(
+        setting=part.setting,
+        baseline_trait_mean=part.baseline_trait_mean,
+        **asdict(part.group),
+        layer=first.layer,
+        vector_digest=first.vector_digest,
+        model_id=part.sample.model_id,
+        judge=part.sample.judge,
+        tokens=part.sample.max_new_tokens,
+        unit_strength=None if strength is None else strength / first.coefficient,
+        best=best,
+        low=bracket.low,
+        high=bracket.high,
+        best_delta=delta,
+    )
+    return outcome, why
+
+
+def _best(part: GroupInSetting, points: PointSet, floor: float) -> tuple[float | None, float | None, str | None]:
+    """The best coefficient and its delta; or why there is none."""
     sign = -1 if part.sample.direction == "negative" else 1
     gains = {
         point.coefficient: sign * point.delta
@@ -123,23 +159,12 @@ def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> Outcome | 
     }
     baseline, most = part.baseline_trait_mean, max(gains.values(), default=-math.inf)
     if baseline is None or most <= 0 or most < EFFECT_SHARE * (baseline if sign < 0 else 100 - baseline):
-        return NO_EFFECT
+        return None, None, NO_EFFECT
     good = [coefficient for coefficient, gain in gains.items() if gain >= most - NEAR_POINTS]
     if min(good) == min(point.coefficient for point in points):
-        return AT_THE_EDGE
-    first: StoredPoint = next(iter(points))
-    return Outcome(
-        setting=part.setting,
-        baseline_trait_mean=baseline,
-        **asdict(part.group),
-        layer=first.layer,
-        vector_digest=first.vector_digest,
-        # by its ends: a search tries many coefficients near the best, which must not pull the middle
-        best=math.sqrt(min(good) * max(good)),
-        low=bracket.low,
-        high=bracket.high,
-        best_delta=sign * most,
-    )
+        return None, None, AT_THE_EDGE
+    # by its ends: a search tries many coefficients near the best, which must not pull the middle
+    return math.sqrt(min(good) * max(good)), sign * most, None
 
 
 def _names(part: GroupInSetting, outcome: Outcome, recipe: Recipe) -> list[tuple[object, ...]]:

@@ -77,6 +77,8 @@ class AdoptedPrior:
     floor: float  # the coherence floor that cliffs and bests were found at, 0 to 100
     n_cases: int
     n_groups: int
+    max_new_tokens: int | None = None
+    """Of the longest responses that it was found on: longer ones break earlier; `None`: not told."""
     best: Part
     cliff: Part
     source: str = "the adopted prior"
@@ -90,7 +92,7 @@ class AdoptedPrior:
 
 def format_prior(prior: AdoptedPrior) -> str:
     """The prior as JSON text, the same for the same prior."""
-    head = {name: getattr(prior, name) for name in ("experiment", "floor", "n_cases", "n_groups")}
+    head = {name: getattr(prior, name) for name in ("experiment", "floor", "n_cases", "n_groups", "max_new_tokens")}
     parts = {
         name: {"form": _FORM, "spread": part.spread, "value": part.value}
         for name, part in (("best", prior.best), ("cliff", prior.cliff))
@@ -101,7 +103,10 @@ def format_prior(prior: AdoptedPrior) -> str:
 def parse_prior(text: str, source: str) -> AdoptedPrior:
     """The prior in a JSON text of `format_prior`."""
     try:
-        fields = _checked(parse_json(text), "the prior", _PRIOR)
+        document = parse_json(text)
+        if isinstance(document, dict):  # an earlier version did not tell it
+            document.setdefault("max_new_tokens", None)
+        fields = _checked(document, "the prior", _PRIOR)
         parts = {name: _checked(fields[name], name, _PART) for name in ("best", "cliff")}
     except (ValueError, RecursionError) as error:
         raise DataError(f"not a prior of massact predict: {error}") from error
@@ -111,6 +116,7 @@ def parse_prior(text: str, source: str) -> AdoptedPrior:
         floor=float(fields["floor"]),
         n_cases=fields["n_cases"],
         n_groups=fields["n_groups"],
+        max_new_tokens=fields["max_new_tokens"],
         best=best,
         cliff=cliff,
         source=source,
@@ -128,6 +134,7 @@ _PRIOR: dict[str, tuple[_Rule, ...]] = {
     "floor": (_NUMBER, (lambda value: 0 <= value <= 100, "is out of range")),
     "n_cases": (_COUNT,),
     "n_groups": (_COUNT,),
+    "max_new_tokens": ((lambda value: value is None or _COUNT[0](value), _COUNT[1]),),
     "best": (_ANY,),
     "cliff": (_ANY,),
 }

@@ -3,8 +3,9 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from operator import attrgetter
 from typing import Literal
 
@@ -48,10 +49,16 @@ def log_of(case: Case, target: Target) -> float:
     return math.log(getattr(case.outcome, target))
 
 
+def found(cases: Iterable[Case], target: Target) -> list[Case]:
+    """The cases that tell of a target: a weak vector tells where its cliff lies, and has no best."""
+    return [case for case in cases if getattr(case.outcome, target) is not None]
+
+
 def fit_constant(cases: Sequence[Case], target: Target, form: str) -> float:
     """Log of a form's one constant: the median over models and traits of each one's own median."""
     if form == GIVEN:
         return math.log(getattr(RelativeStrengthPrior(), target))
+    cases = found(cases, target)
     logs = [log_of(case, target) - _UNITS[form](case.facts) for case in cases]
     return statistics.median(statistics.median(some) for some in _by_group(cases, logs))
 
@@ -77,10 +84,14 @@ class Ratio:
 class Score:
     """How far one form's predictions of one target were off, on groups that it had not seen."""
 
-    median_factor: float  # half of the predictions are within this factor of what was found
-    high_factor: float  # nine in ten are within this one
-    share_within: float  # share within a factor of 1.2
-    errors: tuple[float, ...]  # mean |log error| of each group, in the order of `groups_of`
+    median_factor: float
+    """Half of the predictions are within this factor of what was found."""
+    high_factor: float
+    """Nine in ten are within this one."""
+    share_within: float
+    """Share within a factor of 1.2."""
+    errors: tuple[float, ...]
+    """Mean |log error| of each group that tells of the target, in the order of `groups_of`."""
     spread: float
     """Root mean square of the log error over the groups: what a prediction's standard deviation is said to be."""
 
@@ -108,14 +119,13 @@ class Trial:
     scores: Mapping[tuple[Target, str], Score]
     predicted: Mapping[tuple[Target, str], tuple[float, ...]]  # coefficients, in the order of the cases
 
-    @property
-    def groups(self) -> list[Group]:
-        return groups_of(self.cases)
+    def cases_of(self, target: Target) -> list[Case]:
+        return found(self.cases, target)
 
 
 def leave_groups_out(cases: Sequence[Case]) -> Trial:
     """Predict every case by every form, fitted on the cases of the other models and traits alone."""
-    names = ("group", "position", "label", "layer", "setting", "best", "cliff")
+    names = ("group", "position", "label", "layer", "setting", "cliff")
     cases = sorted(cases, key=attrgetter(*(f"outcome.{name}" for name in names)))
     scores, predicted = {}, {}
     for target in TARGETS:
@@ -131,6 +141,8 @@ def leave_groups_out(cases: Sequence[Case]) -> Trial:
 
 
 def _score(cases: Sequence[Case], target: Target, logs: Sequence[float]) -> Score:
+    logs = [log for case, log in zip(cases, logs, strict=True) if getattr(case.outcome, target) is not None]
+    cases = found(cases, target)
     sizes = np.array([abs(log - log_of(case, target)) for case, log in zip(cases, logs, strict=True)])
     squares = [statistics.fmean(some) for some in _by_group(cases, (sizes**2).tolist())]
     return Score(
@@ -165,8 +177,10 @@ class OwnStrengths:
 
     group: Group
     n_cases: int
-    best: float  # median relative strength of the best coefficients
-    best_scatter: float  # one standard deviation of its logarithm, as a factor; 1 for a single case
+    best: float
+    """Median relative strength of the best coefficients; NaN where none was found."""
+    best_scatter: float
+    """One standard deviation of its logarithm, as a factor; 1 for a single case, NaN for none."""
     cliff: float
     cliff_scatter: float
 
@@ -180,10 +194,12 @@ def decide(trial: Trial, target: Target) -> Decision:
     # fitted on all cases: nothing is left to test it on, which is why it was tested before
     part = Part(math.exp(fit_constant(trial.cases, target, form)), max(score.spread, _LEAST_SPREAD))
     how = "refitted" if form == STRENGTH else "as given, since refitted it does worse"
+    cases = trial.cases_of(target)
+    n_groups = len(groups_of(cases))
     text = (
-        f"{_headline(target, answer, against, n_groups=len(trial.groups))} Half of the predictions lie within a "
+        f"{_headline(target, answer, against, n_groups=n_groups)} Half of the predictions lie within a "
         f"factor of {score.median_factor:.2f} of what was found and nine in ten within {score.high_factor:.2f} "
-        f"({len(trial.cases)} vectors of {len(trial.groups)} models and traits, each predicted without its own). The "
+        f"({len(cases)} vectors of {n_groups} models and traits, each predicted without its own). The "
         f"prior is relative strength {part.value:.2f}, {how} ({refitted.against(given)} of the given one's error)."
     )
     return Decision(target, form, answer, text, part)
@@ -195,14 +211,16 @@ def own_strengths(cases: Sequence[Case]) -> tuple[OwnStrengths, ...]:
         mine = [case for case in cases if case.group == group]
         figures: list[float] = []
         for target in TARGETS:
-            logs = [log_of(case, target) - by_strength(case.facts) for case in mine]
-            figures += (math.exp(statistics.median(logs)), math.exp(statistics.stdev(logs)) if len(logs) > 1 else 1.0)
+            logs = [log_of(case, target) - by_strength(case.facts) for case in found(mine, target)]
+            scatter = math.exp(statistics.stdev(logs)) if len(logs) > 1 else 1.0
+            figures += (math.exp(statistics.median(logs)), scatter) if logs else (math.nan, math.nan)
         strengths.append(OwnStrengths(group, len(mine), *figures))
     return tuple(strengths)
 
 
 def scatter_words(strengths: Sequence[OwnStrengths]) -> str:
     """How much relative strength scatters within models and traits, and between them."""
+    strengths = [one for one in strengths if not math.isnan(one.best)]
     within = statistics.median(of_group.best_scatter for of_group in strengths)
     bests = [of_group.best for of_group in strengths]
     return (
@@ -212,6 +230,40 @@ def scatter_words(strengths: Sequence[OwnStrengths]) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CarryOver:
+    """How well a cliff, as a relative strength, carries over to what differs in one thing."""
+
+    what: str
+    factor: float
+    """Half of the pairs lie within it."""
+    n_pairs: int
+
+
+_CARRIED: dict[str, Callable[[Case], tuple[object, ...]]] = {
+    "to another label of the layer": lambda case: (case.outcome.label,),
+    "to another layer": lambda case: (case.outcome.layer,),
+    "to another trait of the model": lambda case: (case.outcome.trait,),
+    "to another model": lambda case: (case.outcome.model,),
+    "to responses of another length": lambda case: (case.outcome.tokens,),
+}
+
+
+def carry_overs(cases: Sequence[Case]) -> list[CarryOver]:
+    """Over pairs of cases that differ in one thing and share the others: what carries over from what to what."""
+    everything = [(tuple(read(case)[0] for read in _CARRIED.values()), case) for case in found(cases, "cliff")]
+    carried = []
+    for index, what in enumerate(_CARRIED):
+        alike: dict[tuple[object, ...], list[tuple[object, float]]] = defaultdict(list)
+        for place, case in everything:
+            rest = (*place[:index], *place[index + 1 :], case.outcome.position)
+            alike[rest].append((place[index], log_of(case, "cliff") - by_strength(case.facts)))
+        apart = [abs(a - b) for some in alike.values() for (x, a), (y, b) in combinations(some, 2) if x != y]
+        if apart:
+            carried.append(CarryOver(what, math.exp(statistics.median(apart)), len(apart)))
+    return carried
+
+
 def resolution(cases: Sequence[Case]) -> float:
     """Median factor between the two coefficients that a cliff was found between: what no prediction can beat."""
     return statistics.median(case.outcome.high / case.outcome.low for case in cases)
@@ -219,8 +271,15 @@ def resolution(cases: Sequence[Case]) -> float:
 
 def adopt(trial: Trial, decisions: Sequence[Decision], *, experiment: str, floor: float) -> AdoptedPrior:
     best, cliff = (decision.part for decision in decisions)
+    tokens = [case.outcome.tokens for case in trial.cases if case.outcome.tokens is not None]
     return AdoptedPrior(
-        experiment=experiment, floor=floor, n_cases=len(trial.cases), n_groups=len(trial.groups), best=best, cliff=cliff
+        experiment=experiment,
+        floor=floor,
+        n_cases=len(trial.cases),
+        n_groups=len(groups_of(trial.cases)),
+        max_new_tokens=max(tokens, default=None),
+        best=best,
+        cliff=cliff,
     )
 
 

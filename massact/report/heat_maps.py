@@ -184,7 +184,9 @@ class HeatMap:
                 text = signed(point.delta, 0)
                 panel.text(x, y, text, ha="center", va="center", fontsize=7, color=style.ink_on(colour))
         # one collection and one line: a shape for each cell takes most of a report's time
-        panel.add_collection(PatchCollection(cells, facecolors=colours, linewidths=0))
+        collection = PatchCollection(cells, facecolors=colours, linewidths=0)
+        collection.values = [point.delta for point in grid.cells.values()]  # type: ignore[attr-defined]  # for plotly's
+        panel.add_collection(collection)
         panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=style.INK, linewidth=0.8)
         best = self.evidence.best(self.place, grid.label)
         if best is not None:

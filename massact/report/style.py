@@ -206,9 +206,26 @@ def fixed(figure: Drawing) -> Drawing:
     with styled():
         engine = figure.get_layout_engine()
         if engine is not None:
+            for axes in figure.axes:
+                _measured_once(axes)
             engine.execute(figure)
     figure.set_layout_engine("none")
     return figure
+
+
+def _measured_once(axes: Any) -> None:
+    """What stands around a panel is as wide however large the panel is: the layout's second pass need not measure."""
+    from matplotlib.transforms import Bbox
+
+    measure, margins = axes.get_tightbbox, []
+
+    def get_tightbbox(*args: Any, **options: Any) -> Any:
+        if not margins:
+            box = measure(*args, **options)
+            margins.append(None if box is None else box.extents - axes.bbox.extents)
+        return None if margins[0] is None else Bbox.from_extents(axes.bbox.extents + margins[0])
+
+    axes.get_tightbbox = get_tightbbox
 
 
 # By the canvases: `savefig` draws all of it once more, for layouts that only a drawing tells.

@@ -24,7 +24,7 @@ from massact.report.section import (
 )
 from massact.store.schema import StoredPoint
 
-_MOST_PLACES = 4
+_MOST_PLACES = 2
 """Figures against the coefficient; that against coherence shows every window of a model."""
 _MOST_PAIRS = 2
 _MOST_WORDS = 8

@@ -10,6 +10,7 @@ from typing import Any
 
 from massact._lazy import Numbers, np
 from massact.errors import UnknownNameError
+from massact.floors import Floor
 from massact.names import shown
 from massact.query.answers import Answers, Filters
 from massact.query.evaluations import PointSet
@@ -18,11 +19,12 @@ from massact.query.load import Needs, load
 from massact.query.question import ALL_SETTINGS, EXPERIMENT, Parameter, number, text
 from massact.query.stats.intervals import Beliefs
 from massact.store.read import RunStore
+from massact.store.schema.points import HEAD
 
 View = Callable[[RunStore, Mapping[str, Any]], dict[str, Any]]
 FLOORS = tuple(float(floor) for floor in range(101))
 """Where it is told who is tied."""
-_DIGITS = 5
+_DIGITS, _SAME_AS = 5, HEAD.index("same_as")
 _FACTS_LEFT_OUT = ("kind", "cell")
 
 
@@ -42,8 +44,11 @@ def explore(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "version": version,
         "experiment": loaded.experiment,
-        "floor": loaded.floor,
-        "places": [_place(one) for one in strata(by_group) if one.slices],
+        "floor": {
+            "value": float(loaded.floor),
+            **{name: getattr(loaded.floor, name) for name in ("metric", "limit", "is_most")},
+        },
+        "places": [_place(one, loaded.floor) for one in strata(by_group) if one.slices],
         "notes": loaded.notes,
     }
 
@@ -55,24 +60,32 @@ def _version(answers: Answers) -> str:
     return f"{len(answers.evaluations)}-{len(answers.failures)}-{last}"
 
 
-def _place(stratum: ComparableGroups) -> dict[str, Any]:
-    labels = {label: _columns(part.points) for label, part in stratum.slices.items() if len(part.points)}
+def _place(stratum: ComparableGroups, floor: Floor) -> dict[str, Any]:
+    labels = {label: _columns(part.points, floor) for label, part in stratum.slices.items() if len(part.points)}
     failed = sum(len(part.failures) for part in stratum.slices.values())
     return {**stratum.fields(), "labels": labels, "n_failed": failed}
 
 
-def _columns(points: PointSet) -> dict[str, Any]:
+def _columns(points: PointSet, floor: Floor) -> dict[str, Any]:
     layers, coefficients = points.column("layer"), points.column("coefficient")
     order = np.lexsort((coefficients, layers))
-    runs = points.run_ids()
+    runs, heads = points.run_ids(), points.all.head[points.indices].tolist()
     names = ("coefficient", "delta", "relative_strength")
     columns: dict[str, Any] = {name: _rounded(points.column(name)[order]) for name in names}
-    coherence = points.column("coherence_mean")[order]
-    # never above what it is: at a floor it counts here where it counts in `best`
-    columns["coherence"] = _rounded(np.floor(coherence * 10**_DIGITS) / 10**_DIGITS)
+    columns["coherence"] = _lowered(points.column("coherence_mean")[order])
+    if not floor.is_coherence:
+        columns["measure"] = _lowered(points.measures(floor)[order])
+    columns["metrics"] = {name: _rounded(points.column(name)[order]) for name in points.all.metric_names}
+    # whose result was taken over from another label comes after that among equals
+    columns["taken"] = [place for place, i in enumerate(order.tolist()) if points.all.heads[heads[i]][_SAME_AS]]
     columns["layer"] = [int(layer) for layer in layers[order].tolist()]
     columns["run_id"] = [runs[i] for i in order.tolist()]
     return columns
+
+
+def _lowered(values: Numbers) -> list[float | None]:
+    """Never above what they are: at a floor they count here where they count in `best`."""
+    return _rounded(np.floor(values * 10**_DIGITS) / 10**_DIGITS)
 
 
 def _rounded(values: Numbers) -> list[float | None]:
@@ -83,19 +96,31 @@ def standings(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     """Of one place, which label wins at every whole floor and which are tied with it, as `best` says it."""
     only = Filters(models=(given["model"],), traits=(given["trait"],), positions=(given["position"],))
     about: Any = {"only": only, "all_settings": True}
-    answers = load(store, given["experiment"], about, Needs(scores="all"), None).answers
+    loaded = load(store, given["experiment"], about, Needs(scores="all"), None)
+    answers = loaded.answers
     found = strata(slices(answers.evaluations))
     stratum = next((one for one in found if one.setting == given["setting"] and _is_against(one, given)), None)
     if stratum is None or answers.scores is None:
         raise UnknownNameError(f"nothing was evaluated there in the setting {shown(given['setting'])}")
     told: list[dict[str, Any]] = []
     known: tuple[int, ...] = ()
-    for floor in FLOORS:
+    for value in FLOORS:
+        floor = _floor_at(loaded.floor, value)
+        if floor is None:
+            continue
         coherent = tuple(len(part.points.coherent_runs(floor)) for part in stratum.slices.values())
         if not told or coherent != known:  # between two floors with the same coherent ones nothing changes
             known = coherent
-            told.append({"floor": floor, "standings": Beliefs(stratum, floor, answers.scores).standings})
+            told.append({"floor": value, "standings": Beliefs(stratum, floor, answers.scores).standings})
     return {"places": told}
+
+
+def _floor_at(declared: Floor, value: float) -> Floor | None:
+    """A floor of what the declared one is of, at a value on its scale; `None`: a metric has no such limit."""
+    limit = declared.value_at(value)
+    if declared.is_coherence or limit > 0:
+        return Floor.of(declared.metric, limit, is_most=declared.is_most)
+    return None
 
 
 def _is_against(stratum: ComparableGroups, given: Mapping[str, Any]) -> bool:

@@ -411,7 +411,7 @@ class Evaluator:
         overrides: Overrides = NO_OVERRIDES,
     ) -> None:
         session.stores.send_leftovers()
-        self._session, self.subject = session, Subject(config, trait)
+        self._session, self.subject, self.parent = session, Subject(config, trait), parent
         self.planner = planner = Planner(session, config, trait, overrides)
         self._requests: list[GridRequest] = []
         self._best: dict[tuple[str, str], float] = {}

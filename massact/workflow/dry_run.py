@@ -19,6 +19,7 @@ from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
 from massact.sweep.reuse import Alikeness, Known
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
+from massact.sweep.search.probing import HALVINGS, TOKENS
 from massact.sweep.stored import Subject
 from massact.workflow.steps import Request, request_layers
 
@@ -84,11 +85,13 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         return
     lines = ["| model | trait | labels and windows | layers | evaluations at most | judge calls at most |"]
     lines.append("|---|---|---|---|---|---|")
+    n_probes = 0
     for (model, trait), chosen in places.items():
         config, of_trait = session.experiment.model(model), session.experiment.trait(trait)
         requests = search_requests(session, config, shapes[model].n_layers, plan, chosen)
         grid = len(config.grid.coefficients) if plan.mode == "scan" else 0
-        most = sum(len(one.layers) for one in requests) * (plan.budget + grid)
+        n_ladders = sum(len(one.layers) for one in requests)
+        most, n_probes = n_ladders * (plan.budget + grid), n_probes + n_ladders * HALVINGS
         n_questions = len(session.datasets.questions(of_trait).questions)
         calls = (most + 1) * n_questions * calls_per_exchange(session.experiment.judge)
         layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
@@ -98,6 +101,10 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         "",
         f"{grids}{plan.budget} evaluations of each label at each layer at most; stored ones are used as they are.",
     ]
+    if plan.start == "probe":
+        lines.append(
+            f"Before them at most {n_probes} cells of short texts ({TOKENS} tokens) that no judge is asked about."
+        )
     session.show("\n".join(lines))
 
 

@@ -5,13 +5,13 @@ import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from massact.errors import MissingPrerequisiteError, UsageError
 from massact.floors import as_floor
 from massact.labels import parse_label
 from massact.prediction.cases import Case, Outcome, find_outcomes
-from massact.prediction.prior import format_prior
+from massact.prediction.prior import VectorFacts, format_prior
 from massact.prediction.verdict import (
     STRENGTH,
     TARGETS,
@@ -22,26 +22,31 @@ from massact.prediction.verdict import (
     Trial,
     adopt,
     by_strength,
+    carry_overs,
     decide,
+    found,
     groups_of,
     leave_groups_out,
     own_strengths,
     resolution,
     scatter_words,
 )
-from massact.query import Filters
+from massact.query import Answers, Filters
 from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
-from massact.store.schema import Artifact
+from massact.store.schema import Artifact, Kind
 from massact.store.write.registry import prior_name, register_prior
+from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
+from massact.vectors.massive_dims import Calibration
 from massact.vectors.methods import vector_digest
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"
 NOT_DECLARED = "of a model or trait that the experiment file does not declare"
+NOT_TOLD = "of another experiment, with another judge or without what its vector's strength is told by"
 NOTHING_OUTSIDE = "all of the vector lies in massive dims"
 MIN_GROUPS = 2
 
@@ -92,7 +97,8 @@ def predict(session: Session, floor: float, judge: str | None = None) -> Predict
     outcomes = find_outcomes(answers.evaluations, floor)
     left_out = Counter(outcomes.left_out)
     cases = list(_cases(session, outcomes.counted, left_out))
-    if len(groups_of(cases)) < MIN_GROUPS:
+    cases += _of_other_experiments(session, floor, judge or session.experiment.judge.name, cases, left_out)
+    if len(groups_of(found(cases, "best"))) < MIN_GROUPS:
         raise UsageError(_too_few(session, cases, left_out, floor))
     trial = leave_groups_out(cases)
     decisions = tuple(decide(trial, target) for target in TARGETS)
@@ -121,6 +127,31 @@ def _cases(session: Session, outcomes: Iterable[Outcome], left_out: Counter[str]
             left_out[str(error)] += len(mine)  # it says which command makes what is missing
 
 
+def _of_other_experiments(
+    session: Session, floor: float, judge: str, own: Iterable[Case], left_out: Counter[str]
+) -> Iterator[Case]:
+    """What the other experiments of the store found with the same judge, by what its runs tell of the vectors. A model
+    that the experiment has too goes by the experiment's name for it: they are left out of a fit together."""
+    names = {case.outcome.model_id: case.outcome.model for case in own}
+    with session.stores.read() as store:
+        for name in store.experiments():
+            if name == session.experiment.name:
+                continue
+            answers, _ = Answers.from_store(store, name, store.declared(name)).in_current_setting()
+            calibrations = {one.row.model: one.run_id for one in store.stages(Kind.CALIBRATION, name)}
+            norms: dict[str, Calibration] = {}
+            for outcome in find_outcomes(answers.evaluations, floor).counted:
+                model = outcome.model
+                if outcome.judge != judge or not outcome.unit_strength or model not in calibrations:
+                    left_out[NOT_TOLD] += 1
+                    continue
+                if model not in norms:
+                    norms[model] = read_calibration(session.stores.fetch(calibrations[model], Artifact.CALIBRATION))
+                facts = VectorFacts(unit_strength=outcome.unit_strength, norm=norms[model].layers[outcome.layer].norm)
+                model = names.setdefault(outcome.model_id, f"{name}/{model}")
+                yield Case(replace(outcome, model=model), facts)
+
+
 def _of_ladder(
     vectors: StoredVectors, position: str, label: str, outcomes: Iterable[Outcome], left_out: Counter[str]
 ) -> Iterator[Case]:
@@ -146,6 +177,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
         f"A prediction is tested on a model and trait that was left out, so {MIN_GROUPS} are needed, each with some "
         f"vector whose coefficients reach from no effect to beyond {as_floor(floor).reach}; a verdict needs 5."
     )
+    cases = found(cases, "best")
     if not cases:
         return (
             f"nothing to predict from: the store holds no vector of {session.experiment.name} whose best coefficient "
@@ -162,7 +194,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
 
 def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
     trial = prediction.trial
-    metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(trial.groups))}
+    metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(groups_of(trial.cases)))}
     for (target, form), score in trial.scores.items():
         for name in ("median_factor", "high_factor", "share_within"):
             metrics[f"{name}/{target}/{form}"] = getattr(score, name)
@@ -179,12 +211,13 @@ def prediction_markdown(
     trial: Trial, decisions: Iterable[Decision], *, floor: float, left_out: Mapping[str, int], toy: bool = False
 ) -> str:
     """Verdicts first, then the figures that they rest on, then what was left out; it says where the models are toys."""
-    n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
     parts = [
         *((TOY_BANNER,) if toy else ()),
         *(f"**{_HEADINGS[decision.target]}.** {decision.text}" for decision in decisions),
     ]
     for target in TARGETS:
+        of_target = trial.cases_of(target)
+        n_cases = f"{len(of_target)} vectors of {len(groups_of(of_target))} models and traits"
         parts.append(f"{_HEADINGS[target]}, {n_cases}, each model and trait left out in turn:")
         parts.append(_score_table(trial, target).markdown())
     parts.append(
@@ -192,6 +225,10 @@ def prediction_markdown(
         f"{resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
     )
     parts += [scatter_words(own_strengths(trial.cases)), _strength_table(trial).markdown()]
+    if carried := carry_overs(trial.cases):
+        headers = ("a cliff, as relative strength, carries over", "#half within", "#pairs")
+        rows = [(one.what, f"x{one.factor:.2f}", str(one.n_pairs)) for one in carried]
+        parts.append(Table.of("", headers, rows).markdown())
     if left_out:
         lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))
         parts += ["Left out, by vector and layer:", lines]
@@ -207,7 +244,7 @@ def prediction_csv(trial: Trial) -> str:
     writer.writerow([*names, "cliff", "relative_strength_best", *forms])
     for index, case in enumerate(trial.cases):
         outcome = case.outcome
-        strength = outcome.best / math.exp(by_strength(case.facts))
+        strength = None if outcome.best is None else outcome.best / math.exp(by_strength(case.facts))
         measured = [*(getattr(outcome, name) for name in names), outcome.cliff, strength]
         expected = [values[index] for values in trial.predicted.values()]
         writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*measured, *expected)])
@@ -232,8 +269,7 @@ def _strength_table(trial: Trial) -> Table:
         (
             *strengths.group,
             str(strengths.n_cases),
-            f"{strengths.best:.2f}",
-            f"x{strengths.best_scatter:.2f}",
+            *(("", "") if math.isnan(strengths.best) else (f"{strengths.best:.2f}", f"x{strengths.best_scatter:.2f}")),
             f"{strengths.cliff:.2f}",
             f"x{strengths.cliff_scatter:.2f}",
         )

@@ -190,12 +190,13 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
     search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     require_steps(session, "phase1")
-    limits = ("mode", "budget", "tolerance", "screen", "confidence")
-    with open_phase(session, name, None, {limit: getattr(plan, limit) for limit in limits}) as run:
+    limits = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")
+    told = {limit: value for limit in limits if (value := getattr(plan, limit)) is not None}
+    with open_phase(session, name, None, told) as run:
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps)
+        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
         _note(session, run, "", brief=text)
     return searched.tally
 

@@ -18,6 +18,7 @@ from massact.prediction.verdict import (
     STRENGTH,
     Trial,
     adopt,
+    carry_overs,
     decide,
     fit_constant,
     leave_groups_out,
@@ -185,6 +186,39 @@ def test_a_prior_expects_what_its_parts_say() -> None:
 
 def test_a_prior_is_read_back_as_it_was_written() -> None:
     assert parse_prior(format_prior(PRIOR), "a test") == PRIOR
+    of_length = replace(PRIOR, max_new_tokens=32)
+    assert parse_prior(format_prior(of_length), "a test") == of_length
+    assert parse_prior(change("max_new_tokens", None), "a test") == PRIOR, "an earlier version did not write it"
+
+
+def test_a_vector_without_a_best_is_evidence_about_cliffs_alone(plain: Trial) -> None:
+    weak = [replace(c, outcome=replace(c.outcome, best=None, best_delta=None)) for c in plain.cases[:15]]
+    both = leave_groups_out([*weak, *plain.cases[15:]])
+    assert (len(both.cases_of("best")), len(both.cases_of("cliff"))) == (75, 90)
+    assert "(75 vectors of 5 models and traits" in decide(both, "best").text
+    assert "(90 vectors of 6 models and traits" in decide(both, "cliff").text
+    assert decide(both, "cliff").part == decide(plain, "cliff").part
+    decisions = [decide(both, "best"), decide(both, "cliff")]
+    text = prediction_markdown(both, decisions, floor=68, left_out={})
+    (row,) = [line for line in text.splitlines() if line.startswith("| model-0")]
+    assert [cell.strip() for cell in row.split("|")][4:6] == ["—", "—"]
+    assert len(prediction_csv(both).splitlines()) == 91
+
+
+def test_what_carries_over_is_told_by_pairs_that_differ_in_one_thing() -> None:
+    (case, *_) = world(1)
+
+    def at(strength: float, **changes: Any) -> Case:
+        c = strength / case.facts.unit_strength
+        return replace(case, outcome=replace(case.outcome, low=c, high=c, **changes))
+
+    cases = [at(0.5, tokens=32), at(0.6, tokens=32, layer=20), at(0.4, tokens=64), at(1.0, tokens=32, trait="other")]
+    carried = {one.what: (round(one.factor, 3), one.n_pairs) for one in carry_overs(cases)}
+    assert carried == {
+        "to another layer": (1.2, 1),
+        "to another trait of the model": (2.0, 1),
+        "to responses of another length": (1.25, 1),
+    }
 
 
 def change(path: str, value: object) -> str:
@@ -210,6 +244,7 @@ def change(path: str, value: object) -> str:
         (change("surplus", 1), "unknown key 'surplus'"),
         (change("experiment", ""), "is not a text"),
         (change("floor", 101), "out of range"),
+        (change("max_new_tokens", 0), "not a whole number"),
         (change("n_cases", 1.5), "not a whole number"),
         (change("n_cases", True), "not a whole number"),
         (change("cliff", None), "'cliff' is missing"),

@@ -18,7 +18,7 @@ from massact.prediction.cases import (
 from massact.query import Evaluations
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
-from tests.support.store_fixtures import evaluated
+from tests.support.store_fixtures import evaluated, evaluation_row
 
 GOOD = ((100, 95.0, 5.0), (200, 90.0, 60.0), (400, 80.0, 85.0), (800, 20.0, 90.0))
 """Coefficient, coherence and delta: the best is 400, the cliff lies between 400 and 800."""
@@ -62,14 +62,8 @@ def test_what_is_coherent_beyond_an_incoherent_one_moves_the_cliff() -> None:
 
 @pytest.mark.parametrize(
     ("points", "reason"),
-    [
-        (GOOD[:3], NO_CLIFF),
-        (tuple((c, 20.0, 90.0) for c, _, _ in GOOD), NO_CLIFF),
-        (tuple((c, h, d / 2) for c, h, d in GOOD), NO_EFFECT),
-        (tuple((c, h, None) for c, h, _ in GOOD), NO_EFFECT),
-        (GOOD[2:], AT_THE_EDGE),
-    ],
-    ids=["all coherent", "none coherent", "weak", "unscored", "starts at the best"],
+    [(GOOD[:3], NO_CLIFF), (tuple((c, 20.0, 90.0) for c, _, _ in GOOD), NO_CLIFF)],
+    ids=["all coherent", "none coherent"],
 )
 def test_a_ladder_that_tells_nothing_is_counted_with_the_reason(points: Any, reason: str) -> None:
     outcomes = found(ladder(*points))
@@ -77,10 +71,34 @@ def test_a_ladder_that_tells_nothing_is_counted_with_the_reason(points: Any, rea
     assert outcomes.left_out == {reason: 1}
 
 
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        (tuple((c, h, d / 2) for c, h, d in GOOD), NO_EFFECT),
+        (tuple((c, h, None) for c, h, _ in GOOD), NO_EFFECT),
+        (GOOD[2:], AT_THE_EDGE),
+    ],
+    ids=["weak", "unscored", "starts at the best"],
+)
+def test_a_vector_without_a_best_tells_where_its_cliff_lies(points: Any, reason: str) -> None:
+    outcomes = found(ladder(*points, relative_strength=None))
+    (one,) = outcomes.counted
+    assert (one.best, one.best_delta, one.low, one.high) == (None, None, 400, 800)
+    assert outcomes.left_out == {reason: 1}
+    assert "only the cliff counts" in reason
+
+
+def test_what_runs_tell_of_a_vectors_strength_is_taken_from_them() -> None:
+    (one,) = found([evaluated("probe", 15, c, coherence_mean=h, delta=d, key=str(c), relative_strength=c / 500)
+                    for c, h, d in GOOD]).counted  # fmt: skip
+    assert one.unit_strength == pytest.approx(1 / 500)
+    assert (one.model_id, one.judge) == (evaluation_row().model_id, evaluation_row().judge)
+
+
 def test_half_of_what_the_baseline_leaves_is_enough_and_less_is_not() -> None:
     # the baseline is 10, so 90 points are possible
     half = tuple((c, h, min(d, 45.0)) for c, h, d in GOOD)
-    assert len(found(ladder(*half)).counted) == 1
+    assert found(ladder(*half)).left_out == {}
     assert found(ladder(*half, baseline_trait_mean=9.0)).left_out == {NO_EFFECT: 1}
     assert found(ladder(*GOOD, baseline_trait_mean=None)).left_out == {NO_EFFECT: 1}
 

@@ -12,6 +12,7 @@ from massact import api
 from massact.cli.questions import render
 from massact.domain import Group
 from massact.query import Answer
+from massact.query.costs import Cost
 from massact.query.questions.best import ask_best
 from massact.query.questions.coefficients import ask_coefficients
 from massact.query.questions.compare import ask_compare
@@ -70,8 +71,12 @@ FIGURES = [
 ]
 PROBE = chosen("probe", 1000, (30, 36, 33, 28, 34, 31))
 OTHER = chosen("mean_diff", 1200, (25, 40, 30, 20, 36, 35))
+COST = {"value": 58.0, "unsteered": 60.0, "delta": -2.0, "delta_low": -4.0, "delta_high": 0.5}
+COSTS = {one.row.key: (Cost(task="hellaswag", metric="acc", n_documents=9, run_id="c", **COST),) for one in ROWS}
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
-    "best": lambda: ask_best.of(answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES), FLOOR),
+    "best": lambda: ask_best.of(
+        answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES, costs=COSTS), FLOOR
+    ),
     "coefficients": lambda: ask_coefficients.of(answers_of(ROWS), FLOOR),
     "compare": lambda: ask_compare.of(
         answers_of(ROWS, scores=SCORES), FLOOR, pairs=[("probe", "mean_diff"), ("probe", "gradient")]

@@ -22,6 +22,7 @@ from tests.support.store_fixtures import tracking_server
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 HOSTILE = "<script>window.ran = 1; document.title = 'ran'</script><img src=http://127.0.0.1:9/x onerror='window.ran=1'>"
+UNFOLD = "document.querySelectorAll('details').forEach(one => { one.open = true })"
 SCREENS = {"light": (1280, 900, False), "dark": (1280, 900, True), "phone": (390, 844, False)}
 
 
@@ -69,7 +70,8 @@ def test_the_report_shows_every_figure_and_asks_the_network_for_nothing(
     width, height, is_dark = SCREENS[screen]
     page.show(width, height, dark=is_dark, phone=screen == "phone")
     page.open(_report_of(finished).as_uri())
-    page.screenshot(screenshots / f"report-{screen}.png")
+    page.screenshot(screenshots / f"report-{screen}.png", whole=False)
+    page.run(UNFOLD)
     figures = page.run("""[...document.querySelectorAll('figure svg')].map(svg => ({
         alt: svg.getAttribute('aria-label') || '', drawn: svg.querySelectorAll('path, use').length,
         width: svg.getBoundingClientRect().width, height: svg.getBoundingClientRect().height}))""")
@@ -79,6 +81,32 @@ def test_the_report_shows_every_figure_and_asks_the_network_for_nothing(
     assert page.console == []
     # nothing but what scrolls in its own box is wider than the screen
     assert page.run("document.documentElement.scrollWidth") <= width
+
+
+def test_the_first_screen_answers_and_the_rest_is_folded(page: Page, finished: Path) -> None:
+    page.show(1500, 1000)
+    address = _report_of(finished).as_uri()
+    page.open(address)
+    below = "(css => document.querySelector(css).getBoundingClientRect().bottom)"
+    assert page.run(f"{below}('#glance .matrix')") <= 1000
+    assert page.run(f"{below}('#glance figure svg')") <= 1000
+    assert page.run("document.querySelectorAll('#glance > ul > li').length") <= 5
+    # the winner of each place is starred, and nothing is starred twice
+    columns = "document.querySelector('.matrix').tHead.rows[0].cells.length - 1"
+    assert page.run("document.querySelectorAll('.matrix td.winner .star').length") <= page.run(columns)
+    inside = """[...document.querySelectorAll('.matrix .bar i')].every(bar => {
+        const [a, b] = [bar, bar.parentElement].map(e => e.getBoundingClientRect());
+        return a.left >= b.left - 2 && a.right <= b.right + 2; })"""
+    assert page.run(inside)
+    folded = page.run("document.documentElement.scrollHeight")
+    page.run(UNFOLD)
+    assert folded <= page.run("document.documentElement.scrollHeight") / 3
+    page.open(f"{address}#best")
+    assert page.run("[...document.querySelectorAll('details[open]')].map(one => one.id)") == ["best"]
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.run("document.querySelectorAll('details:not([open])').length") == 0
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.run("[...document.querySelectorAll('details[open]')].map(one => one.id)") == ["best"]
 
 
 def test_text_can_be_told_from_its_ground_in_both_themes(page: Page, finished: Path) -> None:
@@ -98,6 +126,7 @@ def test_text_can_be_told_from_its_ground_in_both_themes(page: Page, finished: P
     for is_dark in (False, True):
         page.show(1280, 900, dark=is_dark)
         page.open(_report_of(finished).as_uri())
+        page.run(UNFOLD)
         assert page.run(contrast) == [], f"less than 4.5 : 1, dark {is_dark}"
 
 
@@ -130,6 +159,7 @@ def test_what_a_model_wrote_stays_text(page: Page, tmp_path: Path) -> None:
     file.write_text(build_report(given).html, encoding="utf-8")
     page.show(1280, 900)
     page.open(file.as_uri())
+    page.run(UNFOLD)
     assert page.run("window.ran") is None
     assert page.run("document.title").endswith("massact report")
     assert "<script>window.ran = 1;" in page.run("document.querySelector('#samples').innerText")
@@ -144,7 +174,8 @@ def test_it_prints_on_paper(page: Page, finished: Path, screenshots: Path) -> No
     assert (screenshots / "report.pdf").read_bytes().startswith(b"%PDF")
     page.media("print")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert page.run("document.querySelector('nav').offsetHeight") == 0
+    figures = "[...document.querySelectorAll('figure svg')].map(svg => svg.getBoundingClientRect().height)"
+    assert min(page.run(figures)) > 100, "what is folded is printed too"
     page.media("")
 
 

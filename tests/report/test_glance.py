@@ -79,8 +79,11 @@ def test_every_label_is_a_curve_and_the_floor_a_line(judged: Evidence) -> None:
     figure = AtAGlance(whole)
     drawn = drawing(figure)
     assert drawn is not None
-    panels = [axes for axes in drawn.axes if axes.get_title()]
-    assert [panel.get_title() for panel in panels] == ["toy-gemma-3, response[:5]", "toy-gemma-2, response[:5]"]
+    panels = [axes for axes in drawn.axes if axes.get_title(loc="left")]
+    assert [panel.get_title(loc="left") for panel in panels] == [
+        "toy-gemma-3, response[:5]",
+        "toy-gemma-2, response[:5]",
+    ]
     for panel, lines in zip(panels, figure.data.values(), strict=True):
         curves = [line for line in panel.lines if line.get_marker() == "o"]
         assert len(curves) == len(lines) >= 6
@@ -104,7 +107,7 @@ def test_the_page_is_folded_but_for_the_first_screen_and_markdown_begins_with_it
 
 def test_a_terminal_is_told_what_leads_and_how_many_checks_hold(judged: Evidence) -> None:
     (lead,) = leads(judged)
-    assert lead == ("toy-gemma-3, response[:5]: probe leads, tied with 1 of 2 other labels, +30.0 @ 80 (layer 2, 10)")
+    assert lead == ("toy-gemma-3, response[:5]: probe leads, tied with 1 of 2 other labels, +30.0 @ 80 (layer 2, 8)")
     report = build_report(judged)
     checks = [*report.criteria, *report.sanity]
     said = brief(judged, report.answers, checks)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,43 @@ def test_a_store_gives_the_same_figure_as_its_answer(uri: str, tmp_path: Path, m
         massact.plot.published("nobody")
     with pytest.raises(MassactError, match="nothing to draw: no calibration"):
         massact.plot.massive_dims(file)
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_plotly_gives_the_same_figure_that_answers_to_the_pointer(
+    name: str, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = DRAW[name](answers)
+    monkeypatch.setattr("massact.plot._drawn", partial(_by_plotly, massact.plot._drawn))
+    made = DRAW[name](answers)
+    made.to_json()  # plotly takes every value of it
+    panels = [axes for axes in drawn.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
+    assert len([axis for axis in made.layout if str(axis).startswith("xaxis")]) == len(panels)
+    for number, axes in enumerate(panels, 1):
+        suffix = "" if number == 1 else str(number)
+        traces = [trace for trace in made.data if trace.xaxis == f"x{suffix}"]
+        told = {(x, y) for trace in traces for x, y in zip(trace.x, trace.y, strict=True)}
+        for line in axes.lines:
+            if line.get_transform() is axes.transData and line.get_marker() not in ("None", None):
+                points = line.get_xydata()
+                for x, y in points[~np.isnan(points).any(axis=1)].tolist():
+                    assert any(abs(x - a) < 1e-6 and abs(y - b) < 1e-6 for a, b in told if a is not None)
+        axis, ticks = made.layout[f"xaxis{suffix}"], [tick.get_text() for tick in axes.get_xticklabels()]
+        assert axis.title.text == axes.get_xlabel()
+        assert list(filter(None, axis.ticktext)) == list(filter(None, ticks))
+    assert any("extra" in (trace.hovertemplate or "") for trace in made.data)
+
+
+def _by_plotly(draw: Any, figure: Any, lacking: str, _engine: str) -> Any:
+    return draw(figure, lacking, "plotly")
+
+
+def test_cells_of_a_map_tell_their_delta_and_an_unknown_engine_is_refused(answers: Answers) -> None:
+    rows = massact.runs.of(answers, 68.0)
+    made = massact.plot.heat_map(rows, only=HERE, engine="plotly")
+    deltas = {f"{row.delta:+.1f}" for row in rows.rows if row.model == "toy-gemma-3" and row.position == "response[:5]"}
+    told = {text for trace in made.data for text in trace.text or ()}
+    assert told
+    assert told <= deltas
+    with pytest.raises(MassactError, match="no engine 'bokeh'; there is matplotlib and plotly"):
+        massact.plot.heat_map(rows, only=HERE, engine="bokeh")

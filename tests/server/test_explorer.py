@@ -145,9 +145,12 @@ def test_a_click_on_a_point_shows_what_was_said_beside_the_unsteered(
     assert (told["delta"], told["coherence_mean"]) == (winner["delta"], winner["coherence_mean"])
     pairs = [(one["unsteered"]["response"], one["steered"]["response"]) for one in told["responses"]]
     assert page.run(SAID) == [response for pair in pairs for response in pair]
+    scores = page.run("[...document.querySelectorAll('#responses .quiet')].map((one) => one.textContent)")
+    first = told["responses"][0]["steered"]
+    assert scores[1] == f"steered: trait {first['trait']:.1f}, coherence {first['coherence']:.1f}"
     assert told["label"] in text(page, "evaluation-title")
     assert f"coherence {told['coherence_mean']:.1f}" in text(page, "evaluation-scores")
-    assert "cell.setting.model.revision" in text(page, "identity")
+    assert "cell.trait_digest" in text(page, "identity")
     # every chart shows which it is, and what the pointer is on in one of them
     for other in ("tradeoff", "map", "curve"):
         for kind in ("opened", "pointed"):
@@ -208,6 +211,7 @@ def test_on_every_screen(explorer: str, page: Page, screen: str, tmp_path: Path)
         assert (sum(ground[:3]) < 200) == dark
         ink = page.run("document.querySelector('#tradeoff .xtick text').style.fill")
         assert (sum(int(part) for part in re.findall(r"\d+", ink)[:3]) > 600) == dark
+        page.run("document.querySelector('header').style.position = 'static'")
         page.screenshot(Path(os.environ.get("MASSACT_SCREENSHOTS", tmp_path)) / f"explorer-{screen}.png")
         assert page.console == []
     finally:

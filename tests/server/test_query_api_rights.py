@@ -1,6 +1,7 @@
 """The query API of a server with users: a user sees what they may read in MLflow, and of the rest nothing at all."""
 
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,17 @@ def test_a_missing_password_is_one_error(tmp_path: Path, uri: str) -> None:
         tracking_server(uri, tmp_path, app="massact-auth", settings=settings),
     ):
         raise MassactError("it started")
+
+
+def test_the_explorers_page_and_views_ask_for_a_login_and_tell_nothing_of_the_rest(server: str) -> None:
+    assert requests.get(f"{server}/massact/", timeout=60).status_code == 401
+    page = requests.get(f"{server}/massact/", auth=ADA, timeout=60)
+    assert (page.status_code, "explorer.js" in page.text) == (200, True)
+    secret = uuid.uuid5(uuid.NAMESPACE_URL, "secret best 1000").hex  # as it was filled
+    for user, status in ((ADA, 404), (BOB, 200)):
+        told = requests.get(f"{server}/massact/v1/view/evaluation", {"run_id": secret}, auth=user, timeout=60)
+        assert told.status_code == status
+        explored = requests.get(f"{server}/massact/v1/view/explore", {"experiment": EXPERIMENT}, auth=user, timeout=60)
+        assert ("secret-model" in explored.text) == (status == 200)
+    asked = {"path": "responses.json", "run_uuid": secret}
+    assert requests.get(f"{server}/get-artifact", asked, auth=ADA, timeout=60).status_code == 403

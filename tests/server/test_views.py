@@ -54,7 +54,7 @@ def test_every_evaluation_that_runs_lists_is_told_by_column(filled: Filled) -> N
         if row.status != "failed" and row.delta is not None
     }
     assert sum(place["n_failed"] for place in told["places"]) == sum(row.status == "failed" for row in rows)
-    assert told["floor"] == 70  # as its file declares
+    assert told["floor"] == {"value": 70, "metric": "coherence", "limit": 70, "is_most": False}  # as its file declares
     again = view(filled, "explore", experiment=EXPERIMENT, version=told["version"])
     assert again == {"version": told["version"]}
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.config import load_experiment
-from massact.domain import Cell, Coefficients, Response, Steering, Timing
+from massact.domain import Cell, Coefficients, QuestionSet, Response, Steering, Timing
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.labels import parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
@@ -60,13 +60,12 @@ def search(
 ) -> tuple[list[Ladder], dict[str, str]]:
     """Ladders after the search, and why each was over."""
     by_key = {ladder.key: ladder for ladder in ladders}
-    reasons: dict[str, str] = {}
-    while len(reasons) < len(by_key):
+    while True:
         steps = next_steps(list(by_key.values()), how)
-        assert steps
+        if all(isinstance(step, Done) for step in steps.values()):
+            return list(by_key.values()), {str(key): step.reason for key, step in steps.items()}  # type: ignore[union-attr]
         for key, step in steps.items():
             if isinstance(step, Done):
-                reasons[str(key)] = step.reason
                 continue
             ladder, world = by_key[key], worlds[str(key)]
             assert ladder.allowed[0] <= step.coefficient <= ladder.allowed[1]
@@ -74,7 +73,6 @@ def search(
             seen = Observation(step.coefficient, world.coherence(step.coefficient), world.gain(step.coefficient))
             by_key[key] = replace(ladder, observations=(*ladder.observations, seen), spent=ladder.spent + 1)
             assert by_key[key].spent <= how.budget
-    return list(by_key.values()), reasons
 
 
 def ladder(key: str = "a", **fields: object) -> Ladder:
@@ -158,10 +156,37 @@ def test_ladders_of_a_layer_and_its_neighbours_tell_where_its_cliff_lies() -> No
     assert first[20] < worlds[20].cliff * 1.1
 
 
+def test_where_only_the_best_layer_is_wanted_the_others_are_given_up_early() -> None:
+    worlds = {str(layer): World(10.3, 6.0, top=20.0 + 8 * layer) for layer in range(8)}
+    ladders = [ladder(key, layer=3.0 * int(key), group="probe") for key in worlds]
+    every, _ = search(worlds, ladders)
+    best, reasons = search(worlds, ladders, replace(SETTINGS, drop=0.05))
+    assert max(one.best_gain(FLOOR) for one in best) >= 0.95 * worlds["7"].best()
+    assert sum(one.spent for one in best) <= 0.6 * sum(one.spent for one in every)
+    assert any(why.startswith("layer 21 reaches ") and "with a chance of" in why for why in reasons.values())
+    (first, *_) = (key for key, step in next_steps(ladders, replace(SETTINGS, drop=0.05)).items())
+    assert first == "0", "without a promise the first goes ahead"
+
+
+def test_a_layer_that_promises_more_is_looked_at_before_the_others() -> None:
+    seen = (Observation(8.2, 95.0, 40.0),)
+    others = [ladder(str(n), layer=10.0 * n, group="g", promise=15.0 if n == 3 else 0.0) for n in range(1, 5)]
+    steps = next_steps([ladder("0", group="g", observations=seen), *others], replace(SETTINGS, drop=0.05))
+    tries = {key: step.worth for key, step in steps.items() if isinstance(step, Try)}
+    assert max(tries, key=lambda key: tries[key]) == "3"
+    assert len(tries) < 5, "the half that is worth less waits"
+
+
+def test_what_a_layer_promises_grows_with_how_well_its_vector_separates_what_was_held_out() -> None:
+    promised = rounds.promises_of({8: 1.0, 10: 2.0, 12: 2.0 * math.e, 14: 1e9, 16: -1.0})
+    assert promised[10] == 0.0
+    assert promised[12] == pytest.approx(rounds.PROMISE)
+    assert (promised[14], promised[16]) == (rounds.MOST_PROMISE, -rounds.MOST_PROMISE)
+    assert rounds.promises_of({}) == {}
+
+
 @pytest.mark.parametrize("lost", ["failed", "unscored"])
-def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unknown(
-    lost: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unknown(lost: str) -> None:
     breaks, unknown = LadderKey("p", "probe", 1, 1), LadderKey("p", "probe", 2, 1)
     facts = {breaks: VectorFacts(unit_strength=0.01, norm=100.0), unknown: VectorFacts(unit_strength=0.02, norm=50.0)}
 
@@ -173,9 +198,7 @@ def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unkno
             planned[str(layer)] = PlannedCell(Cell(SETTING, steering), None)
         return planned
 
-    def evaluate(
-        _model: object, some: Sequence[PlannedCell], _part: object, _judge: object
-    ) -> Iterator[Evaluation | FailedCell]:
+    def evaluate(_work: object, some: Sequence[PlannedCell], **_watch: object) -> Iterator[Evaluation | FailedCell]:
         for one in some:
             steering = one.cell.steering
             assert steering is not None
@@ -186,15 +209,28 @@ def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unkno
             coherence = None if steering.layer == 2 else 90.0 if steering.coefficient < 50 else 10.0
             yield Evaluation(one, (Response("q", "r", None, coherence),), Timing(0.0, 0.0, 0))
 
-    monkeypatch.setattr("massact.sweep.executors.local.evaluate_cells", evaluate)
-    subject = SimpleNamespace(trait=None, model=SimpleNamespace(instruct=None))
-    planner = SimpleNamespace(questions=SimpleNamespace(questions=("q",)), cells=cells)
-    session = SimpleNamespace(
-        judges=SimpleNamespace(of=lambda *_of, config: config), models=SimpleNamespace(get=lambda *_of: None),
-        experiment=SimpleNamespace(coherence_floor=FLOOR),
+    kept: list[Any] = []
+    store = SimpleNamespace(screenings=lambda _name: [])
+    session: Any = SimpleNamespace(
+        judges=SimpleNamespace(of=lambda *_of, config: SimpleNamespace(identity=SETTING.judge)),
+        datasets=SimpleNamespace(questions=lambda *_: QuestionSet(("q",), "digest", 1)),
+        models=SimpleNamespace(
+            loaded=lambda *_: SimpleNamespace(attention="eager"), use=lambda *_: None,
+            executor=SimpleNamespace(evaluate=evaluate, keep=lambda result, _maker, home: kept.append((result, home))),
+        ),
+        stores=SimpleNamespace(read=lambda: nullcontext(store)), progress=None,
+        interruption=SimpleNamespace(is_requested=False, finishing=nullcontext),
+        experiment=SimpleNamespace(name="x", coherence_floor=FLOOR, confirm_share=None),
     )  # fmt: skip
+    instruct = SimpleNamespace(name="instruct")
+    subject = SimpleNamespace(trait=None, model=SimpleNamespace(name="m", instruct=instruct))
+    planner = SimpleNamespace(questions=SimpleNamespace(questions=("q",)), cells=cells)
+    evaluator: Any = SimpleNamespace(
+        subject=subject, planner=planner, parent="run", baseline_row=lambda: SimpleNamespace(key="baseline")
+    )
     request = GridRequest("p", parse_label("probe"), (1, 2), Coefficients(()))
-    found = probe_cliffs(session, SimpleNamespace(subject=subject, planner=planner), [request], facts)
+    found = probe_cliffs(session, evaluator, [request], facts)
+    assert all(result.given_up and home == "run" for result, home in kept)
     assert set(found) == {breaks}, "what is not known is not taken for broken"
     assert abs(math.log(found[breaks].cliff / 50)) <= math.log(32) / 2**6 + 1e-9
 

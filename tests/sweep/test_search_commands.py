@@ -16,11 +16,13 @@ from massact.labels import parse_label
 from massact.models.generate import Row, generate
 from massact.models.prompting import Intervention, decode, encode_chat
 from massact.store.read import open_store
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
 from massact.sweep.context import Session
 from massact.sweep.driver import Evaluator
 from massact.sweep.planner import GridRequest
 from massact.sweep.search.ladders import LadderKey
-from massact.sweep.search.probing import QUESTIONS, TOKENS, probe_cliffs
+from massact.sweep.search.probing import HALVINGS, QUESTIONS, TOKENS, probe_cliffs
 from massact.sweep.vectors import facts_of
 from tests.support.prepared import PreparedStores
 
@@ -202,7 +204,7 @@ def test_a_search_uses_what_is_there_and_a_scan_begins_with_the_grid(folder: Pat
 
 
 @pytest.mark.slow
-def test_short_texts_tell_where_a_vector_breaks_and_nothing_is_stored_of_them(folder: Path) -> None:
+def test_short_texts_tell_where_a_vector_breaks_and_are_asked_once(folder: Path) -> None:
     before = n_runs(folder)
     line = (
         "search",
@@ -221,6 +223,18 @@ def test_short_texts_tell_where_a_vector_breaks_and_nothing_is_stored_of_them(fo
     assert n_runs(folder) == before + 2
     experiment = load_experiment(str(folder / "searching.yaml"))
     session = Session(experiment, f"sqlite:///{folder}/mlflow.db")
+
+    def probed() -> list[Stored[EvaluationRow]]:
+        with session.stores.read() as store:
+            found = store.screenings(experiment.name)
+        return [one for one in found if one.row.max_new_tokens == TOKENS]
+
+    first = probed()
+    assert len(first) == 2 * HALVINGS
+    dry = run(folder, *line, "--dry-run")
+    assert f"{2 * HALVINGS} cells of short texts" in dry.output
+    assert run(folder, *line, "--budget", "1").exit_code == 0
+    assert [one.run_id for one in probed()] == [one.run_id for one in first]
     (model,), (trait,) = experiment.models, experiment.traits
     with session.stores.tracker.phase("search", params={}) as parent:
         evaluator = Evaluator(session, parent, model, trait)

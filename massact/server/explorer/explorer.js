@@ -33,7 +33,6 @@ const failed = (error) => say(error.message, true);
 function readAddress() {
   const told = new URLSearchParams(location.hash.slice(1));
   for (const name of [...CHOICES, "run", "pin"]) state[name] = told.get(name) ?? (name === "metric" ? "delta" : name === "x" ? "coefficient" : "");
-  if (!["delta", "trait", "coherence"].includes(state.metric)) state.metric = "delta";
   if (state.x !== "relative_strength") state.x = "coefficient";
   const floor = Number(told.get("floor") ?? NaN);
   state.floor = floor >= 0 && floor <= 100 ? floor : null;
@@ -54,21 +53,32 @@ const sign = () => (place.direction === "negative" ? -1 : 1);
 
 function value(columns, i, name) {
   if (name === "trait") return columns.delta[i] === null || place.baseline_trait_mean === null ? null : columns.delta[i] + place.baseline_trait_mean;
-  return columns[name][i];
+  return (columns[name] ?? columns.metrics[name])?.[i] ?? null;
+}
+
+/** What the floor is of, on its scale of 0 to 100. */
+const measure = (columns, i) => (columns.measure ?? columns.coherence)[i];
+
+/** The floor in the unit of what it is of. */
+function limit() {
+  const { metric, limit: declared, is_most, value: at } = data.floor;
+  return metric === "coherence" ? String(state.floor) : `${metric} ${is_most ? "≤" : "≥"} ${short(declared * (is_most ? (100 - state.floor) / (100 - at) : state.floor / at))}`;
 }
 
 function isBetter(columns, i, others, j) {
   const lead = sign() * (columns.delta[i] - others.delta[j]);
   if (lead !== 0) return lead > 0;
   const size = Math.abs(columns.coefficient[i]) - Math.abs(others.coefficient[j]);
-  return size !== 0 ? size < 0 : columns.layer[i] < others.layer[j];
+  if (size !== 0) return size < 0;
+  if (columns.layer[i] !== others.layer[j]) return columns.layer[i] < others.layer[j];
+  return columns !== others && !columns.taken.includes(i) && others.taken.includes(j);
 }
 
 /** The index of a label's best evaluation at the floor; -1: none. */
 function best(columns, floor = state.floor, layer = null) {
   let found = -1;
   for (let i = 0; i < columns.delta.length; i++) {
-    if (columns.coherence[i] === null || columns.coherence[i] < floor || columns.delta[i] === null) continue;
+    if (measure(columns, i) === null || measure(columns, i) < floor || columns.delta[i] === null) continue;
     if (layer !== null && columns.layer[i] !== layer) continue;
     if (found < 0 || isBetter(columns, i, columns, found)) found = i;
   }
@@ -147,7 +157,8 @@ function choose() {
   where = new Map();
   for (const [label, columns] of Object.entries(place.labels)) columns.run_id.forEach((run, i) => where.set(run, [label, i]));
   state.hidden = new Set([...state.hidden].filter((label) => label in place.labels));
-  $("metric").value = state.metric;
+  const metrics = distinct(Object.values(place.labels).flatMap((columns) => Object.keys(columns.metrics)));
+  state.metric = fill($("metric"), [...Object.keys(NAMES).slice(0, 3), ...metrics], state.metric, [...Object.values(NAMES).slice(0, 3), ...metrics]);
   $("x").value = state.x;
   $("floor").value = state.floor;
 }
@@ -203,7 +214,7 @@ function drawTradeOff() {
   const [points, all] = others();
   const curves = shown().map((label) => series(label, along(place.labels[label], curveLayer(place.labels[label])), "coherence", state.metric));
   $("thinned").textContent = points.length < all ? `${points.length} of ${all} evaluations are drawn beside the curves: those that would lie on others are left out` : "";
-  Plotly.react("tradeoff", [marks(points), ...curves], layout({ xaxis: { title: { text: "coherence" } }, yaxis: { title: { text: NAMES[state.metric] } } }), CONFIG);
+  Plotly.react("tradeoff", [marks(points), ...curves], layout({ xaxis: { title: { text: "coherence" } }, yaxis: { title: { text: (NAMES[state.metric] ?? state.metric) } } }), CONFIG);
 }
 
 const CONFIG = { responsive: true, displayModeBar: false };
@@ -224,7 +235,7 @@ function drawMap() {
   const size = Math.max(-low, high, 1);
   const colours = low < -size / 10 ? { colorscale: [[0, "#D55E00"], [0.5, ink.low], [1, ink.high]], zmin: -size, zmax: size } : { colorscale: [[0, ink.low], [1, ink.high]], zmin: 0, zmax: size };
   const heat = { type: "heatmap", x: steps.map(short), y: layers.map(String), customdata: runs, text: texts, hovertemplate: "%{text}<extra></extra>", xgap: 1, ygap: 1, ...colours };
-  const traces = [{ ...heat, z: whole, colorbar: { thickness: 10, outlinewidth: 0, title: { text: NAMES[state.metric] } } }];
+  const traces = [{ ...heat, z: whole, colorbar: { thickness: 10, outlinewidth: 0, title: { text: (NAMES[state.metric] ?? state.metric) } } }];
   Plotly.react("map", traces, layout({ xaxis: { type: "category", title: { text: NAMES[state.x] }, categoryarray: steps.map(short) }, yaxis: { type: "category", title: { text: "layer" } } }), CONFIG);
 }
 
@@ -237,7 +248,7 @@ function drawCurve() {
     ...drawn.map(([label, indices]) => series(label, indices, state.x, "coherence", { yaxis: "y2", ...wide(label) })),
   ];
   Plotly.react("curve", traces, layout({
-    xaxis: { title: { text: NAMES[state.x] }, anchor: "y2" }, yaxis: { title: { text: NAMES[state.metric] }, domain: [0.46, 1] }, yaxis2: { title: { text: "coherence" }, domain: [0, 0.38] },
+    xaxis: { title: { text: NAMES[state.x] }, anchor: "y2" }, yaxis: { title: { text: (NAMES[state.metric] ?? state.metric) }, domain: [0.46, 1] }, yaxis2: { title: { text: "coherence" }, domain: [0, 0.38] },
   }), CONFIG);
 }
 
@@ -275,20 +286,21 @@ function dashes(chart, axis, floor) {
 
 function belowFloor() {
   const full = $("map")._fullLayout, columns = place.labels[state.label], [w, h] = [full.xaxis, full.yaxis].map((axis) => Math.abs(axis.l2p(1) - axis.l2p(0)));
-  const paths = [...columns.run_id.keys()].filter((i) => !(columns.coherence[i] >= state.floor) && columns[state.x][i] !== null)
+  const paths = [...columns.run_id.keys()].filter((i) => !(measure(columns, i) >= state.floor) && columns[state.x][i] !== null)
     .map((i) => `M${pixel(full.xaxis, short(columns[state.x][i])) - w / 2} ${pixel(full.yaxis, String(columns.layer[i])) - h / 2}h${w}v${h}h${-w}z`);
   return ["path", { class: "below", d: paths.join("") }];
 }
 
 function mark() {
+  const floor = (chart, axis) => (data.floor.metric === "coherence" ? dashes(chart, axis, state.floor) : null);
   const order = ranked().filter(([label]) => !state.hidden.has(label));
   const wanted = [[state.run, { class: "opened", r: 9 }], [pointed, { class: "pointed", r: 7 }]].filter(([run]) => where.has(run)).map(([run, look]) => [where.get(run), look]);
   const isShown = ([label]) => !state.hidden.has(label), here = ([label, i]) => place.labels[label].layer[i] === Number(state.layer);
   const rings = (chart, admits, y) => wanted.filter(([one]) => admits(one)).map(([one, look]) => ring(chart, one, look, y));
-  over("tradeoff", [dashes("tradeoff", "xaxis", state.floor), ...order.map((one, n) => ring("tradeoff", one, { class: n ? "best" : "best first", r: n ? 6 : 7.5, fill: look(one[0]).color })), ...rings("tradeoff", isShown)]);
+  over("tradeoff", [floor("tradeoff", "xaxis"), ...order.map((one, n) => ring("tradeoff", one, { class: n ? "best" : "best first", r: n ? 6 : 7.5, fill: look(one[0]).color })), ...rings("tradeoff", isShown)]);
   const found = best(place.labels[state.label]);
   over("map", [belowFloor(), found >= 0 ? ring("map", [state.label, found], { class: "star", r: 5 }) : null, ...rings("map", ([label]) => label === state.label)]);
-  over("curve", [dashes("curve", "yaxis2", state.floor), ...rings("curve", (one) => isShown(one) && here(one)), ...rings("curve", (one) => isShown(one) && here(one), "yaxis2")]);
+  over("curve", [floor("curve", "yaxis2"), ...rings("curve", (one) => isShown(one) && here(one)), ...rings("curve", (one) => isShown(one) && here(one), "yaxis2")]);
 }
 
 function listen() {
@@ -323,10 +335,10 @@ function button(text, name, act) {
 function tell() {
   const order = ranked(), standing = standings();
   const [winner] = order;
-  let text = `Nothing is at or above the floor ${state.floor}.`;
+  let text = `Nothing is at or above the floor ${limit()}.`;
   if (winner) {
     const [label, i] = winner, columns = place.labels[label];
-    text = `Best at floor ${state.floor}: ${label}, layer ${columns.layer[i]}, coefficient ${short(columns.coefficient[i])}: delta ${signed(columns.delta[i])}, coherence ${figure(columns.coherence[i])}.`;
+    text = `Best at floor ${limit()}: ${label}, layer ${columns.layer[i]}, coefficient ${short(columns.coefficient[i])}: delta ${signed(columns.delta[i])}, coherence ${figure(columns.coherence[i])}.`;
     const tied = standing && Object.keys(standing).filter((one) => standing[one] === "tied");
     if (tied) text += Object.keys(standing).length === 0 ? " The store does not tell what is tied with it." : tied.length ? ` Tied with it: ${tied.join(", ")}.` : " Nothing is tied with it.";
   }
@@ -358,7 +370,7 @@ function tell() {
 }
 
 function draw() {
-  $("floor-shown").textContent = state.floor;
+  $("floor-shown").textContent = limit();
   const winner = ranked().find(([label]) => !state.hidden.has(label));
   state.label = fill($("label"), labels(), state.label || winner?.[0]);
   const layers = distinct(Object.values(place.labels).flatMap((columns) => distinct(columns.layer))).sort((a, b) => a - b);
@@ -375,7 +387,7 @@ function draw() {
 
 /** A step of the floor: what is said and marked changes at once, the curves once it rests. */
 function move() {
-  $("floor-shown").textContent = state.floor;
+  $("floor-shown").textContent = limit();
   tell();
   mark();
   clearTimeout(settling);
@@ -448,7 +460,7 @@ const visible = (text) => String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007
 function block(name, response) {
   const made = document.createElement("div"), head = document.createElement("p"), text = document.createElement("p");
   head.className = "quiet";
-  head.textContent = response ? name + ("trait" in response ? `: trait ${figure(response.trait)}, coherence ${figure(response.coherence)}${response.reason ? ` (${response.reason})` : ""}` : "") : `${name}: not kept`;
+  head.textContent = response ? name + ("trait_score" in response ? `: trait ${figure(response.trait_score)}, coherence ${figure(response.coherence_score)}${response.unscored_because ? ` (${response.unscored_because})` : ""}` : "") : `${name}: not kept`;
   made.append(head);
   if (response?.thinking) made.append(Object.assign(document.createElement("p"), { className: "said thought", textContent: visible(response.thinking) }));
   text.className = "said";
@@ -519,7 +531,7 @@ async function load(version) {
   const seconds = (performance.now() - began) / 1000;
   if (found.places) {
     data = found;
-    state.floor ??= Math.round(found.floor);
+    state.floor ??= Math.round(found.floor.value);
     say(found.places.length ? "" : "There is no evaluation yet: this page fills as the first ones end.");
     $("notes").hidden = !found.notes.length;
     $("notes").querySelector("ul").replaceChildren(...found.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
@@ -570,5 +582,5 @@ $("pin").addEventListener("click", () => { pinned = opened; state.pin = opened.r
 $("close").addEventListener("click", () => { $("evaluation").hidden = true; state.run = state.pin = ""; pinned = opened = null; draw(); });
 $("try").addEventListener("toggle", () => { $("key").value ||= sessionStorage.getItem("massact.key") ?? ""; });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (place) draw(); });
-addEventListener("hashchange", () => { const before = state.experiment; readAddress(); state.floor ??= Math.round(data.floor); (state.experiment !== before ? load() : (choose(), draw(), askTies(), state.run ? open(state.run, false) : Promise.resolve())).catch(failed); });
+addEventListener("hashchange", () => { const before = state.experiment; readAddress(); state.floor ??= Math.round(data.floor.value); (state.experiment !== before ? load() : (choose(), draw(), askTies(), state.run ? open(state.run, false) : Promise.resolve())).catch(failed); });
 begin().catch(failed);

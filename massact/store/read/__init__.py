@@ -3,41 +3,26 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from massact._gc import collector_paused
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
 from massact.plugins import load_plugin, plugin_names
-from massact.store.read.base import (
-    FINISHED,
-    Failure,
-    PhaseRun,
-    RawPoints,
-    RawRun,
-    RunSource,
-    ScoreStep,
-    Stored,
-    newest_per_key,
-)
+from massact.store.read.base import FINISHED, Failure, RawPoints, RawRun, RunSource, ScoreStep, Stored, newest_per_key
 from massact.store.retry import Patience
+from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow, decode_evaluation
 from massact.store.schema.declared import Declared, declared_prefix, decode_declared
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import (
     AgreementRow,
     CapabilityRow,
-    EvaluationRow,
-    PublishedRow,
     RowT,
-    Scores,
-    StageRow,
-    decode_agreement,
-    decode_capability,
-    decode_evaluation,
     decode_many_scores,
     decode_metric,
-    decode_published,
+    decode_row,
     decode_stage,
     metric_tag,
 )
@@ -121,14 +106,9 @@ class RunStore:
         return points.joined([point for point in more if point is not None]).newest()
 
     def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
-        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in failed}
         open_runs = [run for run in failed if run.tags.get(Tag.KEY) not in finished]
         newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
-        return [
-            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
-            for run in newest
-            if run.row.key not in finished
-        ]
+        return [run for run in newest if run.row.key not in finished]
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
@@ -167,15 +147,15 @@ class RunStore:
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
-        return self._rows(experiment, Kind.PUBLISHED, decode_published)
+        return self._rows(experiment, Kind.PUBLISHED, partial(decode_row, PublishedRow))
 
     def agreements(self, experiment: str) -> list[Stored[AgreementRow]]:
         """Judges held against people, one per key, the oldest first."""
-        return self._rows(experiment, Kind.AGREEMENT, decode_agreement)
+        return self._rows(experiment, Kind.AGREEMENT, partial(decode_row, AgreementRow))
 
     def capabilities(self, experiment: str) -> list[Stored[CapabilityRow]]:
         """What interventions cost on tasks, one per key, the oldest first."""
-        return self._rows(experiment, Kind.CAPABILITY, decode_capability)
+        return self._rows(experiment, Kind.CAPABILITY, partial(decode_row, CapabilityRow))
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
@@ -183,13 +163,9 @@ class RunStore:
             self.points(experiment)
         return self._n_foreign[experiment]
 
-    def phases(self, experiment: str) -> list[PhaseRun]:
+    def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
-        raw = self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,))
-        return [
-            PhaseRun(run.run_id, run.tags.get(Tag.PHASE, ""), run.status, run.started_at, run.finished_at)
-            for run in sorted(raw, key=_start)
-        ]
+        return sorted(self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,)), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
@@ -240,9 +216,9 @@ class RunStore:
         decoded = []
         for run in sorted(runs, key=_start):
             with suppress(ValueError, TypeError):
-                row = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
+                row, error = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), run.tags.get(Tag.ERROR, "")
                 if kind is None or row.kind == kind:
-                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row, error))
                     continue
             self._unreadable[run.run_id] = None
         return decoded

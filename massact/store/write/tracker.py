@@ -169,6 +169,7 @@ class Tracker:
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri, say=say)
         self.experiment_id = ensure_experiment(self._client, tracking_uri, experiment, description)
+        self._places: dict[str, str] = {}  # where artifacts of runs lie, which never changes
         self.shown_experiment_id = self.experiment_id
         """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
 
@@ -351,8 +352,9 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         def download() -> Path:
-            place = str(self._client.get_run(run_id).info.artifact_uri)
-            return fetch_from(place, path, tracking_uri=self.tracking_uri)
+            if run_id not in self._places:
+                self._places[run_id] = str(self._client.get_run(run_id).info.artifact_uri)
+            return fetch_from(self._places[run_id], path, tracking_uri=self.tracking_uri)
 
         try:
             return self._patience.ask(download, is_passing=lambda error: is_outage(error) and self._is_down())

@@ -35,7 +35,7 @@ COHERENCE_NOISE, GAIN_NOISE = 10.0, 3.0
 """How far a mean score of about ten questions lies off a smooth curve, in points."""
 _TAIL = 4.0
 """Degrees of freedom of the coherences' Student t: curves have bumps, and one must not decide alone."""
-_WIDTH, _WIDTH_SPREAD = 0.10, 0.5
+_WIDTH, _WIDTH_SPREAD = 0.14, 0.5
 """Median of w, and the standard deviation of its logarithm."""
 _SURPRISE, _SURPRISE_SCALE = 0.1, 6.0
 """Weight of a cliff that is spread so much wider, for vectors that the prior knows nothing of."""
@@ -44,8 +44,10 @@ _NEGLIGIBLE = 1e-5
 """Cells of the grid lighter than this share of the heaviest are left out."""
 _LENGTH = 0.2
 """Correlation length of the gain, in ln(coefficient)."""
-_TREND_SPREAD, _OWN_SPREAD = 0.3, 0.2
-"""Standard deviations of the trend and of what is a ladder's own, as shares of the ceiling."""
+_TREND_SPREAD, _LAYER_SPREAD, _OWN_SPREAD = 0.3, 0.15, 0.15
+"""Standard deviations of the trend, of a layer's part in it and of what is a ladder's own, as shares of the ceiling."""
+LAYER_LENGTH = 3.0
+"""How many layers apart two are no longer alike."""
 _HALF_REACH, _REACH_WIDTH, _LEAST_REACH = -0.8, 0.25, 0.5
 """How far below the expected best, in ln(coefficient), the gain scatters less, how fast that falls, to what share."""
 _RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
@@ -81,6 +83,9 @@ class Shape:
     """Above the floor."""
     ceiling: float
     """The most that can be gained: what the baseline leaves, in points."""
+    layer: float = 0
+    promise: float = 0.0
+    """By how much more than the pool's others it is expected to gain, in points."""
 
 
 class CoherenceBelief:
@@ -146,16 +151,31 @@ class Process:
         return np.asarray(self._kernel(a, b) - known)
 
 
-def gain_trend(ceiling: float, points: Sequence[tuple[float, float, int]] = ()) -> Process:
-    """What the gains of one model and trait's ladders have in common, in points over x less the expected best.
-    `points`: x, the mean gain there, and over how many observations."""
-    x, gains, n = (np.array(column, dtype=float) for column in (zip(*points, strict=True) if points else ((),) * 3))
+def gain_trend(ceiling: float, points: Sequence[tuple[float, float, float, int]] = ()) -> Process:
+    """What the gains of one model and trait's ladders have in common, and more so those of near layers, in points over
+    (x less the expected best, layer). `points`: both, the mean gain there, and over how many observations."""
+    x, layers, gains, n = np.array(points, dtype=float).reshape(-1, 4).T
+    whole, layered = _kernel(_TREND_SPREAD * ceiling), _kernel(_LAYER_SPREAD * ceiling)
 
-    def rise(x: Numbers) -> Numbers:
-        z = (x + _RISE_BELOW_BEST) / _RISE_WIDTH
-        return np.asarray(_RISE_TO * ceiling / (1 + np.exp(np.clip(-z, -50, 50))))
+    def rise(at: Numbers) -> Numbers:
+        return promised_gain(at[:, 0], _RISE_TO * ceiling)
 
-    return Process(rise, _kernel(_TREND_SPREAD * ceiling), x, gains, ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n)
+    def kernel(a: Numbers, b: Numbers) -> Numbers:
+        return np.asarray(whole(a, b) + layered(a, b) * alike(a[:, 1], b[:, 1]))
+
+    noise = ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n
+    return Process(rise, kernel, np.column_stack([x, layers]), gains, noise)
+
+
+def promised_gain(x: Numbers, height: float) -> Numbers:
+    """The rise to a height, over x less the expected best."""
+    z = (x + _RISE_BELOW_BEST) / _RISE_WIDTH
+    return np.asarray(height / (1 + np.exp(np.clip(-z, -50, 50))))
+
+
+def alike(a: Numbers, b: Numbers) -> Numbers:
+    """`[n_a, n_b]`: correlation of what layers have to themselves."""
+    return np.asarray(np.exp(-0.5 * ((a[:, None] - b[None, :]) / LAYER_LENGTH) ** 2))
 
 
 class GainBelief:
@@ -164,16 +184,25 @@ class GainBelief:
     def __init__(self, shape: Shape, trend: Process, observations: Sequence[Observation]) -> None:
         own, self._shape = _kernel(_OWN_SPREAD * shape.ceiling), shape
         seen = [one for one in observations if one.gain is not None and not one.is_partial]
-        x = np.array([math.log(one.coefficient) - shape.best for one in seen])
-        gains = np.array([one.gain for one in seen], dtype=float)
+        x = self._at([math.log(one.coefficient) for one in seen])
+        gains = np.array([one.gain for one in seen], dtype=float) - promised_gain(x[:, 0], shape.promise)
         noise = np.full(len(seen), GAIN_NOISE**2)
         self._process = Process(trend.mean, lambda a, b: trend.covariance(a, b) + own(a, b), x, gains, noise)
 
     def at(self, x: Numbers) -> tuple[Numbers, Numbers]:
         """Mean and standard deviation of the gain at each x, in points."""
-        x = x - self._shape.best
-        variance = np.diag(self._process.covariance(x, x))
-        return self._process.mean(x), np.sqrt(np.maximum(variance, 1e-9))
+        at = self._at(x)
+        variance = np.diag(self._process.covariance(at, at))
+        mean = self._process.mean(at) + promised_gain(at[:, 0], self._shape.promise)
+        return mean, np.sqrt(np.maximum(variance, 1e-9))
+
+    def exceeding(self, x: Numbers, best: float) -> Numbers:
+        """`[n_x]`: the chance that a gain is above the best so far."""
+        mean, deviation = self.at(x)
+        return np.asarray(ndtr((mean - best) / deviation))
+
+    def _at(self, x: Sequence[float] | Numbers) -> Numbers:
+        return np.column_stack([np.asarray(x) - self._shape.best, np.full(len(x), self._shape.layer)])
 
     def improvement(self, x: Numbers, best: float) -> Numbers:
         """`[n_x]`: by how many points a gain is expected to pass the best so far, none above the ceiling."""
@@ -185,8 +214,9 @@ def _kernel(spread: float) -> Kernel:
     """Over x less the expected best: the smaller a coefficient, the less it can do."""
 
     def covariance(a: Numbers, b: Numbers) -> Numbers:
-        near = np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2)
-        return np.asarray(spread**2 * np.outer(_reach(a), _reach(b)) * near)
+        x, y = a[:, 0], b[:, 0]
+        near = np.exp(-0.5 * ((x[:, None] - y[None, :]) / _LENGTH) ** 2)
+        return np.asarray(spread**2 * np.outer(_reach(x), _reach(y)) * near)
 
     return covariance
 

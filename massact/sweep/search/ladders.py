@@ -11,7 +11,17 @@ import numpy as np
 
 from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, LEAST_EFFECT
 from massact.floors import as_floor
-from massact.sweep.search.curves import CoherenceBelief, GainBelief, Numbers, Observation, Process, Shape, gain_trend
+from massact.sweep.search.curves import (
+    CoherenceBelief,
+    GainBelief,
+    Numbers,
+    Observation,
+    Process,
+    Shape,
+    alike,
+    gain_trend,
+    promised_gain,
+)
 
 MOVES = LEAST_EFFECT
 """A trait that changed by fewer points than this has not moved."""
@@ -52,9 +62,9 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
     )
 
 
-POOL_SPREAD, LAYER_SPREAD, LAYER_LENGTH = 0.35, 0.15, 3.0
+POOL_SPREAD, LAYER_SPREAD = 0.35, 0.15
 """How far the ladders of one model and of one layer may lie off the prior together, as standard deviations of
-ln(coefficient), and how many layers apart two are no longer alike: on SmolLM2 layers differ by up to 1.5 times."""
+ln(coefficient): on SmolLM2 layers differ by up to 1.5 times."""
 PILOT_SHARE = 9
 """One ladder in so many goes ahead where nothing is known of a model yet."""
 WIDEST_AT_CLIFF, WIDEST_BELOW = 1.25, 2.0
@@ -83,6 +93,9 @@ class Settings:
     budget: int = DEFAULT_BUDGET
     tolerance: float = DEFAULT_TOLERANCE
     """A coefficient that is expected to gain fewer points than this is not tried."""
+    drop: float | None = None
+    """A ladder that holds the best of its group with a smaller chance than this is given up; `None`: there are no
+    groups, each ladder's own best is looked for."""
 
 
 class LadderKey(NamedTuple):
@@ -114,6 +127,10 @@ class Ladder:
     baseline_coherence: float
     ceiling: float
     """The most that can be gained, in points."""
+    group: Hashable = None
+    """Ladders of one label at several layers share one; perhaps only the best of them is wanted."""
+    promise: float = 0.0
+    """By how much more than the pool's others it is expected to gain, in points, by what is known without steering."""
     allowed: tuple[float, float] = (0.0, math.inf)
     """Least and greatest coefficient that may be tried."""
     observations: tuple[Observation, ...] = ()
@@ -143,6 +160,8 @@ class Try:
     coefficient: float
     coherent_chance: float
     """The chance that its text is coherent, as far as is known by now."""
+    worth: float = math.inf
+    """Points that it is expected to gain."""
 
 
 Step = Try | Done
@@ -168,10 +187,39 @@ def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]
         shifts = _shifts(members, settings.floor)
         beliefs = {ladder.key: _believe(ladder, shifts[ladder.layer], settings.floor) for ladder in members}
         trend = _trend(members, beliefs)
+        rivals = {} if settings.drop is None else _rivals(members, settings.floor)
         is_known = any(ladder.observations for ladder in members)
-        for ladder in members if is_known else members[::PILOT_SHARE]:
-            steps[ladder.key] = _step(ladder, beliefs[ladder.key], trend, settings)
+        of_pool = {
+            one.key: _step(one, beliefs[one.key], trend, rivals.get(one.group), settings)
+            for one in (members if is_known else members[::PILOT_SHARE])
+        }
+        steps |= of_pool if settings.drop is None else _better_halves(members, of_pool)
     return steps
+
+
+def _rivals(members: Sequence[Ladder], floor: float) -> dict[Hashable, Ladder]:
+    """The best ladder of each group so far."""
+    best: dict[Hashable, Ladder] = {}
+    for ladder in members:
+        if ladder.best_gain(floor) > 0:
+            best[ladder.group] = max(ladder, best.get(ladder.group, ladder), key=lambda one: one.best_gain(floor))
+    return best
+
+
+def _better_halves(members: Sequence[Ladder], steps: Mapping[Any, Step]) -> dict[Any, Step]:
+    """Of the ladders of a group that have something to try the half that it is worth most at; the others wait until it
+    is known how good the best of these are (successive halving)."""
+    worth: dict[Hashable, list[float]] = defaultdict(list)
+    for ladder in members:
+        if isinstance(step := steps.get(ladder.key), Try):
+            worth[ladder.group].append(step.worth)
+    least = {group: sorted(some, reverse=True)[(len(some) - 1) // 2] for group, some in worth.items()}
+    return {
+        ladder.key: step
+        for ladder in members
+        if (step := steps.get(ladder.key)) is not None
+        and not (isinstance(step, Try) and step.worth < least[ladder.group])
+    }
 
 
 class _Shift(NamedTuple):
@@ -216,26 +264,27 @@ def _shifts(members: Sequence[Ladder], floor: float) -> dict[float, _Shift]:
             at.append(ladder.layer)
             offsets.append((cliff - shape.cliff) / (added * deviation**2))
             noise.append(1 / added + ladder.spread**2)
-    shifts = Process(np.zeros_like, _alike, np.array(at), np.array(offsets), np.array(noise))
+    shifts = Process(np.zeros_like, _covariance, np.array(at), np.array(offsets), np.array(noise))
     deviations = np.sqrt(np.diag(shifts.covariance(layers, layers)))
     return {k: _Shift(*each) for k, *each in zip(layers.tolist(), shifts.mean(layers), deviations, strict=True)}
 
 
-def _alike(a: Numbers, b: Numbers) -> Numbers:
+def _covariance(a: Numbers, b: Numbers) -> Numbers:
     """Covariance of two layers' shifts."""
-    apart = (a[:, None] - b[None, :]) / LAYER_LENGTH
-    return np.asarray(POOL_SPREAD**2 + LAYER_SPREAD**2 * np.exp(-0.5 * apart**2))
+    return np.asarray(POOL_SPREAD**2 + LAYER_SPREAD**2 * alike(a, b))
 
 
 def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief]) -> Process:
-    by_place: dict[int, list[float]] = defaultdict(list)
+    by_place: dict[tuple[int, float], list[float]] = defaultdict(list)
     for ladder in members:
         for one in ladder.observations:
             if one.gain is not None and not one.is_partial:
                 x = math.log(one.coefficient) - beliefs[ladder.key].shape.best
-                by_place[round(x / _TREND_STEP)].append(one.gain)
+                promised = float(promised_gain(np.array([x]), ladder.promise)[0])
+                by_place[round(x / _TREND_STEP), ladder.layer].append(one.gain - promised)
     points = [
-        (_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains)) for place, gains in sorted(by_place.items())
+        (_TREND_STEP * place, layer, math.fsum(gains) / len(gains), len(gains))
+        for (place, layer), gains in sorted(by_place.items())
     ]
     return gain_trend(max(ladder.ceiling for ladder in members), points)
 
@@ -248,35 +297,41 @@ def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
         floor=floor,
         baseline_coherence=ladder.baseline_coherence,
         ceiling=ladder.ceiling,
+        layer=ladder.layer,
+        promise=ladder.promise,
     )
 
 
-def _step(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -> Step:
+def _step(ladder: Ladder, belief: _Belief, trend: Process, rival: Ladder | None, settings: Settings) -> Step:
     if (over := _over(ladder, settings)) is not None:
         return over
     if belief.is_blind:
         return Try(_rounded(ladder.best, ladder.allowed), math.nan)
-    unseen = _downward(ladder, settings.floor) or _between(ladder, settings.floor)
+    unseen = None if rival else _downward(ladder, settings.floor) or _between(ladder, settings.floor)
     if unseen is not None and settings.budget - ladder.spent <= KEPT_FOR_GAPS:
         return _try(unseen, belief.coherence)
-    step = _most_worth(ladder, belief, trend, settings)
+    step = _most_worth(ladder, belief, trend, rival or ladder, settings)
     if isinstance(step, Done) and unseen is not None:
         return _try(unseen, belief.coherence)
     return step
 
 
-def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -> Step:
-    """The coefficient whose expected improvement, times its chance of being coherent, is greatest."""
+def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, rival: Ladder, settings: Settings) -> Step:
+    """The coefficient whose expected improvement on the rival's best, times its chance of being coherent, is
+    greatest."""
     shape, coherence, _ = belief
     x = _candidates(ladder, coherence.cliff()[0], settings.floor)
     if not len(x):
         return _conclude(ladder, settings, "every coefficient allowed is tried")
-    chances = coherence.chance(x)
+    chances, best = coherence.chance(x), rival.best_gain(settings.floor)
     gain = GainBelief(shape, trend, ladder.observations)
-    worth = gain.improvement(x, ladder.best_gain(settings.floor)) * chances
+    worth = gain.improvement(x, best) * chances
     index = int(worth.argmax())
-    if worth[index] >= settings.tolerance or not ladder.observations:
-        return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]))
+    chance = float((gain.exceeding(x, best) * chances).max())
+    if rival is not ladder and chance < (settings.drop or 0.0):
+        return Done(f"layer {rival.layer:g} reaches {best:.1f}, which this one does with a chance of {chance:.0%}")
+    if worth[index] >= settings.tolerance or not (ladder.observations or rival is not ladder):
+        return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]), float(worth[index]))
     return _conclude(ladder, settings, f"no other is expected to gain {settings.tolerance:g} points more")
 
 

@@ -2,37 +2,40 @@
 
 All ladders are probed side by side: the steered model begins its answers to a few questions, and the unsteered model
 reads how likely they are (`massact.judges.unsteered`). Halving finds the relative strength at which they cease to be
-coherent. The experiment's judge is asked nothing and nothing is stored. Short texts break later than long ones, at all
-ladders alike; by how much a search learns from its first evaluations.
+coherent. The experiment's judge is asked nothing. Each text is generated where cells are evaluated and kept as a
+screening, in a setting of its own, so that no question about results sees it and no later search asks it again. Short
+texts break later than long ones, at all ladders alike; by how much a search learns from its first evaluations.
 """
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from massact.config import JudgeConfig
 from massact.domain import Coefficients
 from massact.evaluation import Evaluation, Part, PlannedCell
+from massact.keys import cell_key, screening_key
 from massact.labels import format_label
 from massact.prediction.prior import Expectation, RelativeStrengthPrior, VectorFacts
+from massact.store.write.evaluations import Baseline, Place, RunMaker
+from massact.sweep.context import Interrupted, Session
+from massact.sweep.driver import Evaluator
+from massact.sweep.executors.base import Work
 from massact.sweep.planner import GridRequest
 from massact.sweep.search.ladders import LadderKey
 
-if TYPE_CHECKING:
-    from massact.sweep.context import Session
-    from massact.sweep.driver import Evaluator
-
 QUESTIONS, TOKENS = 3, 16
-"""Questions that a probe answers, and tokens of each answer."""
+"""Questions that a probe answers at most, and tokens of each answer."""
 LEAST, GREATEST, HALVINGS = 0.1, 3.2, 5
 """Relative strengths between which texts are expected to break, and how often that interval is halved: to 11 %."""
 _PRIOR = RelativeStrengthPrior()
 """What share of the cliff the best is expected at, and how far ladders scatter."""
+Cells = Mapping[LadderKey, PlannedCell]
 
 
 def probe_cliffs(
-    session: "Session", evaluator: "Evaluator", requests: Iterable[GridRequest], facts: Mapping[LadderKey, VectorFacts]
+    session: Session, evaluator: Evaluator, requests: Iterable[GridRequest], facts: Mapping[LadderKey, VectorFacts]
 ) -> dict[LadderKey, Expectation]:
     """What to expect of each ladder, by where its short texts break.
 
@@ -43,11 +46,10 @@ def probe_cliffs(
 
     Raises:
         JudgeError: the unsteered model cannot read texts.
+        Interrupted: somebody asked to stop; the texts in hand were finished.
     """
     recipes = {(one.position, format_label(one.recipe)): one for one in requests}
-    subject, questions = evaluator.subject, evaluator.planner.questions.questions[:QUESTIONS]
-    judge = session.judges.of(subject.trait, subject.model, config=JudgeConfig("perplexity"))
-    model = session.models.get(subject.model, subject.model.instruct)
+    probe = _Probe(session, evaluator)
     between = {key: (LEAST, GREATEST) for key, one in facts.items() if one.unit_strength > 0}
 
     def requested(key: LadderKey, strength: float) -> GridRequest:
@@ -55,27 +57,88 @@ def probe_cliffs(
         request = recipes[key.position, key.label]
         return replace(request, layers=(key.layer,), coefficients=Coefficients((coefficient,)))
 
-    from massact.sweep.executors.local import evaluate_cells
-
     for _ in range(HALVINGS):
         middles = {key: math.sqrt(low * high) for key, (low, high) in between.items()}
         cells = evaluator.planner.cells(requested(*each) for each in middles.items())
-        for result in evaluate_cells(model, [_shortened(one) for one in cells.values()], Part(questions), judge):
-            key = _key(result.planned)
-            coherence = _coherence(result) if isinstance(result, Evaluation) else None
-            low, high = between.pop(key)
-            if coherence is not None:
-                is_coherent = coherence >= session.experiment.coherence_floor
-                between[key] = (middles[key], high) if is_coherent else (low, middles[key])
+        coherences = probe.coherences({_key(one): one for one in cells.values()})
+        for key, (low, high) in list(between.items()):
+            coherence = coherences.get(key)
+            if coherence is None:
+                del between[key]
+                continue
+            is_coherent = coherence >= session.experiment.coherence_floor
+            between[key] = (middles[key], high) if is_coherent else (low, middles[key])
     share, source = _PRIOR.best / _PRIOR.cliff, f"where texts of {TOKENS} tokens break"
     cliffs = {key: math.sqrt(low * high) / facts[key].unit_strength for key, (low, high) in between.items()}
     return {key: Expectation(share * cliff, cliff, _PRIOR.spread, source) for key, cliff in cliffs.items()}
 
 
-def _shortened(planned: PlannedCell) -> PlannedCell:
-    setting = planned.cell.setting
-    generation = replace(setting.generation, max_new_tokens=TOKENS)
-    return replace(planned, cell=replace(planned.cell, setting=replace(setting, generation=generation)))
+class _Probe:
+    """Has cells of one model and trait answered and read in short, unless the store knows what came of them."""
+
+    def __init__(self, session: Session, evaluator: Evaluator) -> None:
+        self._session, self._evaluator = session, evaluator
+        trait, model = evaluator.subject.trait, evaluator.subject.model
+        n = min(QUESTIONS, len(evaluator.planner.questions.questions))
+        self._questions = session.datasets.questions(trait, n)
+        self._judge = session.judges.of(trait, model, config=JudgeConfig("perplexity"))
+        with session.stores.read() as store:
+            self._stored = {one.row.key: one.run_id for one in store.screenings(session.experiment.name)}
+
+    def coherences(self, cells: Cells) -> dict[LadderKey, float | None]:
+        """Mean coherence of each cell's short texts; `None`: none could be read. What failed is absent."""
+        short = {key: self._shortened(one) for key, one in cells.items()}
+        run_ids = {
+            key: self._stored[stored]
+            for key, one in short.items()
+            if (stored := screening_key(cell_key(one.cell))) in self._stored
+        }
+        found: dict[LadderKey, float | None] = {}
+        if run_ids:
+            with self._session.stores.read() as store:
+                scores = store.scores(run_ids.values())
+            found = {key: _mean(scores[run_id].coherence) for key, run_id in run_ids.items() if run_id in scores}
+        if todo := [one for key, one in short.items() if key not in found]:
+            found |= {_key(one.planned): _mean(r.coherence for r in one.responses) for one in self._answered(todo)}
+        return found
+
+    def _answered(self, cells: list[PlannedCell]) -> Iterable[Evaluation]:
+        session, evaluator, interruption = self._session, self._evaluator, self._session.interruption
+        model, experiment = evaluator.subject.model, session.experiment
+        loaded, baseline = session.models.loaded(model, model.instruct), evaluator.baseline_row()
+        place = Place(
+            experiment.name,
+            model.name,
+            model.instruct.name,
+            0,
+            loaded.attention,
+            confirm_share=experiment.confirm_share,
+        )
+        work = Work(session.models.use(model, model.instruct), self._judge, Part(self._questions.questions))
+        results = session.models.executor.evaluate(
+            work, cells, progress=session.progress, should_stop=lambda: interruption.is_requested
+        )
+        with interruption.finishing(), closing(results):
+            for result in results:
+                if isinstance(result, Evaluation):
+                    maker = RunMaker(place=place, parent=evaluator.parent, baseline=Baseline(baseline.key, None))
+                    kept = replace(result, given_up=f"a probe, {TOKENS} tokens long, of where texts break")
+                    session.models.executor.keep(kept, maker, home=evaluator.parent)
+                    yield result
+        if interruption.is_requested:
+            session.stores.close()
+            raise Interrupted("interrupted: the short texts read so far are kept; run the same command again to go on")
+
+    def _shortened(self, planned: PlannedCell) -> PlannedCell:
+        setting = planned.cell.setting
+        short = replace(
+            setting,
+            questions_digest=self._questions.digest,
+            subset=self._questions.subset,
+            generation=replace(setting.generation, max_new_tokens=TOKENS),
+            judge=self._judge.identity,
+        )
+        return replace(planned, cell=replace(planned.cell, setting=short))
 
 
 def _key(planned: PlannedCell) -> LadderKey:
@@ -85,6 +148,6 @@ def _key(planned: PlannedCell) -> LadderKey:
     return LadderKey(steering.position, format_label(steering.recipe), steering.layer, sign)
 
 
-def _coherence(evaluation: Evaluation) -> float | None:
-    scores = [one.coherence for one in evaluation.responses if one.coherence is not None]
+def _mean(coherences: Iterable[float | None]) -> float | None:
+    scores = [one for one in coherences if one is not None]
     return sum(scores) / len(scores) if scores else None

@@ -1,6 +1,7 @@
 """The search for the best coefficients of one model and trait: rounds of evaluations, each read back from the store."""
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from massact.evaluation import Screening
 from massact.floors import as_floor
 from massact.keys import screening_key
 from massact.labels import format_label, format_steering, parse_label
-from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts, parse_prior
+from massact.prediction.prior import Expectation, Part, Prior, RelativeStrengthPrior, VectorFacts, parse_prior
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.store.write.registry import ALIAS, prior_name, read_prior
 from massact.sweep.context import Session
@@ -23,12 +24,17 @@ from massact.sweep.reuse import is_compared
 from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
 from massact.sweep.search.ladders import LadderKey
 from massact.sweep.search.probing import probe_cliffs
-from massact.sweep.vectors import facts_of
+from massact.sweep.vectors import facts_of, separations
 
 SURE = 0.9
 """A coefficient that is coherent with this chance is asked all questions at once."""
 UNKNOWN_SPREAD = 1.0
 """Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
+PROMISE, MOST_PROMISE, LEAST_SEPARATION = 15.0, 15.0, 0.25
+"""Points that a layer is expected to gain for each unit of ln(separation) above the label's median, at most, and the
+least separation that is told from none."""
+LENGTH_SPREAD = 0.35
+"""How far cliffs of longer responses may lie off, as a standard deviation of ln(coefficient)."""
 NORM_SHARE = 0.7
 """Share of the full activation norm at which the best coefficient is then expected."""
 
@@ -87,17 +93,12 @@ class LadderSearch:
         tally, n_rounds = Tally(), 0
         baseline = self._evaluator.baseline_row()
         ladders = self._ladders(wanted, baseline)
-        endings: dict[LadderKey, str] = {}
-        while len(endings) < len(ladders):
+        while True:
             ladders = self._observed(ladders, baseline)
-            tries: dict[LadderKey, Try] = {}
-            for key, step in next_steps(list(ladders.values()), self._settings).items():
-                if isinstance(step, Done):
-                    endings[key] = step.reason
-                elif key not in endings:
-                    tries[key] = step
+            steps = next_steps(list(ladders.values()), self._settings)
+            tries: dict[LadderKey, Try] = {key: step for key, step in steps.items() if isinstance(step, Try)}
             if not tries:
-                continue
+                break
             n_rounds += 1
             self._session.say(f"round {n_rounds}: {len(tries)} of {len(ladders)} ladders try one more coefficient")
             doubtful = {key: step for key, step in tries.items() if step.coherent_chance < SURE}
@@ -109,6 +110,7 @@ class LadderSearch:
             for key, step in tries.items():
                 self._tried.add((key, step.coefficient))
                 ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
+        endings = {key: step.reason for key, step in steps.items() if isinstance(step, Done)}
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
 
     def _ladders(self, wanted: Sequence[GridRequest], baseline: EvaluationRow) -> dict[LadderKey, Ladder]:
@@ -119,15 +121,19 @@ class LadderSearch:
                 "see massact judge-check"
             )
         ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
-        facts, recipes = dict[LadderKey, VectorFacts](), dict[str, Recipe]()
+        vectors = self._evaluator.planner.vectors
+        facts, recipes, promises = dict[LadderKey, VectorFacts](), dict[str, Recipe](), dict[LadderKey, float]()
         for one in wanted:
             label = format_label(one.recipe)
             recipes[label] = one.recipe
             signs = sorted({int(math.copysign(1, value)) for value in one.coefficients.values}, reverse=True)
-            for layer, of_layer in facts_of(
-                self._evaluator.planner.vectors, one.position, one.recipe, one.layers
-            ).items():
-                facts |= {LadderKey(one.position, label, layer, sign): of_layer for sign in signs}
+            promised = {}
+            if self._settings.drop is not None:
+                promised = promises_of(separations(vectors, one.position, one.recipe, one.layers))
+            for layer, of_layer in facts_of(vectors, one.position, one.recipe, one.layers).items():
+                keys = [LadderKey(one.position, label, layer, sign) for sign in signs]
+                facts |= dict.fromkeys(keys, of_layer)
+                promises |= dict.fromkeys(keys, promised.get(layer, 0.0))
         probed = {}
         if self._probes:
             plain = {key: of_key for key, of_key in facts.items() if _is_plain(recipes[key.label])}
@@ -141,6 +147,8 @@ class LadderSearch:
             ladders[key] = Ladder(
                 key=key,
                 layer=key.layer,
+                group=key._replace(layer=0),
+                promise=promises[key],
                 pool=(baseline.model, baseline.trait, key.sign, format_steering(recipe)),
                 best=expected.best,
                 cliff=expected.cliff,
@@ -216,6 +224,15 @@ class LadderSearch:
         )
 
 
+def promises_of(separation: Mapping[int, float]) -> dict[int, float]:
+    """By how many points more than its other layers each layer of a label is expected to gain at most, by how well the
+    vector separates activations that it was not made from: where it does not, it steers little (docs/design/search.md).
+    """
+    logs = {layer: math.log(max(value, LEAST_SEPARATION)) for layer, value in separation.items()}
+    middle = statistics.median(logs.values()) if logs else 0.0
+    return {layer: min(max(PROMISE * (log - middle), -MOST_PROMISE), MOST_PROMISE) for layer, log in logs.items()}
+
+
 def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
     """What a prior expects; where it expects nothing, a wide guess from the stream's norm. A prior is of what is added
     to all tokens of one layer; elsewhere the guess is wide as well."""
@@ -259,4 +276,16 @@ def stored_prior(session: Session) -> Prior:
             source=f"relative strength as massact comes with it, since {name} version {registered.version} is for a "
             f"coherence floor of {prior.floor:g}"
         )
+    tokens = experiment.generation.max_new_tokens
+    if prior.max_new_tokens is not None and tokens > prior.max_new_tokens:
+        session.say(
+            f"warning: {name} was found on responses of {prior.max_new_tokens} tokens, and here they have {tokens}: "
+            "longer texts break at smaller coefficients, so that the search expects less of it"
+        )
+        prior = replace(prior, best=_wider(prior.best), cliff=_wider(prior.cliff))
     return prior
+
+
+def _wider(part: Part) -> Part:
+    """Of a prior for shorter responses: on SmolLM2 cliffs of 48 tokens lay at 0.7 times those of 32."""
+    return replace(part, spread=math.hypot(part.spread, LENGTH_SPREAD))

@@ -1,0 +1,43 @@
+"""Links hold at whatever port the store is served: `serve` prints them, and other commands find its address."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from massact.service.serving import _address_told, view_lines
+from massact.service.settings import Settings
+from massact.store.databases import UI_ADDRESS, served_file, ui_address
+from massact.store.write.tracker import Tracker
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_links_follow_a_server_that_answers_and_no_other(uri: str) -> None:
+    assert ui_address(uri) == UI_ADDRESS
+    assert ui_address("https://lab.example/mlflow/") == "https://lab.example/mlflow"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with _address_told(Settings(uri, "mlartifacts", port=port)):
+            assert ui_address(uri) == f"http://127.0.0.1:{port}"
+        assert ui_address(uri) == UI_ADDRESS
+        told = served_file(uri)
+        assert told is not None
+        assert not told.exists()
+        told.write_text(f"http://127.0.0.1:{port}")
+    assert ui_address(uri) == UI_ADDRESS, "a server that was killed leaves its file"
+
+
+def test_serve_prints_both_views_of_each_experiment(uri: str) -> None:
+    for name in ("first", "second"):
+        with Tracker(uri, name, floor=68.0).phase("phase1", params={}) as run:
+            newest = run.experiment_id
+    lines = view_lines(Settings(uri, "mlartifacts", port=5123))
+    assert [line for line in lines if not line.startswith(" ")] == ["views of second:", "views of first:"]
+    links = [line.split()[-1] for line in lines if line.startswith(" ")]
+    assert links[0].startswith(f"http://127.0.0.1:5123/#/experiments/{newest}/runs?")
+    assert [link.rpartition("=")[2] for link in links] == ["evaluations", "phases"] * 2
