@@ -57,7 +57,8 @@ def _tables(answers: Sequence[Answer[Any]], wanted: Sequence[str]) -> list[tuple
             if table.rows:
                 kind = type(table.rows[0]) if len(answers) > 1 else index
                 parts.setdefault(kind, (table.columns, []))[1].extend((one, row) for row in table.rows)
-    tables, unknown, headers = [], set(wanted) if parts else set[str](), dict[str, None]()
+    tables: list[tuple[Sequence[Column], Sequence[object]]] = []
+    unknown, headers = set(wanted) if parts else set[str](), dict[str, None]()
     for base, told in parts.values():
         pairs, columns = told, base
         if len(answers) > 1:  # which settings differ in depends on the experiment

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from massact._gc import collector_paused
 from massact.addresses import is_database, scheme_of, shown_uri
@@ -20,9 +19,11 @@ from massact.store.schema.rows import (
     AgreementRow,
     CapabilityRow,
     RowT,
+    decode_agreement,
+    decode_capability,
     decode_many_scores,
     decode_metric,
-    decode_row,
+    decode_published,
     decode_stage,
     metric_tag,
 )
@@ -147,15 +148,15 @@ class RunStore:
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
-        return self._rows(experiment, Kind.PUBLISHED, partial(decode_row, PublishedRow))
+        return self._rows(experiment, Kind.PUBLISHED, decode_published)
 
     def agreements(self, experiment: str) -> list[Stored[AgreementRow]]:
         """Judges held against people, one per key, the oldest first."""
-        return self._rows(experiment, Kind.AGREEMENT, partial(decode_row, AgreementRow))
+        return self._rows(experiment, Kind.AGREEMENT, decode_agreement)
 
     def capabilities(self, experiment: str) -> list[Stored[CapabilityRow]]:
         """What interventions cost on tasks, one per key, the oldest first."""
-        return self._rows(experiment, Kind.CAPABILITY, partial(decode_row, CapabilityRow))
+        return self._rows(experiment, Kind.CAPABILITY, decode_capability)
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
@@ -354,13 +355,20 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
             yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), Kind(run.tags[Tag.KIND]))
 
 
-def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[tuple[RawRun, StageRow]]:
+class StoredStage(NamedTuple):
+    """A finished calibration or extraction."""
+
+    run: RawRun
+    row: StageRow
+
+
+def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[StoredStage]:
     """The finished calibrations or extractions whose row can be read, superseded ones too, the newest last."""
     stages = []
     for run in stored_runs(tracking_uri, experiment, kind, tags=ROW_TAGS):
         with suppress(ValueError, TypeError):
-            stages.append((run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
-    return sorted(stages, key=lambda stage: (stage[0].finished_at or -1, stage[0].run_id))
+            stages.append(StoredStage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
+    return sorted(stages, key=lambda stage: (stage.run.finished_at or -1, stage.run.run_id))
 
 
 def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:

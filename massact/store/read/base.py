@@ -49,6 +49,12 @@ class RawRun:
     artifact_uri: str = ""
 
     @property
+    def times(self) -> tuple[int, int]:
+        """When it started and when it ended, in milliseconds since 1970."""
+        ended = self.finished_at or 0
+        return (ended if self.started_at is None else self.started_at, ended)
+
+    @property
     def phase(self) -> str:
         """Of the run of an entry point, which one."""
         return self.tags.get(Tag.PHASE, "")
