@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -49,9 +50,12 @@ def swept(tmp_path: Path, prepared_stores: PreparedStores, monkeypatch: pytest.M
     return tmp_path
 
 
-def ask(folder: Path, name: str, **about: object) -> tuple[object, ...]:
+def ask(folder: Path, name: str, **about: Any) -> tuple[Any, ...]:
     asked = massact.api.question(name)
-    return asked(str(folder / "small.yaml"), tracking_uri=f"sqlite:///{folder}/mlflow.db", **about).rows  # type: ignore[no-any-return]
+    rows: tuple[Any, ...] = asked(
+        str(folder / "small.yaml"), tracking_uri=f"sqlite:///{folder}/mlflow.db", **about
+    ).rows
+    return rows
 
 
 def test_what_winners_are_held_against_is_evaluated_once(swept: Path) -> None:
@@ -61,7 +65,7 @@ def test_what_winners_are_held_against_is_evaluated_once(swept: Path) -> None:
     stored = rows(swept, "controls")
     prompted = {one.row.label: one.row for one in stored if one.row.prompting_digest}
     random = [one.row for one in stored if not one.row.prompting_digest]
-    (winner,) = [row for row in ask(swept, "costs") if row.what == "winner"]  # type: ignore[attr-defined]
+    (winner,) = [row for row in ask(swept, "costs") if row.what == "winner"]
 
     # a prompt has neither a place nor a vector
     assert prompted.keys() == {"prompt", "few_shot"}
@@ -72,20 +76,19 @@ def test_what_winners_are_held_against_is_evaluated_once(swept: Path) -> None:
         assert row.n_scored == 4
     # random directions are at the winner's place, each another one
     assert {(row.layer, row.coefficient, row.vector_seed) for row in random} == {
-        (winner.layer, winner.coefficient, seed)
-        for seed in (1, 2, 3)  # type: ignore[attr-defined]
+        (winner.layer, winner.coefficient, seed) for seed in (1, 2, 3)
     }
     assert len({row.vector_digest for row in random}) == 3
-    assert {row.setting for row in (*prompted.values(), *random)} == {winner.setting}  # type: ignore[attr-defined]
+    assert {row.setting for row in (*prompted.values(), *random)} == {winner.setting}
 
     # none of them is a point of the grid, and all are answered beside it
     assert len(rows(swept, "evaluations")) == 2
     assert len(rows(swept, "baselines")) == 1
-    best = {row.label: row for row in ask(swept, "best")}  # type: ignore[attr-defined]
+    best = {row.label: row for row in ask(swept, "best")}
     assert set(best) == {*best} >= {"probe", "mean_diff", "prompt", "few_shot", "random"}
     assert best["prompt"].layer is None
     assert best["prompt"].standing is None
-    assert {row.label for row in ask(swept, "curve") if row.n_dims is None} == {"prompt", "few_shot", "random"}  # type: ignore[attr-defined]
+    assert {row.label for row in ask(swept, "curve") if row.n_dims is None} == {"prompt", "few_shot", "random"}
 
 
 def test_a_prompt_stands_before_every_question_and_the_judge_does_not_see_it(swept: Path) -> None:
@@ -185,7 +188,7 @@ def test_a_planted_side_effect_is_found_and_each_judge_is_asked_once(
     run(tmp_path, "rejudge", "--every-trait", "--force")
     assert (tmp_path / "asked.txt").read_text() == told
 
-    effects = {(row.trait, row.scored_for): row for row in ask(tmp_path, "effects")}  # type: ignore[attr-defined]
+    effects = {(row.trait, row.scored_for): row for row in ask(tmp_path, "effects")}
     assert effects.keys() >= {("refusal", "refusal"), ("refusal", "apology"), ("refusal", "joy"), ("joy", "apology")}
     planted, other = effects["refusal", "apology"], effects["refusal", "joy"]
     assert planted.moves is True
@@ -195,7 +198,7 @@ def test_a_planted_side_effect_is_found_and_each_judge_is_asked_once(
     assert not planted.is_own
     assert effects["refusal", "refusal"].is_own
     # nothing else sees them
-    assert {row.trait for row in ask(tmp_path, "best")} == {"refusal", "apology", "joy"}  # type: ignore[attr-defined]
+    assert {row.trait for row in ask(tmp_path, "best")} == {"refusal", "apology", "joy"}
     assert len(rows(tmp_path, "evaluations")) == 2
 
 

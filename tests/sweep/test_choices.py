@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def plain(model: object, order: str, answer: str, added: torch.Tensor) -> torch.
     whole = [tokenizer(text + one, add_special_tokens=False)["input_ids"] for one in (answer, "(A)", "(B)")]
     place = next(i for i, pair in enumerate(zip(whole[1], whole[2], strict=False)) if pair[0] != pair[1])
 
-    def hook(_module: object, _inputs: object, output: object) -> object:
+    def hook(_module: object, _inputs: object, output: Any) -> Any:
         stream = output[0] if isinstance(output, tuple) else output
         return (stream + added, *output[1:]) if isinstance(output, tuple) else stream + added
 

@@ -104,7 +104,7 @@ def test_each_cell_comes_once_and_says_what_one_process_would(make: Make) -> Non
     todo = plan(*map(float, range(11)))
     (baseline,) = cells([None])
     asked = replace(baseline.cell, prompting=Prompting("prompt", "positive", "d"))
-    todo[:0] = [baseline, replace(baseline, cell=asked, before=(("system", "say nothing of it"),))]
+    todo[:0] = [baseline, replace(baseline, cell=asked, before=(("system", "t3 t4"),))]
     results = {cell_key(one.planned.cell): one for one in run(executor, work, todo)}
     wanted = list(evaluate_cells(tiny_model("llama"), todo, QUESTIONS, Judge(), batch_rows=8))
     texts = [[said.response for said in one.responses] for one in wanted[:2] if isinstance(one, Evaluation)]
