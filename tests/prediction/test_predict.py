@@ -192,7 +192,7 @@ def test_other_experiments_of_the_store_count_and_one_model_stays_one_group(
     uri = fill({"refusal": 1.2, "second": 1.2})
     # by what the runs tell: of the same model by another name, and of another model
     fill({"refusal": 0.6}, experiment="other", model="same")
-    fill({"refusal": 0.6}, experiment="other", model="another", model_id="another")
+    fill({"refusal": 0.6}, experiment="other", model="another", model_id="another", setting="s2")
     calibration = InventedVectors().calibration
     monkeypatch.setattr("massact.workflow.predict.read_calibration", lambda _path: calibration)
     monkeypatch.setattr("massact.sweep.stores.Stores.fetch", lambda *_: Path())
