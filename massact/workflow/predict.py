@@ -67,8 +67,8 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
     """
     experiment = session.experiment
     prediction = predict(session, experiment.coherence_floor if floor is None else floor, judge)
+    session.show(prediction.text)
     if session.stores.is_dry:
-        session.show(prediction.text)
         return prediction
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.stores.tracker.phase("predict", params=params) as run:

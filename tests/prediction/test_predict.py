@@ -16,7 +16,8 @@ from massact.domain import Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import AdoptedPrior, RelativeStrengthPrior
-from massact.store.read import open_store, stored_runs
+from massact.store.read import RunStore, open_store, stored_runs
+from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag
 from massact.store.write.registry import prior_name, read_prior
 from massact.sweep.context import Session
@@ -25,7 +26,7 @@ from massact.sweep.vectors import facts_of
 from massact.vectors.massive_dims import Calibration, LayerMassive
 from massact.vectors.methods import vector_digest
 from tests.support.small_plan import EXPERIMENT
-from tests.support.store_fixtures import Filler, evaluation_row, point_tags
+from tests.support.store_fixtures import Filler, evaluation_row, point_tags, stage_row
 
 POSITION, N_LAYERS = "response[:5]", 4
 VECTORS = {"probe": (0.6, 0.8, 0.0), "probe_cleaned": (0.0, 1.0, 0.0), "mean_diff": (0.8, 0.0, 0.6)}
@@ -77,6 +78,7 @@ def fill(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
                     values = {
                         "experiment": "small", "model": "toy", "trait": trait, "coherence_mean": coherence,
                         "delta": delta, "key": f"{trait}-{label}-{step}-{changes}",
+                        "relative_strength": strength * step,
                         "vector_digest": vector_digest(torch.tensor(vector)),
                     }  # fmt: skip
                     row = evaluation_row(label, 2, best * step, **(values | changes))
@@ -181,6 +183,47 @@ def test_nothing_is_registered_without_being_asked_and_a_damaged_prior_is_refuse
     assert f"{NAME} version 3" in predict(uri).stdout
     MlflowClient(uri, uri).delete_registered_model_alias(NAME, "prior")
     assert isinstance(stored_prior(session(uri)), RelativeStrengthPrior)
+
+
+@pytest.mark.slow
+def test_other_experiments_of_the_store_count_and_one_model_stays_one_group(
+    fill: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = fill({"refusal": 1.2, "second": 1.2})
+    # by what the runs tell: of the same model by another name, and of another model
+    fill({"refusal": 0.6}, experiment="other", model="same")
+    fill({"refusal": 0.6}, experiment="other", model="another", model_id="another", setting="s2")
+    calibration = InventedVectors().calibration
+    monkeypatch.setattr("massact.workflow.predict.read_calibration", lambda _path: calibration)
+    monkeypatch.setattr("massact.sweep.stores.Stores.fetch", lambda *_: Path())
+    made = {name: replace(stage_row(Kind.CALIBRATION, name), model=name) for name in ("same", "another")}
+    rows = [Stored(name, "FINISHED", 1, row) for name, row in made.items()]
+    monkeypatch.setattr(RunStore, "stages", lambda _store, _kind, _name: rows)
+    printed = predict(uri, "--dry-run").stdout
+    assert "12 vectors of 3 models and traits" in printed
+    assert "| toy " in printed
+    assert "| other/another | refusal" in printed
+    monkeypatch.setattr(RunStore, "stages", lambda _store, _kind, _name: [])
+    assert "- 6: of another experiment, with another judge or without" in predict(uri, "--dry-run").stdout
+
+
+@pytest.mark.slow
+def test_a_prior_of_shorter_responses_is_taken_wider_and_said_to_be(fill: Callable[..., str]) -> None:
+    uri = fill({"refusal": 1.2, "second": 1.2}, max_new_tokens=32)
+    predict(uri)
+    said: list[str] = []
+    asked = session(uri)
+    asked.say = said.append
+    asked.experiment = replace(asked.experiment, generation=replace(asked.experiment.generation, max_new_tokens=32))
+    narrow = stored_prior(asked)
+    assert said == []
+    asked.experiment = replace(asked.experiment, generation=replace(asked.experiment.generation, max_new_tokens=64))
+    wide = stored_prior(asked)
+    assert isinstance(narrow, AdoptedPrior)
+    assert isinstance(wide, AdoptedPrior)
+    assert "was found on responses of 32 tokens, and here they have 64" in said[0]
+    assert wide.cliff.value == narrow.cliff.value
+    assert wide.cliff.spread == pytest.approx(math.hypot(narrow.cliff.spread, 0.35))
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_the_text_has_the_verdicts_every_form_and_what_was_left_out(plain: Trial
     for words in ("median coefficient of the others", "full activation norm", "relative strength, as"):
         assert text.count(f"| {words}") == 2
     assert "- 3: a reason" in text
-    assert "coherence floor 68" in text
+    assert "floor coherence 68" in text
     own = own_strengths(plain.cases)
     assert [one.group[0] for one in own] == [f"model-{i}" for i in range(6)]
     assert scatter_words(own) in text

@@ -268,5 +268,5 @@ def stored_prior(session: Session) -> Prior:
 
 
 def _wider(part: Part) -> Part:
-    """Of a prior for shorter responses: on SmolLM2 cliffs of 48 tokens lay at 0.7 times those of 32."""
+    """Of a prior for shorter responses: on SmolLM2 cliffs of 64 tokens lay at 0.79 times those of 32."""
     return replace(part, spread=math.hypot(part.spread, LENGTH_SPREAD))
