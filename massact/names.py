@@ -49,7 +49,7 @@ def as_held(name: str, held: Iterable[str]) -> str:
     return name if name in names else next(alike, name)
 
 
-def check_distinct(names: Iterable[str], what: str) -> None:
+def check_distinct(names: Iterable[str]) -> None:
     """Refuse names that a file system or a person would take for one another. Raises UsageError: two differ in upper
     and lower case or in Unicode's forms alone."""
     known: dict[str, str] = {}
@@ -57,7 +57,7 @@ def check_distinct(names: Iterable[str], what: str) -> None:
         other = known.setdefault(folded(name), name)
         if other != name:
             raise UsageError(
-                f"the {what} {shown(name)} and {shown(other)} differ in upper and lower case alone, "
+                f"the names {shown(name)} and {shown(other)} differ in upper and lower case alone, "
                 "or in characters that do not show"
             )
 

@@ -135,7 +135,7 @@ class Model:
             if n_new:
                 means = continue_and_read(self.steerable, encoded, Reading(windows, n_new, n_new))[1]
             else:
-                means = window_means(self.steerable, [Continued(one, ()) for one in encoded], windows, what="")
+                means = window_means(self.steerable, [Continued(one, ()) for one in encoded], windows)
         return means[0] if isinstance(positions, str) else means
 
     def calibrate(self, prompts: Sequence[str] | None = None) -> Calibration:

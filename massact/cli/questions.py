@@ -14,6 +14,7 @@ from massact._gc import collector_paused
 from massact.api import ENTRIES, question
 from massact.cli.options import asked_experiment, asked_experiments_option, option_of, stacked, tracking_uri_option
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.names import shown as shown_name
 from massact.names import visible
 from massact.query import Answer
@@ -124,7 +125,7 @@ def write(text: str, output: Path | None) -> None:
 
 def _csv(pairs: Rows, wanted: Sequence[str]) -> str:
     """Every field of the rows, and of which experiment and at which floor they are."""
-    rows = [{"experiment": one.experiment, "floor": one.floor, **flatten(row)} for one, row in pairs]
+    rows = [{"experiment": one.experiment, "floor": as_floor(one.floor).limit, **flatten(row)} for one, row in pairs]
     names = {_plain(name): name for row in rows for name in row}
     if rows and (unknown := [name for name in wanted if _plain(name) not in names]):
         there = ", ".join(names.values())

@@ -238,7 +238,7 @@ class Section:
                 raise entry.error(str(error)) from error
         if len(named) < len(self._entries):
             raise self.entry.error("two of its names differ in Unicode's forms or in white space alone")
-        self.entry.checked(lambda _: check_distinct(named, "names"))
+        self.entry.checked(lambda _: check_distinct(named))
         return iter(named.items())
 
     def plain(self) -> dict[str, Any]:

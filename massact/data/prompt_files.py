@@ -44,6 +44,21 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
     return found[0], read_prompt_file(found[0])
 
 
+PAIRS = "pairs.json"
+_Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
+
+
+def read_sides(folder: Path) -> tuple[tuple[str, str], _Sides]:
+    """The names of the files of both sides, which may be one, and their prompts."""
+    pairs = folder / PAIRS
+    if not pairs.exists():
+        (first, positive), (second, negative) = (read_side(folder, side) for side in ("positive", "negative"))
+        return (first.name, second.name), (positive, negative)
+    if others := [path.name for side in ("positive", "negative") for path in folder.glob(f"{side}.*")]:
+        raise DataError(f"{folder}: {PAIRS} and {', '.join(others)} both hold contrastive prompts; keep one kind")
+    return (PAIRS, PAIRS), read_pairs(pairs)
+
+
 def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
     """The prompts of a file, written as its ending says; DataError where one is malformed, or stands twice."""
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from massact.data.prompt_files import (
+    PAIRS,
     Prompt,
     read_choices,
     read_json,
-    read_pairs,
     read_prompt_file,
     read_question,
-    read_side,
+    read_sides,
     read_text,
 )
 from massact.domain import Direction, QuestionSet
@@ -130,14 +130,14 @@ def load_trait(reference: str, *, has_choices: bool = False) -> TraitDataset:
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {_PAIRS}), "
+            f"no trait dataset {str(folder)!r}: give a folder with positive.txt and negative.txt (or {PAIRS}), "
             "definition.txt and steering.json"
         )
     choices = read_choices(folder / _CHOICES) if has_choices else ()
     steering = {} if choices and not (folder / _STEERING).exists() else read_json(folder / _STEERING)
     if not isinstance(steering, dict):
         raise DataError(f'{folder / _STEERING}: not an object with "questions"')
-    files, (positive, negative) = _read_sides(folder)
+    files, (positive, negative) = read_sides(folder)
     _check_sides_differ(folder, positive, negative, files)
     definition = read_text(folder / "definition.txt").strip()
     if not definition:
@@ -159,19 +159,7 @@ def load_trait(reference: str, *, has_choices: bool = False) -> TraitDataset:
     )
 
 
-_PAIRS, _CHOICES = "pairs.json", "choices.json"
-_Sides = tuple[tuple[Prompt, ...], tuple[Prompt, ...]]
-
-
-def _read_sides(folder: Path) -> tuple[tuple[str, str], _Sides]:
-    """The names of the files of both sides, which may be one, and their prompts."""
-    pairs = folder / _PAIRS
-    if not pairs.exists():
-        (first, positive), (second, negative) = (read_side(folder, side) for side in ("positive", "negative"))
-        return (first.name, second.name), (positive, negative)
-    if others := [path.name for side in ("positive", "negative") for path in folder.glob(f"{side}.*")]:
-        raise DataError(f"{folder}: {_PAIRS} and {', '.join(others)} both hold contrastive prompts; keep one kind")
-    return (_PAIRS, _PAIRS), read_pairs(pairs)
+_CHOICES = "choices.json"
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from massact._lazy import np
 from massact.addresses import check_path, moved_folder
@@ -28,10 +28,10 @@ from massact.doctor.base import (
 from massact.errors import MassactError, StoreError, UsageError
 from massact.json_text import parse_json
 from massact.labels import format_label, parse_label
-from massact.store.read import stored_stages
+from massact.store.read import StoredStage, stored_stages
 from massact.store.read.base import RawRun
 from massact.store.responses import parse_responses
-from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.schema.rows import format_param
 from massact.store.write.artifacts import fetch_from
 
@@ -121,11 +121,6 @@ def digest_in(content: bytes) -> str:
     return sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
 
 
-class _Stage(NamedTuple):
-    run: RawRun
-    row: StageRow
-
-
 class VectorSources:
     """The extractions of an experiment, superseded ones too, as sources of vectors."""
 
@@ -165,7 +160,7 @@ class VectorSources:
         raise CannotMendError(f"beyond mending: {reason}")
 
     def _kept(
-        self, what: str, stage: _Stage, label: str, make: "Callable[[_Stage, str], torch.Tensor | None]"
+        self, what: str, stage: StoredStage, label: str, make: "Callable[[StoredStage, str], torch.Tensor | None]"
     ) -> "torch.Tensor | None":
         place = (what, stage.run.run_id, label)
         if place not in self._stacks:
@@ -174,14 +169,14 @@ class VectorSources:
                 self._stacks.popitem(last=False)
         return self._stacks[place]
 
-    def _read_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
+    def _read_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
         """`[n_layers, d_model]`; `None` where the extraction keeps no readable vectors of the label."""
         from massact.store.write.stages import read_tensor
 
         name = f"{Artifact.VECTORS}/{label}.safetensors"
         return self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))
 
-    def _make_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
+    def _make_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
         """The same, made again from the activations that it keeps."""
         from massact.store.write.stages import read_activations, read_calibration
         from massact.vectors.extract import make_vectors
@@ -208,15 +203,13 @@ class VectorSources:
             return None
 
     @cached_property
-    def _extractions(self) -> list[_Stage]:
-        return self._stages(Kind.EXTRACTION)
+    def _extractions(self) -> list[StoredStage]:
+        return stored_stages(self._context.tracking_uri, self._context.experiment, Kind.EXTRACTION)
 
     @cached_property
-    def _calibrations(self) -> dict[str, _Stage]:
-        return {stage.row.key: stage for stage in self._stages(Kind.CALIBRATION)}
-
-    def _stages(self, kind: Kind) -> list[_Stage]:
-        return [_Stage(*stage) for stage in stored_stages(self._context.tracking_uri, self._context.experiment, kind)]
+    def _calibrations(self) -> dict[str, StoredStage]:
+        stages = stored_stages(self._context.tracking_uri, self._context.experiment, Kind.CALIBRATION)
+        return {stage.row.key: stage for stage in stages}
 
 
 class Responses(Check):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
-from massact.store.schema import EvaluationRow, Kind, Tag, decode_evaluation, decode_stage
-from massact.store.schema.rows import Row, decode_agreement, decode_capability, decode_published
+from massact.store.schema import EvaluationRow, Kind, Tag, decode_evaluation
+from massact.store.schema.rows import Row, decode_agreement, decode_capability, decode_published, decode_stage
 from massact.store.write.artifacts import Mender
 from massact.store.write.client import set_up_client
 

@@ -9,7 +9,6 @@ from typing import Any
 from massact.errors import UsageError
 from massact.interop.lines import OWN
 from massact.interop.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET, RESULTS, last_part
-from massact.interop.rows import Times
 from massact.json_text import parse_object
 from massact.keys import digest_texts
 from massact.store.read.base import RawRun
@@ -36,7 +35,6 @@ class StoredResult:
 
     run: RawRun
     row: EvaluationRow
-    times: Times
     imported: ImportedLine | None
 
     @property
@@ -48,7 +46,7 @@ class StoredResult:
         """When it finished; -1 for an imported line without a time."""
         line = self.imported
         is_timed = line is None or parse_object(line.text, allow_nan=True).get("timestamp") is not None
-        return self.times[1] if is_timed else -1
+        return self.run.times[1] if is_timed else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class PlannedFile:
     def in_order(self) -> list[StoredResult]:
         """Baselines, then evaluations, each by time and key."""
         return sorted(
-            self.results, key=lambda one: (not one.is_baseline, one.at, one.row.key, one.times[1], one.run.run_id)
+            self.results, key=lambda one: (not one.is_baseline, one.at, one.row.key, one.run.times[1], one.run.run_id)
         )
 
 

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from massact.addresses import write_whole
 from massact.domain import COMPONENT, Response
@@ -20,13 +20,13 @@ from massact.interop.figures import calibration_file
 from massact.interop.lines import parse_document, parse_result_line
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
 from massact.interop.responses import responses_json
-from massact.interop.rows import IMPORTED_FILE, Times, iso_time, own_line
+from massact.interop.rows import IMPORTED_FILE, iso_time, own_line
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
-from massact.store.read import open_store, stored_runs, stored_stages
+from massact.store.read import StoredStage, open_store, stored_runs, stored_stages
 from massact.store.read.base import RawRun
 from massact.store.responses import read_responses
-from massact.store.schema import Artifact, Kind, MlflowTag, Scores, StageRow, Tag, decode_evaluation
+from massact.store.schema import Artifact, Kind, MlflowTag, Scores, Tag, decode_evaluation
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.rows import decode_scores
 from massact.store.write.artifacts import fetch_from
@@ -55,14 +55,6 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
 
 
-class _Stage(NamedTuple):
-    """A finished calibration or extraction of the run store."""
-
-    run: RawRun
-    row: StageRow
-    times: Times
-
-
 class Exporter:
     def __init__(
         self,
@@ -81,8 +73,11 @@ class Exporter:
     def run(self, output: Path) -> ExportReport:
         """Write all files below a folder."""
         options, report = self._options, self._report
-        newest = {(one.row.model, one.row.trait, one.row.position): one for one in self._stages(Kind.EXTRACTION)}
-        extractions = sorted(newest.values(), key=lambda stage: (stage.times[1], stage.run.run_id), reverse=True)
+        newest = {
+            (one.row.model, one.row.trait, one.row.position): one
+            for one in stored_stages(self._tracking_uri, self._experiment, Kind.EXTRACTION)
+        }
+        extractions = sorted(newest.values(), key=lambda stage: (stage.run.times[1], stage.run.run_id), reverse=True)
         index = ExportIndex({(stage.row.model, stage.row.trait): stage.row.model_id for stage in reversed(extractions)})
         for trait, dataset in self._datasets.items():
             index.name_trait(trait, PurePath(dataset))
@@ -102,7 +97,7 @@ class Exporter:
             self._write_results(output / file.path, index.header(file.family), file)
         for path, stage in calibrations.items():
             document = self._read(stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes()))
-            self._write(output / path, [calibration_file(document, stage.row, stage.times)])
+            self._write(output / path, [calibration_file(document, stage.row, stage.run.times)])
             report.files[output / path] = "calibration"
         for path, stage in vectors.items():
             self._write_vectors(output / path, stage)
@@ -118,19 +113,18 @@ class Exporter:
         except (StoreError, DataError, OSError, ValueError) as error:
             raise StoreError(f"run {run.run_id}: {name}: {error}") from error
 
-    def _stages(self, kind: Kind) -> list[_Stage]:
-        stages = stored_stages(self._tracking_uri, self._experiment, kind)
-        return [_Stage(run, row, _times(run)) for run, row in stages]
-
-    def _calibrations(self) -> dict[Path, _Stage]:
+    def _calibrations(self) -> dict[Path, StoredStage]:
         """The calibrations to write, by their path; of a variant one keeps the plain name."""
         every = self._options.superseded
-        newest = {(stage.row.key, stage.run.run_id if every else ""): stage for stage in self._stages(Kind.CALIBRATION)}
+        newest = {
+            (stage.row.key, stage.run.run_id if every else ""): stage
+            for stage in stored_stages(self._tracking_uri, self._experiment, Kind.CALIBRATION)
+        }
 
-        def rank(stage: _Stage) -> tuple[int, str]:  # an imported file has no time of its own
-            return (-1 if stage.row.origin == "imported" else stage.times[1], stage.row.key)
+        def rank(stage: StoredStage) -> tuple[int, str]:  # an imported file has no time of its own
+            return (-1 if stage.row.origin == "imported" else stage.run.times[1], stage.row.key)
 
-        paths: dict[Path, _Stage] = {}
+        paths: dict[Path, StoredStage] = {}
         for stage in sorted(newest.values(), key=rank, reverse=True):
             folder = Path("inference", folder_name(stage.row.model_variant), "massive_activations")
             path = folder / "calibration.json"
@@ -139,7 +133,7 @@ class Exporter:
             paths.setdefault(path, stage)  # one run twice, under the same time, is one file
         return paths
 
-    def _write_vectors(self, folder: Path, stage: _Stage) -> None:
+    def _write_vectors(self, folder: Path, stage: StoredStage) -> None:
         """Write `{method}/layer{N}.pt` and `{method}/metadata.json`."""
         from massact.store.write.stages import read_tensor, torch_file  # loads torch
 
@@ -159,7 +153,7 @@ class Exporter:
                 "component": COMPONENT,
                 "position": stage.row.position,
                 "layers": {str(layer): {"norm": float(vector.norm())} for layer, vector in enumerate(vectors)},
-                "timestamp": iso_time(stage.times[1]),
+                "timestamp": iso_time(stage.run.times[1]),
             }
             self._write(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
 
@@ -182,8 +176,8 @@ class Exporter:
                     n_unreadable += 1
                 else:
                     line = imported_line(self._imported(run))
-                    results[run.run_id] = StoredResult(run, row, _times(run), line)
-        counting = sorted(results.values(), key=lambda one: (one.times[1], one.row.key, one.run.run_id))
+                    results[run.run_id] = StoredResult(run, row, line)
+        counting = sorted(results.values(), key=lambda one: (one.run.times[1], one.row.key, one.run.run_id))
         if not self._options.superseded:
             newest = {(one.row.kind, one.row.key): one for one in counting}
             counting = [one for one in counting if newest[one.row.kind, one.row.key] is one]
@@ -246,12 +240,12 @@ class Exporter:
                 name = None
         else:
             scores, key = self._scores(result.run), result.row.key
-            document = own_line(result.row, result.times, scores, None)
+            document = own_line(result.row, result.run.times, scores, None)
             if responses:
                 name = _responses_name(document) or f"{result.row.component or 'other'}/other/{key[:16]}.json"
                 if name in taken:
-                    name = f"{name.removesuffix('.json')}_{key[:8]}_{result.times[1]}.json"
-                document = own_line(result.row, result.times, scores, name)
+                    name = f"{name.removesuffix('.json')}_{key[:8]}_{result.run.times[1]}.json"
+                document = own_line(result.row, result.run.times, scores, name)
             text = json.dumps(document, allow_nan=False)
         if name is not None:
             taken.add(name)
@@ -292,14 +286,9 @@ def _n_other_baseline(results: Iterable[StoredResult]) -> int:
     return count
 
 
-def _times(run: RawRun) -> Times:
-    ended = run.finished_at or 0
-    return (ended if run.started_at is None else run.started_at, ended)
-
-
-def _vector_folders(extractions: Iterable[_Stage], trait_folders: Mapping[str, str]) -> dict[Path, _Stage]:
+def _vector_folders(extractions: Iterable[StoredStage], trait_folders: Mapping[str, str]) -> dict[Path, StoredStage]:
     """Where they go within the exported folder; of two models whose variants have one name the newest keeps it."""
-    folders: dict[Path, _Stage] = {}
+    folders: dict[Path, StoredStage] = {}
     for stage in extractions:
         row = stage.row
         if row.trait is None or row.position is None:

@@ -19,8 +19,8 @@ from massact.interop.writing import FileReport
 from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
-from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, decode_stage, encode_row
-from massact.store.schema.rows import row_params
+from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row
+from massact.store.schema.rows import decode_stage, row_params
 from massact.store.write.client import row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.vectors.massive_dims import uniform_dims

@@ -12,15 +12,7 @@ from pathlib import Path
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError, lfs_advice
 from massact.interop.figures import PublishedFile, published_run, read_calibration_file
-from massact.interop.lines import (
-    Header,
-    LineError,
-    ResultLine,
-    parse_document,
-    parse_header,
-    parse_result_line,
-    read_lines,
-)
+from massact.interop.lines import Header, LineError, ResultLine, parse_document, parse_line, read_lines
 from massact.interop.names import Context, Source, Target, direction_note, resolve_context
 from massact.interop.responses import ResponsesFolder, scores_of
 from massact.interop.rows import (
@@ -106,9 +98,7 @@ def _parsed(line: bytes | None, experiment: str) -> Header | OwnLine | ResultLin
         return None
     try:
         document = parse_document(line, allow_nan=True)
-        if document.get("type") == "header":
-            return parse_header(document)
-        return parse_own_line(line or b"", experiment) if is_own(document) else parse_result_line(document)
+        return parse_own_line(line or b"", experiment) if is_own(document) else parse_line(document)
     except LineError as error:
         return error
 

@@ -141,7 +141,12 @@ class ResultLine:
         return not self.vectors
 
 
-def parse_header(document: Mapping[str, Any]) -> Header:
+def parse_line(document: Mapping[str, Any]) -> Header | ResultLine:
+    """What a line of trait-interp's holds."""
+    return _header(document) if document.get("type") == "header" else parse_result_line(document)
+
+
+def _header(document: Mapping[str, Any]) -> Header:
     direction = document.get("direction")
     if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")

@@ -19,18 +19,8 @@ from massact.json_text import parse_object
 from massact.keys import canonical_json, cell_json, digest, digest_text
 from massact.labels import parse_label
 from massact.store.responses import response_bytes
-from massact.store.schema import (
-    TAG_LIMIT,
-    Artifact,
-    EvaluationRow,
-    Kind,
-    Scores,
-    StageRow,
-    decode_evaluation,
-    encode_row,
-    stored_cell,
-)
-from massact.store.schema.rows import decode_scores, run_name
+from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Scores, StageRow, stored_cell
+from massact.store.schema.rows import decode_evaluation, decode_scores, encode_row, run_name
 from massact.store.write.run_writer import FinishedRun, evaluation_run
 
 Times = tuple[int, int]  # when a run started and when it finished, in milliseconds since 1970

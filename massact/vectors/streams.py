@@ -84,14 +84,7 @@ def _batches(model: SteerableModel, texts: Sequence[Continued]) -> Iterator[Sequ
         start += len(batch)
 
 
-def window_means(
-    model: SteerableModel,
-    texts: Sequence[Continued],
-    positions: Sequence[Position],
-    *,
-    what: str,
-    progress: Progress = silent,
-) -> torch.Tensor:
+def window_means(model: SteerableModel, texts: Sequence[Continued], positions: Sequence[Position]) -> torch.Tensor:
     """Activations of every layer averaged over each window, accumulated in float32. Returns `[n_positions, n_texts,
     n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token. Raises DataError: an activation is not
     finite; the model overflows in its dtype."""
@@ -114,10 +107,8 @@ def window_means(
 
         return read
 
-    with progress(what, len(texts)) as advance:
-        for n in read_streams(model, texts, on_batch):
-            done += n
-            advance(n)
+    for n in read_streams(model, texts, on_batch):
+        done += n
     return means
 
 
@@ -237,7 +228,7 @@ def _read_afterwards(model: SteerableModel, rows: Sequence[Row], wanted: Reading
     nothing: list[tuple[int, ...]] = [()] * len(rows)
     tokens = generator.generate(rows, Generation(wanted.n_new)) if wanted.n_new else nothing
     texts = [Continued(row.prompt, one[: wanted.n_read]) for row, one in zip(rows, tokens, strict=True)]
-    return tokens, window_means(model, texts, wanted.positions, what="")
+    return tokens, window_means(model, texts, wanted.positions)
 
 
 def _keep(file: Path | None, read: _Read) -> None:

@@ -201,7 +201,7 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps)
+        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
         _note(session, run, "", brief=text)
     return searched.tally
 

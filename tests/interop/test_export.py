@@ -18,7 +18,8 @@ from massact.interop.names import Target
 from massact.query import Answers
 from massact.store.read import open_store, stored_runs
 from massact.store.responses import response_bytes
-from massact.store.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
+from massact.store.schema import EvaluationRow, Kind, Scores, StageRow, Tag
+from massact.store.schema.rows import decode_stage
 from massact.store.write.client import row_tags, run_tags
 from massact.store.write.run_writer import FinishedRun, evaluation_run, open_writer
 from massact.store.write.tracker import Tracker

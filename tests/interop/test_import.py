@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from massact.config import Experiment, load_experiment
 from massact.interop.importer import CHUNK_RUNS
 from massact.interop.names import Target
-from massact.store.schema import Kind, Tag, decode_stage
+from massact.store.schema import Kind, Tag
+from massact.store.schema.rows import decode_stage
 from tests.support.transfer_files import (
     CALIBRATION,
     EXPERIMENT,

@@ -95,7 +95,7 @@ def test_padding_changes_nothing_that_is_read(architecture: str) -> None:
     windows = [parse_position(text) for text in ("response[:]", "prompt[-1]", "all[:]")]
 
     def read(some: Sequence[Continued]) -> torch.Tensor:
-        return window_means(model, some, windows, what="reading")
+        return window_means(model, some, windows)
 
     together = read(texts)
     alone = torch.cat([read([text]) for text in texts], dim=1)

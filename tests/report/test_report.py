@@ -23,7 +23,7 @@ from massact.report.page import Report, build_report
 from massact.report.results import best_section, gap_matrix
 from massact.report.section import Section
 from massact.report.summary import answers_in_short
-from massact.store.read.base import Failure, Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 from massact.vectors.massive_dims import Magnitudes
 from tests.support.report_rows import (
@@ -155,7 +155,7 @@ def test_empty_store_cannot_say_and_names_the_commands() -> None:
 
 def test_failed_and_unscored_are_neither_zero_nor_missing() -> None:
     lost = row(label="mean_diff")
-    failure = Failure(lost.run_id, 5, "out of <memory>", lost.row)
+    failure = Stored(lost.run_id, "FAILED", 5, lost.row, "out of <memory>")
     unscored = row(n_scored=0, n_unscored=10)
     given = experiment()
     answers = Answers(

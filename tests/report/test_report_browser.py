@@ -13,7 +13,7 @@ import pytest
 from massact.query import Answers, Evaluations
 from massact.report.evidence import Provenance
 from massact.report.page import build_report
-from massact.store.read.base import Failure
+from massact.store.read.base import Stored
 from tests.support.report_rows import behaves, calibration, experiment, report_input, row, sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,7 +74,7 @@ def _report(text: str) -> str:
         replace(stored, row=replace(stored.row, **values))
         for stored in (behaves(row(label=label, layer=layer, coefficient=c)) for label, layer, c in cells)
     ]
-    failure = Failure("run", 5, text, rows[0].row)
+    failure = Stored("run", "FAILED", 5, rows[0].row, text)
     answers = Answers(
         evaluations=Evaluations.of(tuple(rows)), groups=given.groups(), coefficient_ranges={}, failures=(failure,)
     )

@@ -21,7 +21,6 @@ from massact.store.schema import (
     StageRow,
     Tag,
     decode_evaluation,
-    decode_stage,
     encode_row,
 )
 from massact.store.schema import rows as schema_rows
@@ -29,6 +28,7 @@ from massact.store.schema.rows import (
     MOST,
     decode_many_scores,
     decode_scores,
+    decode_stage,
     encode_scores,
     evaluation_metrics,
     evaluation_params,

@@ -150,7 +150,7 @@ def test_zeros_where_lines_were_cost_those_lines(tmp_path: Path) -> None:
 def test_what_is_marked_as_sent_waits_no_more(tmp_path: Path) -> None:
     path = _journal(tmp_path, "a", "b", "c")
     journal = _reopened(path)
-    journal.mark(encode(Sent(("id of b", "id of a"))))
+    journal.mark_sent(("id of b", "id of a"))
     assert list(read_contents(journal).waiting) == ["id of c"]
     journal.close()
 
@@ -200,7 +200,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     with pytest.raises(OSError, match="could not be undone"):
         journal.append([encode(_record("after"))])
-    journal.mark(encode(Sent(("id of before",))))  # may be lost, and is
+    journal.mark_sent(("id of before",))  # may be lost, and is
     assert list(read_contents(journal).waiting) == ["id of before", "id of lost"]
     journal.close()
 

@@ -12,7 +12,7 @@ from massact.cli.app import cli
 from massact.errors import StoreError
 from massact.store.schema import Tag
 from massact.store.spool import Spool, send_leftovers
-from massact.store.spool.journal import Home, Opening, RunRecord, Sent, create_journal, encode
+from massact.store.spool.journal import Home, Opening, RunRecord, create_journal, encode
 from massact.store.write.client import connect
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import Process, run_massact
@@ -32,7 +32,7 @@ def _leave(folder: Path, uri: str, *run_names: str, marked: tuple[str, ...] = ()
         run = a_run(name, tags={Tag.SPOOL.value: _id(name)})
         journal.append([encode(RunRecord(_id(name), Home(uri, "0"), run))])
     if marked:
-        journal.mark(encode(Sent(tuple(map(_id, marked)))))
+        journal.mark_sent(tuple(map(_id, marked)))
     journal.close()
     return journal.path
 

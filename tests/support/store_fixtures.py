@@ -81,7 +81,7 @@ def evaluated(
 
 def failed(label: str = "probe", *, error: str = "out of memory", finished_at: int = 1000, **changes: Any) -> Failure:
     row = evaluation_row(label, **{"trait_mean": None, "coherence_mean": None, "delta": None, **changes})
-    return Failure(f"failed-{row.key}-{finished_at}", finished_at, error, row)
+    return Stored(f"failed-{row.key}-{finished_at}", "FAILED", finished_at, row, error)
 
 
 def stage_row(kind: Kind, key: str) -> StageRow:

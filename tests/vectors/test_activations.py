@@ -27,7 +27,7 @@ def _texts(n: int) -> list[Continued]:
 def test_window_means_are_hidden_states_averaged_over_the_window() -> None:
     model, texts = tiny_model("llama"), _texts(5)
     positions = [parse_position(p) for p in ("response[:2]", "response[-1]", "prompt[-1]", "all[:]")]
-    means = window_means(model, texts, positions, what="")
+    means = window_means(model, texts, positions)
     assert means.shape == (4, 5, N_LAYERS, D_MODEL)
     for i, text in enumerate(texts):
         states = model.model(input_ids=torch.tensor([text.tokens]), output_hidden_states=True).hidden_states[2][0]
@@ -40,7 +40,7 @@ def test_window_means_are_hidden_states_averaged_over_the_window() -> None:
 
 def test_a_window_without_a_token_is_nan_and_nothing_else_is() -> None:
     texts = [Continued(prompts(1)[0], ()), Continued(prompts(1)[0], (5, 6))]
-    means = window_means(tiny_model("llama"), texts, [parse_position("response[:2]")], what="")
+    means = window_means(tiny_model("llama"), texts, [parse_position("response[:2]")])
     assert means[0, 0].isnan().all()
     assert means[0, 1].isfinite().all()
 
@@ -50,7 +50,7 @@ def test_an_overflow_is_told_and_not_taken_for_a_missing_window() -> None:
     handle = model.blocks[2].register_forward_hook(lambda _m, _i, output: output * float("inf"))
     try:
         with pytest.raises(DataError, match="layer 2 are not finite"):
-            window_means(model, texts, [parse_position("all[:]")], what="")
+            window_means(model, texts, [parse_position("all[:]")])
     finally:
         handle.remove()
 
@@ -129,7 +129,7 @@ def test_what_is_read_while_continuing_is_what_a_second_pass_reads(n_new: int) -
     assert texts == continue_prompts(tiny_model("llama"), [*prompts(40), *prompts(3)], n_new, what="")
     assert {len(text.response) for text in texts} > {n_new}
     first = [Continued(text.prompt, text.response[:6]) for text in texts]
-    again = window_means(tiny_model("llama"), first, RESPONSE, what="")
+    again = window_means(tiny_model("llama"), first, RESPONSE)
     torch.testing.assert_close(means, again, atol=1e-4, rtol=1e-3, equal_nan=True)
     assert means[3].isnan().any()
 
@@ -138,7 +138,7 @@ def test_windows_that_hold_prompt_tokens_are_read_afterwards() -> None:
     positions, model = ([*RESPONSE, parse_position("prompt[-1]"), parse_position("all[1:]")], tiny_model("llama"))
     texts, means = continue_and_read(model, prompts(40), Reading(positions, 4, 6))
     first = [Continued(text.prompt, text.response[:4]) for text in texts]
-    again = window_means(model, first, positions, what="")
+    again = window_means(model, first, positions)
     torch.testing.assert_close(means, again, atol=1e-4, rtol=1e-3, equal_nan=True)
     assert [text.response for text in texts] == [text.response for text in _continue()[0][:40]]
 

@@ -62,7 +62,7 @@ def test_window_means_are_exact_beside_a_massive_dim() -> None:
     model, values = half_model(), stream(12)
     texts = [Continued((2, 3), tuple(range(4, 14))), Continued((2, 3), tuple(range(4, 11)))]
     with planted(model, values):
-        means = window_means(model, texts, [parse_position("response[:]"), parse_position("all[:]")], what="")
+        means = window_means(model, texts, [parse_position("response[:]"), parse_position("all[:]")])
     assert means.dtype == torch.float32
     for i, text in enumerate(texts):
         n_prompt, n_tokens = len(text.prompt), len(text.tokens)

@@ -3,38 +3,24 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from massact._gc import collector_paused
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
 from massact.plugins import load_plugin, plugin_names
-from massact.store.read.base import (
-    FINISHED,
-    Failure,
-    PhaseRun,
-    RawPoints,
-    RawRun,
-    RunSource,
-    ScoreStep,
-    Stored,
-    newest_per_key,
-)
+from massact.store.read.base import FINISHED, Failure, RawPoints, RawRun, RunSource, ScoreStep, Stored, newest_per_key
 from massact.store.retry import Patience
+from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow, decode_evaluation
 from massact.store.schema.declared import Declared, declared_prefix, decode_declared
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import (
     AgreementRow,
     CapabilityRow,
-    EvaluationRow,
-    PublishedRow,
     RowT,
-    Scores,
-    StageRow,
     decode_agreement,
     decode_capability,
-    decode_evaluation,
     decode_many_scores,
     decode_metric,
     decode_published,
@@ -121,14 +107,9 @@ class RunStore:
         return points.joined([point for point in more if point is not None]).newest()
 
     def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
-        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in failed}
         open_runs = [run for run in failed if run.tags.get(Tag.KEY) not in finished]
         newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
-        return [
-            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
-            for run in newest
-            if run.row.key not in finished
-        ]
+        return [run for run in newest if run.row.key not in finished]
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
@@ -183,13 +164,9 @@ class RunStore:
             self.points(experiment)
         return self._n_foreign[experiment]
 
-    def phases(self, experiment: str) -> list[PhaseRun]:
+    def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
-        raw = self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,))
-        return [
-            PhaseRun(run.run_id, run.tags.get(Tag.PHASE, ""), run.status, run.started_at, run.finished_at)
-            for run in sorted(raw, key=_start)
-        ]
+        return sorted(self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,)), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
@@ -240,9 +217,9 @@ class RunStore:
         decoded = []
         for run in sorted(runs, key=_start):
             with suppress(ValueError, TypeError):
-                row = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
+                row, error = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), run.tags.get(Tag.ERROR, "")
                 if kind is None or row.kind == kind:
-                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row, error))
                     continue
             self._unreadable[run.run_id] = None
         return decoded
@@ -378,13 +355,20 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
             yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), Kind(run.tags[Tag.KIND]))
 
 
-def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[tuple[RawRun, StageRow]]:
+class StoredStage(NamedTuple):
+    """A finished calibration or extraction."""
+
+    run: RawRun
+    row: StageRow
+
+
+def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[StoredStage]:
     """The finished calibrations or extractions whose row can be read, superseded ones too, the newest last."""
     stages = []
     for run in stored_runs(tracking_uri, experiment, kind, tags=ROW_TAGS):
         with suppress(ValueError, TypeError):
-            stages.append((run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
-    return sorted(stages, key=lambda stage: (stage[0].finished_at or -1, stage[0].run_id))
+            stages.append(StoredStage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
+    return sorted(stages, key=lambda stage: (stage.run.finished_at or -1, stage.run.run_id))
 
 
 def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
 from massact.json_text import parse_object
-from massact.store.schema import EvaluationRow, Kind
+from massact.store.schema import EvaluationRow, Kind, Tag
 from massact.store.schema.points import RunText
 from massact.store.schema.rows import RowT
 
@@ -22,27 +22,10 @@ class Stored(Generic[RowT]):
     status: str
     finished_at: int | None  # milliseconds since 1970; `None` where the run has no end
     row: RowT
+    error: str = ""  # of one that failed: its text; empty where the run holds none
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An evaluation that failed and was not finished since."""
-
-    run_id: str
-    finished_at: int | None
-    error: str  # the error's text; empty where the run holds none
-    row: EvaluationRow
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseRun:
-    """The run of an entry point, finished or not."""
-
-    run_id: str
-    phase: str
-    status: str
-    started_at: int | None  # milliseconds since 1970
-    finished_at: int | None  # milliseconds since 1970; `None` while it runs, or where it was killed
+Failure = Stored[EvaluationRow]  # an evaluation that failed and was not finished since
 
 
 def newest_per_key(runs: Iterable[Stored[RowT]]) -> list[Stored[RowT]]:
@@ -64,6 +47,17 @@ class RawRun:
     finished_at: int | None
     tags: dict[str, str]  # those of the tags asked for that the run has
     artifact_uri: str = ""
+
+    @property
+    def times(self) -> tuple[int, int]:
+        """When it started and when it ended, in milliseconds since 1970."""
+        ended = self.finished_at or 0
+        return (ended if self.started_at is None else self.started_at, ended)
+
+    @property
+    def phase(self) -> str:
+        """Of the run of an entry point, which one."""
+        return self.tags.get(Tag.PHASE, "")
 
 
 @dataclass(frozen=True, slots=True)

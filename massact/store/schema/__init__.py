@@ -10,12 +10,4 @@ from massact.store.schema.cells import stored_cell
 from massact.store.schema.declared import Declared, DeclaredPhase, DeclaredSetting, encode_declared
 from massact.store.schema.names import TAG_LIMIT, Artifact, JudgeMetric, Kind, MlflowTag, Tag, WorkerMetric
 from massact.store.schema.points import Points, StoredPoint, encode_point, is_scored, point_of, point_tag
-from massact.store.schema.rows import (
-    EvaluationRow,
-    PublishedRow,
-    Scores,
-    StageRow,
-    decode_evaluation,
-    decode_stage,
-    encode_row,
-)
+from massact.store.schema.rows import EvaluationRow, PublishedRow, Scores, StageRow, decode_evaluation, encode_row

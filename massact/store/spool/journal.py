@@ -11,8 +11,10 @@ import os
 import re
 import secrets
 import socket
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -76,6 +78,16 @@ def encode(record: Record) -> bytes:
     """A record as a whole line."""
     text = json.dumps({"format": FORMAT, **_values(record)}, separators=(",", ":")).encode()
     return b"%s %s\n" % (_checksum(text), text)
+
+
+def opening_of(store: str, experiment: str) -> bytes:
+    """The first line of this process's journal."""
+    return encode(Opening(store, experiment, socket.gethostname(), os.getpid(), int(time.time() * 1000)))
+
+
+def line_of(id_: str, store: str, experiment_id: str, run: FinishedRun) -> bytes:
+    """The line of a run that is to be sent."""
+    return encode(RunRecord(id_, Home(store, experiment_id), run))
 
 
 def decode(line: bytes) -> Record:
@@ -168,12 +180,10 @@ class Journal:
         self.size = end
         return slots
 
-    def mark(self, line: bytes) -> None:
-        """Append a line that may be lost, and is where it cannot be written."""
-        try:
-            self.append([line], sync=False)
-        except OSError:
-            return  # what it says can be found out from the store
+    def mark_sent(self, ids: tuple[str, ...]) -> None:
+        """Say which records the store has; where that cannot be written, the store can be asked."""
+        with suppress(OSError):
+            self.append([encode(Sent(ids))] if ids else (), sync=False)
 
     def read(self, slot: Slot) -> bytes:
         """The line that lies there."""

@@ -15,10 +15,8 @@ from massact.store.spool.journal import (
     Home,
     Journal,
     Opening,
-    Sent,
     Slot,
     decode_run,
-    encode,
     open_journal,
     read_contents,
 )
@@ -167,8 +165,7 @@ class _Recovery:
             except (OSError, DamagedLineError) as error:
                 report.problem = f"cannot be read any more ({error!r})"
                 continue
-            if outcome.arrived:
-                journal.mark(encode(Sent(outcome.arrived)))
+            journal.mark_sent(outcome.arrived)
             for id_ in outcome.arrived:
                 del contents.waiting[id_]
             report.sent += len(outcome.sent)

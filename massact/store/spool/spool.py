@@ -5,9 +5,6 @@ is kept on disk, not in memory.
 """
 
 import atexit
-import os
-import socket
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,18 +15,7 @@ from massact.addresses import stored_uri
 from massact.errors import MassactError, RunRefusedError, SpoolError, StoreError, UnusableStoreError
 from massact.store.retry import held_back, pauses
 from massact.store.schema import Tag
-from massact.store.spool.journal import (
-    DamagedLineError,
-    Home,
-    Opening,
-    RunRecord,
-    Sent,
-    Slot,
-    create_journal,
-    decode_run,
-    encode,
-    explain,
-)
+from massact.store.spool.journal import DamagedLineError, Slot, create_journal, decode_run, explain, line_of, opening_of
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
 
@@ -136,10 +122,8 @@ class Spool:
         for people who find the journal. `say`: told, from any thread, when the store takes nothing, when it does again,
         and what is left in the end. `heard`: told, from the thread that sends, what came of records that were sent."""
         self._folder, self._store, self._say, self._heard = folder, stored_uri(tracking_uri), say, heard
-        now = int(time.time() * 1000)
-        opening = encode(Opening(self._store, experiment, socket.gethostname(), os.getpid(), now))
-        self._journal = create_journal(folder, opening)
-        self._opening_bytes = len(opening)
+        self._journal = create_journal(folder, opening_of(self._store, experiment))
+        self._opening_bytes = self._journal.size
         self._sender = Sender(tracking_uri)
         self._changed = Condition()  # guards all below, and writing to the journal
         self._waiting: dict[str, _Entry] = {}
@@ -168,7 +152,7 @@ class Spool:
         Raises SpoolError: the journal cannot be written. The first run that it does not take is sent all the same."""
         id_ = record_id or uuid.uuid4().hex
         tagged = replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
-        line = encode(RunRecord(id_, Home(self._store, experiment_id), tagged))
+        line = line_of(id_, self._store, experiment_id, tagged)
         with held_back(), self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -326,8 +310,7 @@ class Spool:
     def _settle(self, outcome: Outcome) -> None:
         """Mark and take out what has arrived, and put aside what was refused."""
         with self._changed:
-            if outcome.arrived:
-                self._journal.mark(encode(Sent(outcome.arrived)))
+            self._journal.mark_sent(outcome.arrived)
             for id_ in outcome.arrived:
                 del self._waiting[id_]
             for id_, error in outcome.refused.items():

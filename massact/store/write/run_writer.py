@@ -14,17 +14,10 @@ import sqlalchemy as sa
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import StoreError
 from massact.store.databases import database_errors, database_url, lock_seconds, open_engine, reason_of
+from massact.store.schema import EvaluationRow, Scores
 from massact.store.schema.names import COHERENCE_SCORE, TRAIT_SCORE, Artifact, MlflowTag, Tag
 from massact.store.schema.points import encode_point, point_tag
-from massact.store.schema.rows import (
-    EvaluationRow,
-    Scores,
-    encode_metrics,
-    encode_scores,
-    evaluation_metrics,
-    evaluation_params,
-    run_name,
-)
+from massact.store.schema.rows import encode_metrics, encode_scores, evaluation_metrics, evaluation_params, run_name
 from massact.store.write.artifacts import write_files
 from massact.store.write.client import connect, explained, log_in_batches, make_run, process_tag, row_run
 from massact.store.write.finished_run import FinishedRun, Step, check_runs
