@@ -244,7 +244,7 @@ def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
 
 def test_main_confirms_before_the_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "run_phases", lambda *_: Tally(wanted=4, finished_before=4))
-    monkeypatch.setattr(steps, "run_report", lambda *_: type("Written", (), {"summary": "written"}))
+    monkeypatch.setattr(steps, "run_report", lambda *_: type("Written", (), {"summary": "written", "checklist": ""}))
     said: list[str] = []
     session = Session(load_experiment(place / "small.yaml"), uri(place), say=said.append, show=said.append)
     tally = steps.run_main(session, place)
