@@ -140,7 +140,7 @@ def test_a_click_on_a_point_shows_what_was_said_beside_the_unsteered(
     winner = next(row for row in best(place, 68) if row["standing"] == "winner")
     place_there = point(page, chart, winner["run_id"])
     page.point(*place_there)
-    for other in ("tradeoff", "map", "curve"):  # what the pointer is on in one chart is ringed in all
+    for other in ("tradeoff", "curve"):  # ringed in every chart that shows its label
         page.wait_for(f"document.querySelector(`#{other} .over .pointed`) !== null")
     page.click(*place_there)
     page.wait_for(ANSWERED)

@@ -70,7 +70,7 @@ def _import_everything() -> None:
         warnings.simplefilter("ignore")
         ours = [found.name for found in pkgutil.walk_packages(massact.__path__, "massact.")]
         for name in (*MODULES, *ours):
-            if ".ray" not in name and not name.endswith("__main__"):
+            if ".ray" not in name and not name.endswith(("__main__", ".harness")):  # of packages that may be absent
                 importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or every fork's collection would copy all of it
