@@ -26,7 +26,7 @@ _SETTING = {
 }
 _MAY_LACK = (
     "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
-    "template_arguments", "vector_seed",
+    "template_arguments", "recipe.seed",
 )  # fmt: skip
 _STEERING = {
     "cleaning": "recipe.cleaning.when",
@@ -98,6 +98,6 @@ def _part(row: EvaluationRow, paths: Mapping[str, str], of: str = "") -> dict[st
         for name, path in paths.items()
         if path.startswith(of) and "." not in path.removeprefix(of)
     }
-    if missing := [name for name, value in values.items() if value is None and name not in _MAY_LACK]:
+    if missing := [name for name, value in values.items() if value is None and not {name, of + name} & {*_MAY_LACK}]:
         raise ValueError(f"{missing} missing")
     return {name: value for name, value in values.items() if value is not None}
