@@ -58,15 +58,17 @@ def main() -> None:
     ):
         page.show(1400, 1000)
         url = f"{address}/massact/#experiment={args.experiment}"
-        found = [measure(page, url) for _ in range(1 + args.repeat)][1:]
+        first, *found = [measure(page, url) for _ in range(1 + args.repeat)]
+        for one in found:
+            one["transferred, MB"] = first["transferred, MB"]  # by a browser that has nothing yet
         print("| what | least | median |\n|---|---:|---:|")
         for name in found[0]:
             figures = [one[name] for one in found]
             print(f"| {name} | {min(figures):.2f} | {statistics.median(figures):.2f} |")
-        for name, path, sign in mlflow_pages(page):
+        for name, path, is_there in mlflow_pages(page):
             began = time.perf_counter()
             page.open(f"{address}{path}")
-            page.wait_for(f"document.body.innerText.includes({sign!r})", 600)
+            page.wait_for(is_there, 600)
             print(f"| {name}, s | {time.perf_counter() - began:.2f} | |")
 
 
@@ -86,15 +88,19 @@ def measure(page: Page, url: str) -> dict[str, float]:
 
 
 def mlflow_pages(page: Page) -> list[tuple[str, str, str]]:
-    """MLflow's own pages of the same store: what each is, its address, and a text that it shows once it is there."""
+    """MLflow's own pages of the same store: what each is, its address, and what is true once it is there."""
     search = "fetch('/api/2.0/mlflow/runs/search', {method: 'POST', headers: {'content-type': 'application/json'}, "
     body = "body: JSON.stringify({experiment_ids: ['1'], max_results: 10})}).then((one) => one.json())"
     runs: list[dict[str, Any]] = page.run(search + body)["runs"]
     ids = ",".join(f'"{run["info"]["run_id"]}"' for run in runs)
-    home, name = runs[0]["info"]["experiment_id"], runs[0]["info"]["run_name"]
+    home = runs[0]["info"]["experiment_id"]
+    rows, compared = (
+        "document.querySelectorAll('[role=row]').length > 10",
+        "document.body.innerText.includes('Comparing')",
+    )
     return [
-        ("MLflow's table of runs", f"/#/experiments/{home}/runs", name),
-        ("MLflow's comparison of 10 runs", f'/#/compare-runs?runs=[{ids}]&experiments=["{home}"]', "Comparing 10 Runs"),
+        ("MLflow's table of runs", f"/#/experiments/{home}/runs", rows),
+        ("MLflow's comparison of 10 runs", f'/#/compare-runs?runs=[{ids}]&experiments=["{home}"]', compared),
     ]
 
 

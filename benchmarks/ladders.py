@@ -1,9 +1,9 @@
 """Ladders of record: dense ladders over the coefficient on a real model, to try ways of searching on without a model.
 
 The file `ladders.csv` beside this one holds them, a row a cell: SmolLM2-135M-Instruct (Q4_1, dequantised to float32),
-two traits, eight layers, six labels, sixteen coefficients, responses of 32 and 64 tokens, the first six questions of
-each trait; judged as `experiments/smollm2.yaml` is (a classifier and perplexity: no person and no API had a say). The
-relative strengths are 0.1 to 1.4. Made again, in hours of two cores:
+two traits, eight layers, six labels, sixteen coefficients, responses of 32 tokens, the first six questions of each
+trait; and refusal at layer 8 with 64 tokens. Judged as `experiments/smollm2.yaml` is (a classifier and perplexity: no
+person and no API had a say). The relative strengths are 0.1 to 1.4. Made again, in two hours of two cores:
 
     python benchmarks/ladders.py FOLDER experiments/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -41,7 +41,8 @@ FILE = Path(__file__).with_suffix(".csv")
 RELATIVE = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4)
 LAYERS = (8, 10, 12, 14, 16, 18, 21, 25)
 LABELS = ("mean_diff", "mean_diff_top1", "mean_diff_cleaned", "probe", "probe_cleaned", "random_baseline")
-LENGTHS = (32, 64)
+MADE = (("refusal", 32, LAYERS), ("enthusiasm", 32, LAYERS), ("refusal", 64, (8,)))
+"""Trait, tokens of a response and layers."""
 POSITION = "response[:5]"
 COLUMNS = (
     "part", "tokens", "trait", "layer", "label", "coefficient", "relative_strength", "norm", "probed",
@@ -115,19 +116,20 @@ def make(folder: Path, model: Path) -> None:
     """Evaluate every cell in the folder, or what is left of it, and write the file."""
     experiments = Path(__file__).parents[1] / "experiments"
     rows: list[Sequence[object]] = []
-    for tokens in LENGTHS:
+    for trait, tokens, layers in MADE:
         place = folder / str(tokens)
         place.mkdir(parents=True, exist_ok=True)
         path = place / "ladders.yaml"
         path.write_text(_experiment(experiments, model.resolve(), tokens), encoding="utf-8")
+        which = ["--trait", trait, "--layers", ",".join(map(str, layers)), "--method", ",".join(LABELS)]
         for command in (
             ["calibrate"],
             ["extract"],
-            ["evaluate", "--method", ",".join(LABELS), "--position", POSITION, "--save-responses", "none"],
+            ["evaluate", *which, "--position", POSITION, "--save-responses", "none"],
         ):
             arguments = [sys.executable, "-m", "massact", *command, "--experiment", path.name]
             subprocess.run(arguments, cwd=place, check=True)
-        rows += rows_of(path, tokens)
+        rows += rows_of(path, trait, tokens, layers)
     with FILE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -150,42 +152,39 @@ def _experiment(experiments: Path, model: Path, tokens: int) -> str:
     return text
 
 
-def rows_of(path: Path, tokens: int) -> Iterator[Sequence[object]]:
-    """The file's rows from the store beside an experiment file."""
+def rows_of(path: Path, trait: str, tokens: int, layers: Sequence[int]) -> Iterator[Sequence[object]]:
+    """The file's rows of one trait from the store beside an experiment file."""
     database, experiment = path.with_name("mlflow.db").resolve(), f"ladders-{tokens}"
-    probed = _probed(path, f"sqlite:///{database}")
+    probed = _probed(path, f"sqlite:///{database}", trait, layers)
     with closing(open_store(f"sqlite:///{database}")) as store:
-        baselines = store.baselines(experiment)
-        points = list(store.points(experiment))
+        baselines = [run for run in store.baselines(experiment) if run.row.trait == trait]
+        points = [one for one in store.points(experiment) if one.trait == trait and one.layer in layers]
         scores = store.scores([run.run_id for run in baselines] + [one.run_id for one in points])
     calibration = json.loads(next(database.parent.rglob("calibration.json")).read_bytes())
     norms = calibration["aggregate"]["layer_norms"]
     for run in baselines:
-        yield "", tokens, run.row.trait, "", "", "", "", "", "", *_texts(scores[run.run_id])
+        yield "", tokens, trait, *[""] * 6, *_texts(scores[run.run_id])
     for one in points:
-        strength, norm = f"{one.relative_strength or 0:.4g}", f"{norms[str(one.layer)]:.4g}"
-        place = (one.trait, one.layer, one.label, one.coefficient, strength, norm)
-        yield part_of(one.layer), tokens, *place, f"{probed[place[:3]]:.3f}", *_texts(scores[one.run_id])
+        norm, place = f"{norms[str(one.layer)]:.4g}", (one.layer, one.label)
+        known = (one.coefficient, f"{one.relative_strength or 0:.4g}", norm, f"{probed[place]:.3f}")
+        yield part_of(one.layer), tokens, trait, *place, *known, *_texts(scores[one.run_id])
 
 
-def _probed(path: Path, uri: str) -> dict[tuple[str, int, str], float]:
-    """Relative strengths at which short texts break, by trait, layer and label."""
-    session, found = Session(load_experiment(path), uri), {}
-    (model,) = session.experiment.models
-    requests = [GridRequest(POSITION, parse_label(label), LAYERS, Coefficients(())) for label in LABELS]
+def _probed(path: Path, uri: str, name: str, layers: Sequence[int]) -> dict[tuple[int, str], float]:
+    """Relative strengths at which short texts break, by layer and label."""
+    session = Session(load_experiment(path), uri)
+    (model,), trait = session.experiment.models, session.experiment.trait(name)
+    requests = [GridRequest(POSITION, parse_label(label), tuple(layers), Coefficients(())) for label in LABELS]
     with session.stores.tracker.phase("probe", params={}) as run:
-        for trait in session.experiment.traits:
-            evaluator = Evaluator(session, run, model, trait)
-            vectors = evaluator.planner.vectors
-            facts = {
-                SearchKey(POSITION, label, layer, 1): each
-                for label, one in zip(LABELS, requests, strict=True)
-                for layer, each in facts_of(vectors, POSITION, one.recipe, LAYERS).items()
-            }
-            for key, expected in probe_cliffs(session, evaluator, requests, facts).items():
-                found[trait.name, key.layer, key.label] = expected.cliff * facts[key].unit_strength
+        evaluator = Evaluator(session, run, model, trait)
+        facts = {
+            SearchKey(POSITION, label, layer, 1): each
+            for label, one in zip(LABELS, requests, strict=True)
+            for layer, each in facts_of(evaluator.planner.vectors, POSITION, one.recipe, layers).items()
+        }
+        cliffs = probe_cliffs(session, evaluator, requests, facts)
     session.stores.close()
-    return found
+    return {(k.layer, k.label): expected.cliff * facts[k].unit_strength for k, expected in cliffs.items()}
 
 
 def _texts(scores: object) -> tuple[str, str]:

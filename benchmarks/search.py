@@ -66,6 +66,8 @@ LABELS = (
 DENSE_FROM, DENSE_STEP, DENSE_N = 0.25, 1.12, 24
 """The dense grid: relative strength 0.25 to 3.4."""
 CLOSE = 0.95
+DROP, N_QUESTIONS = 0.05, 6
+"""`--drop-layers`, and the questions of the ladders of record."""
 RECORDED_GRID = (0.2, 0.3, 0.5)
 """Relative strengths: the grid of experiments/smollm2.yaml."""
 ADAPTIVE_START, ADAPTIVE_UP, ADAPTIVE_DOWN, ADAPTIVE_MOMENTUM, ADAPTIVE_STEPS = 0.7, 1.3, 0.85, 0.1, (5, 8)
@@ -210,7 +212,7 @@ def adaptive(subject: Looked, floor: float, n_steps: int) -> Seen:
 
 def before(subject: Looked, floor: float) -> Seen:
     """(d)."""
-    return searched(subject, floor, _module_before("ladders"), unknown=["layer", "group", "promise"])
+    return searched(subject, floor, _module_before("ladders"), unknown=["layer", "group"])
 
 
 def ours(subject: Looked, floor: float, probed: Mapping[Place, float] = {}, **how: Any) -> Seen:
@@ -227,7 +229,6 @@ def searched(
     unknown: Sequence[str] = (),
     *,
     drop: float | None = None,
-    promises: Mapping[Place, float] = {},
 ) -> Seen:
     """What a version of the search looks at. `unknown`: fields of a ladder that it does not have."""
     prior = RelativeStrengthPrior()
@@ -235,7 +236,7 @@ def searched(
     for place, facts in subject.facts.items():
         given = prior if place not in probed else at_cliff(probed[place])
         expected = expect(given, facts, parse_label(place[0]))
-        fields = {"layer": place[1], "group": place[0], "promise": promises.get(place, 0.0)}
+        fields = {"layer": place[1], "group": place[0]}
         ladders[place] = how.Ladder(
             key=place,
             pool=subject.name,
@@ -300,12 +301,17 @@ def tpe(subject: Looked, floor: float) -> Seen:
     return seen
 
 
-def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
-    """The ways on the ladders of record."""
+def recorded_subjects(part: str) -> list[Recorded]:
+    """The ladders of record of each trait and length."""
     subjects: dict[str, dict[Place, RecordedLadder]] = {}
     for key, ladder in read_ladders().items():
         if part in ("all", ladder.part):
             subjects.setdefault(f"{key.trait}, {key.tokens} tokens", {})[key.label, key.layer] = ladder
+    return [Recorded(name, ladders) for name, ladders in subjects.items()]
+
+
+def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
+    """The ways on the ladders of record."""
     ways: dict[str, Callable[[Recorded], Seen]] = {
         "grid": lambda subject: {
             place: list(subject.evaluate([(place, c / facts.unit_strength) for c in RECORDED_GRID]).values())
@@ -318,18 +324,15 @@ def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
         "probed": lambda subject: ours(subject, floor, {p: one.probed for p, one in subject.ladders.items()}),
     }
     results = {}
-    for name, ladders in subjects.items():
-        subject = Recorded(name, ladders)
-        truth = {place: list(ladder.observations) for place, ladder in ladders.items()}
-        results[name] = (truth, [Way(way, look(subject)) for way, look in ways.items()])
+    for subject in recorded_subjects(part):
+        truth = {place: list(ladder.observations) for place, ladder in subject.ladders.items()}
+        results[subject.name] = (truth, [Way(way, look(subject)) for way, look in ways.items()])
     return results
 
 
 def report(floor: float, results: dict[str, tuple[Seen, list[Way]]]) -> None:
     """The table, one row for each way and model and for all together."""
-    print(
-        "| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all: median | mean | wall time |"
-    )
+    print("| model | way | cases | within 5 % | to get there: median | mean | made in all: median | mean | wall time |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     hits: dict[str, list[int | None]] = {}
     made: dict[str, list[int]] = {}
@@ -344,13 +347,47 @@ def report(floor: float, results: dict[str, tuple[Seen, list[Way]]]) -> None:
     for name, own in hits.items():
         seconds = sum(way.seconds for _, ways in results.values() for way in ways if way.name == name)
         print(_row("all", name, own, made[name], f"{seconds:.0f} s"))
+    print()
+    _same_success(hits, made)
 
 
 def _row(model: str, way: str, hits: Sequence[int | None], made: Sequence[int], seconds: str) -> str:
     got = [one for one in hits if one is not None]
     middle = f"{statistics.median(got):g} | {statistics.mean(got):.1f}" if got else "- | -"
     share = f"{len(got) / len(hits):.0%}"
-    return f"| {model} | {way} | {len(hits)} | {share} | {middle} | {statistics.median(made):g} | {statistics.mean(made):.1f} | {seconds} |"
+    of_made = f"{statistics.median(made):g} | {statistics.mean(made):.1f}"
+    return f"| {model} | {way} | {len(hits)} | {share} | {middle} | {of_made} | {seconds} |"
+
+
+def _same_success(hits: Mapping[str, Sequence[int | None]], made: Mapping[str, Sequence[int]]) -> None:
+    """How many evaluations of a ladder ours makes at most until it has found as many as each other way at its end."""
+    mine = hits["search"]
+    for name in sorted(hits.keys() - {"search"}):
+        n_found, spent = sum(hit is not None for hit in hits[name]), statistics.mean(made[name])
+        enough = (k for k in range(1, 9) if sum(hit is not None and hit <= k for hit in mine) >= n_found)
+        if k := next(enough, None):
+            ours = statistics.mean(min(k, n) for n in made["search"])
+            print(f"{name}: {n_found} of {len(mine)} with {spent:.1f} evaluations a ladder; search: with {ours:.1f}")
+
+
+def report_layers(part: str, floor: float) -> None:
+    """The best over layers of each label: every layer to its end, and the better halves alone."""
+    print("\n| ladders of a label | way | labels | within 5 % | evaluations of a label | tokens judged |")
+    print("|---|---|---:|---:|---:|---:|")
+    for subject in recorded_subjects(part):
+        bests: dict[str, float] = {}
+        for (label, _), ladder in subject.ladders.items():
+            bests[label] = max(bests.get(label, 0.0), _best(ladder.observations, floor))
+        labels = [label for label, best in bests.items() if best >= MOVES]
+        for way, drop in (("every layer", None), ("better halves", DROP)):
+            seen = ours(subject, floor, drop=drop)
+            found = {
+                label: max(_best(some, floor) for place, some in seen.items() if place[0] == label) for label in labels
+            }
+            share = sum(found[label] >= CLOSE * bests[label] for label in labels) / len(labels)
+            made = sum(map(len, seen.values())) / len(bests)
+            n_tokens = made * N_QUESTIONS * int(subject.name.split()[1])
+            print(f"| {subject.name} | {way} | {len(labels)} | {share:.0%} | {made:.1f} | {n_tokens:.0f} |")
 
 
 def _best(seen: Iterable[Observation], floor: float) -> float:
@@ -371,6 +408,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.recorded:
         report(68.0, recorded(args.recorded, 68.0))
+        report_layers(args.recorded, 68.0)
         return
     labels, layers = args.labels.split(","), [int(layer) for layer in args.layers.split(",")]
     experiment = load_experiment(args.experiment)

@@ -78,14 +78,14 @@ def calibrate(experiment_file: str, tracking_uri: str, *, verbose: bool) -> None
 @_places
 @val_split_option
 @force_option
-def extract(experiment_file: str, tracking_uri: str, val_split: float | None, **flags: bool) -> None:
+def extract(experiment_file: str, tracking_uri: str, val_split: float | None, *, force: bool, verbose: bool) -> None:
     """Extract activations and vectors, with every cleaning before and after.
 
     \b
     Example:
       massact extract --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, val_split=val_split, **flags)
+    session = open_session(experiment_file, tracking_uri, val_split=val_split, force=force, verbose=verbose)
     from massact.workflow.steps import run_extract
 
     _work(session, run_extract)

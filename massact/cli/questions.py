@@ -14,6 +14,7 @@ from massact._gc import collector_paused
 from massact.api import ENTRIES, question
 from massact.cli.options import asked_experiment, asked_experiments_option, option_of, stacked, tracking_uri_option
 from massact.errors import UsageError
+from massact.floors import as_floor
 from massact.names import shown as shown_name
 from massact.names import visible
 from massact.query import Answer
@@ -56,7 +57,8 @@ def _tables(answers: Sequence[Answer[Any]], wanted: Sequence[str]) -> list[tuple
             if table.rows:
                 kind = type(table.rows[0]) if len(answers) > 1 else index
                 parts.setdefault(kind, (table.columns, []))[1].extend((one, row) for row in table.rows)
-    tables, unknown, headers = [], set(wanted) if parts else set[str](), dict[str, None]()
+    tables: list[tuple[Sequence[Column], Sequence[object]]] = []
+    unknown, headers = set(wanted) if parts else set[str](), dict[str, None]()
     for base, told in parts.values():
         pairs, columns = told, base
         if len(answers) > 1:  # which settings differ in depends on the experiment
@@ -123,7 +125,7 @@ def write(text: str, output: Path | None) -> None:
 
 def _csv(pairs: Rows, wanted: Sequence[str]) -> str:
     """Every field of the rows, and of which experiment and at which floor they are."""
-    rows = [{"experiment": one.experiment, "floor": one.floor, **flatten(row)} for one, row in pairs]
+    rows = [{"experiment": one.experiment, "floor": as_floor(one.floor).limit, **flatten(row)} for one, row in pairs]
     names = {_plain(name): name for row in rows for name in row}
     if rows and (unknown := [name for name in wanted if _plain(name) not in names]):
         there = ", ".join(names.values())

@@ -182,7 +182,7 @@ def open_session(
     *,
     judge: str | None = None,
     val_split: float | None = None,
-    verbose: bool = False,
+    verbose: bool = True,
     **workload: Any,
 ) -> "Session":
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's. Commands import

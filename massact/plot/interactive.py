@@ -110,6 +110,10 @@ def _data(axes: Any, points: Any) -> list[list[float]]:
     return found
 
 
+def _of(kind: type[Any], artists: Any) -> list[Any]:
+    return [one for one in artists if isinstance(one, kind)]
+
+
 def _lines(axes: Any, entries: dict[tuple[str, str, str], str]) -> Iterator[dict[str, Any]]:
     """Lines and points; those of a label belong to its entry in the legend."""
     from matplotlib.collections import LineCollection
@@ -131,23 +135,21 @@ def _lines(axes: Any, entries: dict[tuple[str, str, str], str]) -> Iterator[dict
                 "marker": {"symbol": marker, "size": line.get_markersize() * _POINTS, "color": face, "line": edge},
                 "hovertemplate": f"{_plain(name)}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
             }  # fmt: skip
-    for collection in axes.collections:
-        if isinstance(collection, LineCollection):  # the bars of intervals
-            for segment in collection.get_segments():
-                x, y = zip(*segment.tolist(), strict=True)
-                look = {"color": _hex(collection.get_color()[0]), "width": collection.get_linewidth()[0] * _POINTS}
-                yield {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": look, "hoverinfo": "skip"}
+    for collection in _of(LineCollection, axes.collections):  # the bars of intervals
+        for segment in collection.get_segments():
+            x, y = zip(*segment.tolist(), strict=True)
+            look = {"color": _hex(collection.get_color()[0]), "width": collection.get_linewidth()[0] * _POINTS}
+            yield {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": look, "hoverinfo": "skip"}
 
 
 def _marks(axes: Any) -> Iterator[dict[str, Any]]:
     """Points that are drawn one by one."""
     from matplotlib.collections import PathCollection
 
-    for collection in axes.collections:
-        if isinstance(collection, PathCollection):
-            x, y = zip(*collection.get_offsets().tolist(), strict=True)
-            marker = {"symbol": "triangle-right", "size": 6, "color": _hex(collection.get_facecolor()[0])}
-            yield {"type": "scatter", "x": x, "y": y, "mode": "markers", "marker": marker, "hoverinfo": "skip"}
+    for collection in _of(PathCollection, axes.collections):
+        x, y = zip(*collection.get_offsets().tolist(), strict=True)
+        marker = {"symbol": "triangle-right", "size": 6, "color": _hex(collection.get_facecolor()[0])}
+        yield {"type": "scatter", "x": x, "y": y, "mode": "markers", "marker": marker, "hoverinfo": "skip"}
 
 
 def _cells(axes: Any) -> Iterator[dict[str, Any]]:
@@ -155,23 +157,21 @@ def _cells(axes: Any) -> Iterator[dict[str, Any]]:
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
-    for collection in axes.collections:
-        if isinstance(collection, PatchCollection):
-            paths = [path.vertices for path in collection.get_paths()]
-            for vertices, colour in zip(paths, collection.get_facecolor(), strict=True):
-                yield _box(vertices[:5].tolist(), colour, {"width": 0})
-            middles = [vertices[:4].mean(0).tolist() for vertices in paths]
-            values = collection.values
-            texts = ["no delta" if value is None else f"{value:+.1f}" for value in values]
-            yield _told([x for x, _ in middles], [y for _, y in middles], texts)
-    for patch in axes.patches:
-        if isinstance(patch, Rectangle):
-            box, is_filled = patch.get_bbox(), patch.get_fill()
-            line = {"color": _hex(patch.get_edgecolor()), "width": 0 if is_filled else patch.get_linewidth() * _POINTS}
-            colour = patch.get_facecolor()
-            yield _box(_corners(box.x0, box.y0, box.x1, box.y1), colour if is_filled else None, line)
-            if is_filled and (value := box.y1 if box.y0 == 0 else None) is not None:
-                yield _told([(box.x0 + box.x1) / 2], [value], [f"{value:+.1f}"])
+    for collection in _of(PatchCollection, axes.collections):
+        paths = [path.vertices for path in collection.get_paths()]
+        for vertices, colour in zip(paths, collection.get_facecolor(), strict=True):
+            yield _box(vertices[:5].tolist(), colour, {"width": 0})
+        middles = [vertices[:4].mean(0).tolist() for vertices in paths]
+        values = collection.values
+        texts = ["no delta" if value is None else f"{value:+.1f}" for value in values]
+        yield _told([x for x, _ in middles], [y for _, y in middles], texts)
+    for patch in _of(Rectangle, axes.patches):
+        box, is_filled = patch.get_bbox(), patch.get_fill()
+        line = {"color": _hex(patch.get_edgecolor()), "width": 0 if is_filled else patch.get_linewidth() * _POINTS}
+        colour = patch.get_facecolor()
+        yield _box(_corners(box.x0, box.y0, box.x1, box.y1), colour if is_filled else None, line)
+        if is_filled and (value := box.y1 if box.y0 == 0 else None) is not None:
+            yield _told([(box.x0 + box.x1) / 2], [value], [f"{value:+.1f}"])
 
 
 def _corners(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:

@@ -21,16 +21,8 @@ def costs_section(evidence: Evidence) -> Section | None:
     if all(row.what == "winner" for row in rows):
         return None
     names = [name for name in _METRICS if any(name in (row.metrics or {}) for row in rows)]
-    tasks = list(dict.fromkeys(task for row in rows for task in evidence.facts.capability.get(row.run_id or "", ())))
-    headers = (
-        "place",
-        "what",
-        "delta",
-        "95 % of delta",
-        "#p",
-        "#coherence",
-        *(f"#{name}" for name in (*names, *tasks)),
-    )
+    tasks = ("cost in points (95 %)",) if any(row.costs for row in rows) else ()
+    headers = ("place", "what", "delta", "95 % of delta", "#p", "#coherence", *(f"#{name}" for name in names), *tasks)
     table = Table.of(
         "Winners beside what they are held against", headers, [_row(evidence, row, names, tasks) for row in rows]
     )
@@ -51,7 +43,6 @@ def _row(
     at = f" (layer {row.layer}, {row.coefficient:g})" if row.layer is not None else ""
     what = {"winner": f"winner: {row.label}", "random": f"{row.n_random} random directions"}.get(row.what, row.what)
     below = "" if row.status == "ok" else " (below the floor)"
-    of_tasks = evidence.facts.capability.get(row.run_id or "", {})
     return (
         evidence.name(place_of(row)),
         f"{what}{at}",
@@ -60,7 +51,7 @@ def _row(
         number(row.p_value, ".3f"),
         f"{number(row.coherence_mean, '.1f')}{below}",
         *(number((row.metrics or {}).get(name), ".3g") for name in metrics),
-        *(number(of_tasks.get(task), ".3g") for task in tasks),
+        *("; ".join(map(str, row.costs)) for _ in tasks),
     )
 
 
@@ -100,8 +91,8 @@ def effects_section(evidence: Evidence) -> Section | None:
     moved = [row for row in others if row.moves]
     text = (
         "The responses of each winner, scored by the judge of every trait, on the questions of the trait that it is "
-        "steered for. A mark says that another trait moves by more than noise: its interval leaves out zero, corrected for "
-        f"{counted(len(others), 'such figure')}."
+        "steered for. A star says that another trait moves by more than noise: its interval leaves out zero, corrected "
+        f"for {counted(len(others), 'such figure')}."
     )
     lines = [
         f"{evidence.name(place_of(row))}: `{row.label}` moves {row.scored_for} too, by {signed(row.delta)} "

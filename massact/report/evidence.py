@@ -137,8 +137,6 @@ class Facts:
     published: tuple[PublishedRow, ...] = ()
     costs: tuple[CostRow, ...] = ()
     effects: tuple[SideEffectRow, ...] = ()
-    capability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """What a run scored on tasks, by its id and the task."""
     energies: Energies = field(default_factory=dict)
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()

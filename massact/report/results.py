@@ -68,8 +68,9 @@ def gap_matrix(evidence: Evidence, trait: str, most: int | None = None) -> Table
             return Cell("")
         plain, reach = group_cell(evidence, place, label), _reach(evidence, place, label)
         width = max(ends) - min(ends) or 1.0
-        bar = tuple((delta - min(ends)) / width for delta in reach)
-        return replace(plain, standing=standings[place].get(label, ""), bar=bar or None)
+        first, last, value = ((delta - min(ends)) / width for delta in reach or (0.0, 0.0, 0.0))
+        standing = standings[place].get(label, "")
+        return replace(plain, standing=standing, bar=(first, last, value) if reach else None)
 
     labels = dict.fromkeys(label for place in places for label in evidence.labels(place))
     # headers of a matrix are narrow, and most windows are of the response

@@ -217,7 +217,8 @@ def _measured_once(axes: Any) -> None:
     """What stands around a panel is as wide however large the panel is: the layout's second pass need not measure."""
     from matplotlib.transforms import Bbox
 
-    measure, margins = axes.get_tightbbox, []
+    measure = axes.get_tightbbox
+    margins: list[Any] = []
 
     def get_tightbbox(*args: Any, **options: Any) -> Any:
         if not margins:
@@ -238,7 +239,8 @@ def save_png(figure: Drawing) -> bytes:
     data = BytesIO()
     with styled():
         figure.set(dpi=130, facecolor="white")
-        FigureCanvasAgg(fixed(figure)).print_png(data, pil_kwargs={"compress_level": 4})
+        canvas: Any = FigureCanvasAgg(fixed(figure))
+        canvas.print_png(data, pil_kwargs={"compress_level": 4})
     return data.getvalue()
 
 
@@ -249,9 +251,10 @@ def save_svg(figure: Drawing) -> str:
     data = StringIO()
     with styled():
         figure.set(dpi=72)
-        for part in (figure, *figure.axes):
-            part.patch.set_alpha(0.0)
-        FigureCanvasSVG(fixed(figure)).print_svg(data, metadata={"Date": None, "Creator": None})
+        for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+            patch.set_alpha(0.0)
+        canvas: Any = FigureCanvasSVG(fixed(figure))
+        canvas.print_svg(data, metadata={"Date": None, "Creator": None})
     return data.getvalue()
 
 

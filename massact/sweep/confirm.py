@@ -208,7 +208,7 @@ def _outcome(session: Session) -> tuple[dict[str, str], str]:
 
 def _tell(session: Session, verdicts: Mapping[str, str], text: str) -> None:
     said = (f"{name.replace('_', ' ')}: {verdict}" for name, verdict in verdicts.items())
-    session.tell(text, "\n".join(["confirmed on other questions", *said]))
+    session.tell(text, "\n".join(["Confirmed on other questions", *said]))
 
 
 def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[str, tuple[Chosen, PlannedCell]]:

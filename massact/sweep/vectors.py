@@ -25,9 +25,6 @@ from massact.vectors.imported import read_vectors
 from massact.vectors.massive_dims import Calibration
 from massact.vectors.methods import clean, cosine, normalise, relative_strength, vector_digest
 
-LEAST_HELD_OUT = 5
-"""Activations of a side that must be held out before a separation means anything."""
-
 
 class StoredVectors:
     """Vectors of one model and trait, from the newest extraction that the experiment means."""
@@ -151,24 +148,6 @@ def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iter
         strength = unit_strength(of_recipe[layer], calibration, layer)
         facts[layer] = VectorFacts(unit_strength=strength, norm=calibration.layers[layer].norm)
     return facts
-
-
-def separations(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, float]:
-    """How many standard deviations the two sides lie apart along a vector at each layer, in held-out activations; empty
-    where none were held out."""
-    if recipe.is_imported:
-        return {}
-    of_recipe, held_out = vectors.of(position, recipe), vectors.activations(position)
-    n, total = held_out.n_validation_positive, len(held_out.validation)
-    if min(n, total - n) < LEAST_HELD_OUT:
-        return {}
-    found = {}
-    for layer in layers:
-        along = held_out.validation[:, layer].double() @ of_recipe[layer].double()
-        positive, negative = along[:n], along[n:]
-        spread = float(((positive.var() + negative.var()) / 2).sqrt())
-        found[layer] = float(positive.mean() - negative.mean()) / spread if spread else 0.0
-    return found
 
 
 def unit_strength(vector: torch.Tensor, calibration: Calibration, layer: int) -> float:

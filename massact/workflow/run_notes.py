@@ -78,7 +78,8 @@ def place_svg(
     """
     curve = sorted((one for one in of_label if one.layer == point.layer), key=lambda one: one.coefficient)
     others = list(evidence.bests(place, evidence.strata[place].slices).values())
-    deltas = [one.delta for one in (*curve, *others) if one.delta is not None]
+    shown: list[AnyPoint] = [*curve, *others]
+    deltas = [one.delta for one in shown if one.delta is not None]
     low, high = min([0.0, *deltas]), max([1.0, *deltas])
 
     def at(one: AnyPoint) -> tuple[float, float] | None:

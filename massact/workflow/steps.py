@@ -110,7 +110,12 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
                 n_new += count
-        _note(session, run, "\n".join(lines), brief="" if parent else f"{n_new} windows extracted now")
+        _note(
+            session,
+            run,
+            "\n".join(lines),
+            brief="" if parent else f"{n_new} windows extracted now" if n_new else "every window was extracted already",
+        )
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
@@ -196,7 +201,7 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps)
+        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
         _note(session, run, "", brief=text)
     return searched.tally
 

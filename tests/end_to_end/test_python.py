@@ -205,7 +205,7 @@ def test_slips_of_a_notebook_are_told(model: massact.Model) -> None:
         model.record(["Hello"], [])
     with pytest.raises(UsageError, match=r"no text has a token in response\[5:3\]"):
         model.record(["Hello"], "response[5:3]")
-    with pytest.raises(UsageError, match="layer '3', coefficient 1.0: a whole number"):
+    with pytest.raises(UsageError, match=r"layer '3', coefficient 1\.0: a whole number"):
         massact.Intervention("3", unit(model.shape.d_model), 1.0)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"massact.extract\(…, neutral=\[…\]\)"):
         massact.extract(model, ["a", "b"], ["c", "d"], "mean_centred")

@@ -12,11 +12,14 @@ from massact import api
 from massact.cli.questions import render
 from massact.domain import Group
 from massact.query import Answer
+from massact.query.costs import Cost
 from massact.query.questions.best import ask_best
 from massact.query.questions.coefficients import ask_coefficients
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.confirmations import ask_confirmations
+from massact.query.questions.costs import ask_costs
 from massact.query.questions.curve import ask_curve
+from massact.query.questions.effects import ask_effects
 from massact.query.questions.gaps import ask_gaps
 from massact.query.questions.judges import ask_judges
 from massact.query.questions.published import ask_compare_published
@@ -68,8 +71,12 @@ FIGURES = [
 ]
 PROBE = chosen("probe", 1000, (30, 36, 33, 28, 34, 31))
 OTHER = chosen("mean_diff", 1200, (25, 40, 30, 20, 36, 35))
+COST = {"value": 58.0, "unsteered": 60.0, "delta": -2.0, "delta_low": -4.0, "delta_high": 0.5}
+COSTS = {one.row.key: (Cost(task="hellaswag", metric="acc", n_documents=9, run_id="c", **COST),) for one in ROWS}
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
-    "best": lambda: ask_best.of(answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES), FLOOR),
+    "best": lambda: ask_best.of(
+        answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES, costs=COSTS), FLOOR
+    ),
     "coefficients": lambda: ask_coefficients.of(answers_of(ROWS), FLOOR),
     "compare": lambda: ask_compare.of(
         answers_of(ROWS, scores=SCORES), FLOOR, pairs=[("probe", "mean_diff"), ("probe", "gradient")]
@@ -83,7 +90,9 @@ ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
         ),
         FLOOR,
     ),
+    "costs": lambda: ask_costs.of(answers_of(ROWS, scores=SCORES), FLOOR),
     "curve": lambda: ask_curve.of(answers_of(ROWS), FLOOR, method="mean_diff"),
+    "effects": lambda: ask_effects.of(answers_of(ROWS, scores=SCORES), FLOOR),
     "gaps": lambda: ask_gaps.of(answers_of(ROWS, failures=tuple(FAILURES), groups=tuple(GROUPS)), FLOOR),
     "judges": lambda: ask_judges.of(answers_of(JUDGED), FLOOR),
     "runs": lambda: ask_runs.of(answers_of(ROWS, failures=tuple(FAILURES)), FLOOR),

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from massact.cli.app import cli, summaries
 
 ENTRY_POINTS = (
-    "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "predict", "evaluate", "search",
-    "fill-gaps", "report",
+    "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "baselines", "predict",
+    "evaluate", "search", "fill-gaps", "report",
 )  # fmt: skip
 NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run", "force", "verbose"}
 """MLflow hands the tracking URI to an entry point through the environment, a dry run is no run, what needs force is

@@ -74,8 +74,9 @@ def test_a_limit_is_written_as_it_is_read() -> None:
     question: Question[..., Answer[BestRow]] = ask_best
     parameter = next(one for one in question.own if one.name == "cost")
     assert parameter.write(parameter.read("mmlu_stem:-2.5")) == "mmlu_stem:-2.5"
-    with pytest.raises(ValueError, match="could not convert"):
-        parameter.read("mmlu:little")
+    for wrong in ("mmlu:little", "mmlu:nan", "mmlu", ":-2", "mmlu:1e3"):
+        with pytest.raises(ValueError, match="is no task with points"):
+            parameter.read(wrong)
 
 
 def test_intervals_of_matched_marks_hold_the_truth() -> None:

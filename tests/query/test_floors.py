@@ -14,11 +14,11 @@ from massact.errors import UsageError
 from massact.evaluation import Screening, stop_reason
 from massact.floors import Floor
 from massact.query.groups import slices, strata
-from massact.query.questions.best import ask_best
+from massact.query.questions.best import BestRow, ask_best
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.gaps import ask_gaps
-from massact.query.rows import from_content, to_content
+from massact.query.rows import Answer, from_content, to_content
 from massact.query.stats.coherent import coherent_chances
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import Scores
@@ -109,8 +109,8 @@ def test_the_nearest_miss_is_the_one_nearest_to_the_limit_and_gaps_try_below_it(
 def test_an_evaluation_without_the_metric_is_neither_at_the_floor_nor_a_miss() -> None:
     (row,) = ask_gaps.of(answers_of([at(100, None, 50.0)], groups=(GROUP,)), KL).rows
     assert row.status == "missing"
-    (row,) = ask_best.of(answers_of([at(100, None, 50.0), at(50, 0.2, 3.0)]), KL).rows
-    assert row.coefficient == 50
+    (best,) = ask_best.of(answers_of([at(100, None, 50.0), at(50, 0.2, 3.0)]), KL).rows
+    assert best.coefficient == 50
 
 
 def test_answers_keep_their_floor_and_metrics_as_json() -> None:
@@ -121,7 +121,7 @@ def test_answers_keep_their_floor_and_metrics_as_json() -> None:
     assert (rows["probe"]["kl"], rows["probe"]["perplexity"]) == (0.3, None)
     assert rows["mean_diff"]["kl"] is None
     assert "metrics" not in rows["probe"]
-    again = from_content(type(answer)[type(answer.rows[0])], content, ())
+    again = from_content(Answer[BestRow], content, ())
     assert again == answer
     assert again.floor == KL
     assert 0.3 in [*answer.to_frame()["kl"]]

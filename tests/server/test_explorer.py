@@ -154,7 +154,7 @@ def test_a_click_on_a_point_shows_what_was_said_beside_the_unsteered(
     # every chart shows which it is, and what the pointer is on in one of them
     for other in ("tradeoff", "map", "curve"):
         for kind in ("opened", "pointed"):
-            page.wait_for(f"document.querySelector(`#{other} .over .{kind}[data-run='{run}']`)")
+            page.wait_for(f"document.querySelector(`#{other} .over .{kind}[data-run='{run}']`) !== null")
     assert page.console == []
 
 

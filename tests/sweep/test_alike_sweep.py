@@ -109,7 +109,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_alike_labels_are_evaluated_once_and_each_is_marked(place: Path, generated: list[str]) -> None:
     planned = run(place, *SWEEP, "--dry-run").output
-    result = run(place, *SWEEP)
+    result = run(place, *SWEEP, "-v")
     found, same = rows(place), copies(place)
     assert len(found) == N_CELLS, "nothing is hidden: every cell is there under its own key"
     assert [one.row.label for one in same] == ["mean_diff_preclean"] * N_SAME

@@ -164,25 +164,9 @@ def test_where_only_the_best_layer_is_wanted_the_others_are_given_up_early() -> 
     assert max(one.best_gain(FLOOR) for one in best) >= 0.95 * worlds["7"].best()
     assert sum(one.spent for one in best) <= 0.6 * sum(one.spent for one in every)
     assert any(why.startswith("layer 21 reaches ") and "with a chance of" in why for why in reasons.values())
-    (first, *_) = (key for key, step in next_steps(ladders, replace(SETTINGS, drop=0.05)).items())
-    assert first == "0", "without a promise the first goes ahead"
-
-
-def test_a_layer_that_promises_more_is_looked_at_before_the_others() -> None:
-    seen = (Observation(8.2, 95.0, 40.0),)
-    others = [ladder(str(n), layer=10.0 * n, group="g", promise=15.0 if n == 3 else 0.0) for n in range(1, 5)]
-    steps = next_steps([ladder("0", group="g", observations=seen), *others], replace(SETTINGS, drop=0.05))
-    tries = {key: step.worth for key, step in steps.items() if isinstance(step, Try)}
-    assert max(tries, key=lambda key: tries[key]) == "3"
-    assert len(tries) < 5, "the half that is worth less waits"
-
-
-def test_what_a_layer_promises_grows_with_how_well_its_vector_separates_what_was_held_out() -> None:
-    promised = rounds.promises_of({8: 1.0, 10: 2.0, 12: 2.0 * math.e, 14: 1e9, 16: -1.0})
-    assert promised[10] == 0.0
-    assert promised[12] == pytest.approx(rounds.PROMISE)
-    assert (promised[14], promised[16]) == (rounds.MOST_PROMISE, -rounds.MOST_PROMISE)
-    assert rounds.promises_of({}) == {}
+    tried = [replace(one, observations=(Observation(8.2, 95.0, 40.0),)) for one in ladders[:1]]
+    steps = next_steps([*tried, *ladders[1:]], replace(SETTINGS, drop=0.05))
+    assert sum(isinstance(step, Try) for step in steps.values()) <= 4, "the half that is worth less waits"
 
 
 @pytest.mark.parametrize("lost", ["failed", "unscored"])

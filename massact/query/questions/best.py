@@ -1,5 +1,6 @@
 """The best evaluation of each group at or above the coherence floor."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, ClassVar, Unpack
@@ -126,8 +127,13 @@ class BestRow(PlaceRow):
     """What it changes on tasks of lm-evaluation-harness, as far as `massact capability` was run on it."""
 
 
+_COST = r"^[A-Za-z0-9_.|/-]+:[+-]?[0-9]{1,3}([.][0-9]+)?$"
+
+
 def _limit(text: str) -> tuple[str, float]:
     """A task and the least delta that is taken there, in points."""
+    if not re.fullmatch(_COST, text):
+        raise ValueError("is no task with points, such as hellaswag:-2")
     task, _, points = text.rpartition(":")
     return task, float(points)
 
@@ -138,7 +144,7 @@ def _limit(text: str) -> tuple[str, float]:
         "cost",
         "only what changes a task by at least so many points of its metric, such as hellaswag:-2; what was never run "
         "on the task does not count",
-        r"^[^:].*:[+-]?[0-9]{1,3}([.][0-9]+)?$",
+        _COST,
         _limit,
         write=lambda limit: f"{limit[0]}:{limit[1]:g}",
         is_repeated=True,

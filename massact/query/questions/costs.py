@@ -9,6 +9,7 @@ from massact._lazy import np
 from massact.domain import Direction
 from massact.query.answers import Answers
 from massact.query.controls import RANDOM_LABEL, controls_of, random_p, random_rows, winner_of
+from massact.query.costs import Cost
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import question
@@ -38,13 +39,15 @@ class CostRow(PlaceRow):
         number_column("n_random", "d", "directions", is_optional=True),
         number_column("p_value", ".3f", "p"),
         *(_metric_column(name) for name in ("kl", "perplexity")),
+        Column("cost", lambda row: "; ".join(map(str, row.costs)), is_optional=True),
         *SETTING,
     )
 
     what: Literal["winner", "prompt", "few_shot", "random"]
     label: str
     status: Status
-    """`below_floor`: its text is less coherent than the floor asks for; of random directions that of the one with the median delta."""
+    """`below_floor`: its text is less coherent than the floor asks for; of random directions by the one with the median
+    delta."""
     layer: int | None
     """`None` of a prompt, which has neither; likewise the coefficient."""
     coefficient: float | None
@@ -66,13 +69,16 @@ class CostRow(PlaceRow):
     metrics: Mapping[str, float] | None = field(default=None, hash=False)
     """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`. Of random directions
     the mean over them."""
+    costs: tuple[Cost, ...] = ()
+    """What it changes on tasks of lm-evaluation-harness, as far as `massact capability` was run on it; of random
+    directions on the one with the median delta."""
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
     baseline_trait_mean: float | None = None
 
 
-@question("costs", needs=lambda **_: Needs(scores="coherent", controls=True))
+@question("costs", needs=lambda **_: Needs(scores="coherent", controls=True, costs=True))
 def ask_costs(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Answer[CostRow]:
     """What winners cost beside a prompt, examples and random directions of the same norm.
 
@@ -96,7 +102,7 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
     deltas = [one.row.delta for one in random if one.row.delta is not None]
     believed = Beliefs(place, floor, answers.scores).of(place.slices[label], best) if answers.scores else NOTHING
     yield replace(
-        _row(place, "winner", label, best, "ok"),
+        _row(answers, place, "winner", label, best, "ok"),
         delta_low=believed.delta_low,
         delta_high=believed.delta_high,
         p_value=None if best.delta is None else random_p(best.delta, deltas, place.direction),
@@ -105,7 +111,7 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
         point = part.best(floor) or part.nearest_miss(floor)
         if point is None:
             continue
-        row = _row(place, part.group.label, part.group.label, point, part.status(floor))
+        row = _row(answers, place, part.group.label, part.group.label, point, part.status(floor))
         low, high = own_interval(answers.scores, part, point)
         if part.group.label == RANDOM_LABEL:
             coherences = [one.row.coherence_mean for one in random if one.row.coherence_mean is not None]
@@ -127,8 +133,8 @@ def _mean_metrics(several: Sequence[Mapping[str, float]]) -> dict[str, float] | 
     return {name: fmean(one[name] for one in several) for name in names} or None
 
 
-def _row(place: ComparableGroups, what: Any, label: str, point: Point, status: Status) -> CostRow:
+def _row(answers: Answers, place: ComparableGroups, what: Any, label: str, point: Point, status: Status) -> CostRow:
     names = ("layer", "coefficient", "delta", "coherence_mean", "run_id", "metrics")
-    return CostRow(
-        **place.fields(), what=what, label=label, status=status, **{name: getattr(point, name) for name in names}
-    )
+    figures = {name: getattr(point, name) for name in names}
+    costs = answers.costs.get(point.key, ())
+    return CostRow(**place.fields(), what=what, label=label, status=status, costs=costs, **figures)

@@ -348,7 +348,8 @@ def own_interval(
     known = deltas[0][~np.isnan(deltas[0])] if deltas is not None else np.array([])
     if scores is None or len(known) < LEAST_QUESTIONS:
         return None, None
-    low, high = mean_interval(known, within=scores.delta_limits(part))
+    limits = scores.delta_limits(part)
+    low, high = (min(max(end, limits[0]), limits[1]) for end in mean_interval(known, within=limits))
     return (-high, -low) if part.sample.direction == "negative" else (low, high)
 
 

@@ -84,8 +84,6 @@ class Shape:
     ceiling: float
     """The most that can be gained: what the baseline leaves, in points."""
     layer: float = 0
-    promise: float = 0.0
-    """By how much more than the pool's others it is expected to gain, in points."""
 
 
 class CoherenceBelief:
@@ -158,19 +156,14 @@ def gain_trend(ceiling: float, points: Sequence[tuple[float, float, float, int]]
     whole, layered = _kernel(_TREND_SPREAD * ceiling), _kernel(_LAYER_SPREAD * ceiling)
 
     def rise(at: Numbers) -> Numbers:
-        return promised_gain(at[:, 0], _RISE_TO * ceiling)
+        z = (at[:, 0] + _RISE_BELOW_BEST) / _RISE_WIDTH
+        return np.asarray(_RISE_TO * ceiling / (1 + np.exp(np.clip(-z, -50, 50))))
 
     def kernel(a: Numbers, b: Numbers) -> Numbers:
         return np.asarray(whole(a, b) + layered(a, b) * alike(a[:, 1], b[:, 1]))
 
     noise = ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n
     return Process(rise, kernel, np.column_stack([x, layers]), gains, noise)
-
-
-def promised_gain(x: Numbers, height: float) -> Numbers:
-    """The rise to a height, over x less the expected best."""
-    z = (x + _RISE_BELOW_BEST) / _RISE_WIDTH
-    return np.asarray(height / (1 + np.exp(np.clip(-z, -50, 50))))
 
 
 def alike(a: Numbers, b: Numbers) -> Numbers:
@@ -185,7 +178,7 @@ class GainBelief:
         own, self._shape = _kernel(_OWN_SPREAD * shape.ceiling), shape
         seen = [one for one in observations if one.gain is not None and not one.is_partial]
         x = self._at([math.log(one.coefficient) for one in seen])
-        gains = np.array([one.gain for one in seen], dtype=float) - promised_gain(x[:, 0], shape.promise)
+        gains = np.array([one.gain for one in seen], dtype=float)
         noise = np.full(len(seen), GAIN_NOISE**2)
         self._process = Process(trend.mean, lambda a, b: trend.covariance(a, b) + own(a, b), x, gains, noise)
 
@@ -193,8 +186,7 @@ class GainBelief:
         """Mean and standard deviation of the gain at each x, in points."""
         at = self._at(x)
         variance = np.diag(self._process.covariance(at, at))
-        mean = self._process.mean(at) + promised_gain(at[:, 0], self._shape.promise)
-        return mean, np.sqrt(np.maximum(variance, 1e-9))
+        return self._process.mean(at), np.sqrt(np.maximum(variance, 1e-9))
 
     def exceeding(self, x: Numbers, best: float) -> Numbers:
         """`[n_x]`: the chance that a gain is above the best so far."""

@@ -18,6 +18,7 @@ from massact.domain import (
 )
 from massact.errors import UsageError
 from massact.evaluation import Screening
+from massact.floors import Floor, as_floor
 from massact.labels import parse_label, parse_layers
 from massact.query import Filters
 from massact.store.write.tracker import OpenRun
@@ -167,10 +168,12 @@ def search_requests(
     ]
 
 
-def search_text(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int) -> str:
+def search_text(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int, floor: float) -> str:
     """What a search came to: the table, the reasons, the count and the gaps that the experiment is left with."""
     how = "the declared grid first, then a search" if mode == "scan" else "a search, no grid"
-    parts = [result_table(endings)] if endings else ["Nothing to search: no gap among what is asked for."]
+    parts = (
+        [result_table(endings, as_floor(floor))] if endings else ["Nothing to search: no gap among what is asked for."]
+    )
     if reasons := reason_lines(endings):
         parts.append("\n".join(f"- {line}" for line in reasons))
     gaps = "no gap remains" if not n_gaps else f"{n_gaps} gaps remain in the experiment: see massact gaps"
@@ -178,10 +181,10 @@ def search_text(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int) -
     return "\n\n".join(parts)
 
 
-def result_table(endings: Endings) -> str:
+def result_table(endings: Endings, floor: Floor) -> str:
     """The best of each label over its layers, and what the search spent on it."""
     lines = [
-        "| model | trait | position | label | layer | coefficient | delta | coherence | evaluations |",
+        f"| model | trait | position | label | layer | coefficient | delta | {floor.metric} | evaluations |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for names, ladders in _by_group(endings).items():
@@ -189,7 +192,7 @@ def result_table(endings: Endings) -> str:
         best = max(ladders, key=lambda one: -1.0 if one.gain is None else one.gain)
         figures = " | | | |"
         if best.coefficient is not None and best.delta is not None and best.coherence is not None:
-            figures = f" {best.key.layer} | {best.coefficient:g} | {best.delta:.1f} | {best.coherence:.1f} |"
+            figures = f" {best.key.layer} | {best.coefficient:g} | {best.delta:.1f} | {floor.shown(best.coherence)} |"
         lines.append(f"| {' | '.join(names)} |{figures} {spent} |")
     return "\n".join(lines)
 

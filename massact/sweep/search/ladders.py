@@ -20,7 +20,6 @@ from massact.sweep.search.curves import (
     Shape,
     alike,
     gain_trend,
-    promised_gain,
 )
 
 MOVES = LEAST_EFFECT
@@ -129,8 +128,6 @@ class Ladder:
     """The most that can be gained, in points."""
     group: Hashable = None
     """Ladders of one label at several layers share one; perhaps only the best of them is wanted."""
-    promise: float = 0.0
-    """By how much more than the pool's others it is expected to gain, in points, by what is known without steering."""
     allowed: tuple[float, float] = (0.0, math.inf)
     """Least and greatest coefficient that may be tried."""
     observations: tuple[Observation, ...] = ()
@@ -280,8 +277,7 @@ def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief]) -> Pr
         for one in ladder.observations:
             if one.gain is not None and not one.is_partial:
                 x = math.log(one.coefficient) - beliefs[ladder.key].shape.best
-                promised = float(promised_gain(np.array([x]), ladder.promise)[0])
-                by_place[round(x / _TREND_STEP), ladder.layer].append(one.gain - promised)
+                by_place[round(x / _TREND_STEP), ladder.layer].append(one.gain)
     points = [
         (_TREND_STEP * place, layer, math.fsum(gains) / len(gains), len(gains))
         for (place, layer), gains in sorted(by_place.items())
@@ -298,7 +294,6 @@ def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
         baseline_coherence=ladder.baseline_coherence,
         ceiling=ladder.ceiling,
         layer=ladder.layer,
-        promise=ladder.promise,
     )
 
 

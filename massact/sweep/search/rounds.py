@@ -1,7 +1,6 @@
 """The search for the best coefficients of one model and trait: rounds of evaluations, each read back from the store."""
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,15 +23,12 @@ from massact.sweep.reuse import is_compared
 from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
 from massact.sweep.search.ladders import LadderKey
 from massact.sweep.search.probing import probe_cliffs
-from massact.sweep.vectors import facts_of, separations
+from massact.sweep.vectors import facts_of
 
 SURE = 0.9
 """A coefficient that is coherent with this chance is asked all questions at once."""
 UNKNOWN_SPREAD = 1.0
 """Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
-PROMISE, MOST_PROMISE, LEAST_SEPARATION = 15.0, 15.0, 0.25
-"""Points that a layer is expected to gain for each unit of ln(separation) above the label's median, at most, and the
-least separation that is told from none."""
 LENGTH_SPREAD = 0.35
 """How far cliffs of longer responses may lie off, as a standard deviation of ln(coefficient)."""
 NORM_SHARE = 0.7
@@ -122,18 +118,13 @@ class LadderSearch:
             )
         ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
         vectors = self._evaluator.planner.vectors
-        facts, recipes, promises = dict[LadderKey, VectorFacts](), dict[str, Recipe](), dict[LadderKey, float]()
+        facts, recipes = dict[LadderKey, VectorFacts](), dict[str, Recipe]()
         for one in wanted:
             label = format_label(one.recipe)
             recipes[label] = one.recipe
             signs = sorted({int(math.copysign(1, value)) for value in one.coefficients.values}, reverse=True)
-            promised = {}
-            if self._settings.drop is not None:
-                promised = promises_of(separations(vectors, one.position, one.recipe, one.layers))
             for layer, of_layer in facts_of(vectors, one.position, one.recipe, one.layers).items():
-                keys = [LadderKey(one.position, label, layer, sign) for sign in signs]
-                facts |= dict.fromkeys(keys, of_layer)
-                promises |= dict.fromkeys(keys, promised.get(layer, 0.0))
+                facts |= {LadderKey(one.position, label, layer, sign): of_layer for sign in signs}
         probed = {}
         if self._probes:
             plain = {key: of_key for key, of_key in facts.items() if _is_plain(recipes[key.label])}
@@ -148,7 +139,6 @@ class LadderSearch:
                 key=key,
                 layer=key.layer,
                 group=key._replace(layer=0),
-                promise=promises[key],
                 pool=(baseline.model, baseline.trait, key.sign, format_steering(recipe)),
                 best=expected.best,
                 cliff=expected.cliff,
@@ -222,15 +212,6 @@ class LadderSearch:
             spent=ladder.spent,
             reason=reason,
         )
-
-
-def promises_of(separation: Mapping[int, float]) -> dict[int, float]:
-    """By how many points more than its other layers each layer of a label is expected to gain at most, by how well the
-    vector separates activations that it was not made from: where it does not, it steers little (docs/design/search.md).
-    """
-    logs = {layer: math.log(max(value, LEAST_SEPARATION)) for layer, value in separation.items()}
-    middle = statistics.median(logs.values()) if logs else 0.0
-    return {layer: min(max(PROMISE * (log - middle), -MOST_PROMISE), MOST_PROMISE) for layer, log in logs.items()}
 
 
 def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
