@@ -18,7 +18,6 @@ from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import (
     AgreementRow,
     CapabilityRow,
-    PublishedRow,
     RowT,
     decode_agreement,
     decode_capability,
