@@ -71,9 +71,7 @@ def tradeoff(
     figure: ReportFigure = (
         AgainstCoefficient(evidence, _place(evidence))
         if against == "coefficient"
-        else AgainstCoherence(
-            evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)'), against=against
-        )
+        else AgainstCoherence(evidence, *_pair(evidence), against=against)
     )
     return _drawn(figure, "no label was evaluated at a coefficient other than 0", engine)
 
@@ -226,6 +224,11 @@ def _place(evidence: Evidence) -> Place:
     places = [(place.model, place.trait, place.position) for place in evidence.run_places]
     how = 'models=("NAME",), positions=("response[:5]",)'
     return Place(*_only_one(places, "model, trait and position", how))
+
+
+def _pair(evidence: Evidence) -> tuple[str, str]:
+    model, trait = _only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)')
+    return model, trait
 
 
 def _only_one(choices: Sequence[tuple[str, ...]], what: str, how: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def page_blueprint(prefix: str, *, has_runs_pages: bool) -> Blueprint:
 def asked_view(name: str, received: Request) -> dict[str, Any]:
     """A request for one of the views, as `massact.server.answering` takes it."""
     given = read_parameters(VIEWS[name][1], received.args.to_dict(flat=False))
-    return {"view": name, "given": given, "is_packed": "gzip" in received.accept_encodings}
+    return {"view": name, "given": given, "is_packed": received.accept_encodings["gzip"] > 0}
 
 
 def _sent(name: str, *, has_runs_pages: bool = False) -> Response:
@@ -48,7 +48,7 @@ def _sent(name: str, *, has_runs_pages: bool = False) -> Response:
         packed = _packed(name, has_runs_pages)
     except MassactError as error:
         return Response(str(error), 501, mimetype="text/plain")
-    is_packed = "gzip" in request.accept_encodings
+    is_packed = request.accept_encodings["gzip"] > 0
     response = Response(packed if is_packed else gzip.decompress(packed), mimetype=_TYPES[name.rpartition(".")[2]])
     if is_packed:
         response.headers["Content-Encoding"] = "gzip"
@@ -62,7 +62,8 @@ def _sent(name: str, *, has_runs_pages: bool = False) -> Response:
         }
     )
     response.set_etag(sha256(packed).hexdigest()[:16])
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @lru_cache

@@ -140,11 +140,12 @@ class Reply:
     def __init__(self, server: "ModelServer", prompt: tuple[int, ...], wish: Wish, one: Intervention | None) -> None:
         self._server, self._wish = server, wish
         self.n_prompt, self._changed, loop = len(prompt), asyncio.Event(), asyncio.get_running_loop()
+
+        def notify() -> None:
+            loop.call_soon_threadsafe(self._changed.set)
+
         draw = wish.seed * 1_000_003  # as the engine has it of a seed
-        self.ask = Ask(
-            Row(prompt, one, draw), wish.max_new_tokens, wish.temperature,
-            lambda: loop.call_soon_threadsafe(self._changed.set),
-        )  # fmt: skip
+        self.ask = Ask(Row(prompt, one, draw), wish.max_new_tokens, wish.temperature, notify)
 
     def start(self) -> None:
         if not self._server.batcher.ask(self.ask):
@@ -164,11 +165,8 @@ class Reply:
     def read(self, *, is_chat: bool) -> tuple[str, str]:
         """Thought and answer so far, of which no more is told than will stay."""
         is_over, end = self.ask.is_over, self._stop()
-        if not is_chat:
-            thought, text = None, self._raw()
-        else:
-            thought, text = read_response(self._server.model, self.ask.said)
-        thought, text = thought or "", text or ""
+        told = read_response(self._server.model, self.ask.said) if is_chat else (None, self._raw())
+        thought, text = (part or "" for part in told)
         if end is not None and text.find(end) >= 0:
             return thought, text[: text.find(end)]
         if is_over:

@@ -5,6 +5,7 @@ import re
 import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from massact.api import question
 from massact.errors import UsageError
@@ -70,7 +71,7 @@ class Stored:
     def bests(self) -> dict[str, str]:
         """The run of each best by its name, `MODEL/TRAIT/POSITION/LABEL`; that of a trait's greatest delta by
         `MODEL/TRAIT` as well."""
-        about = {"tracking_uri": self._uri, "only": Filters(models=(self.name,))}
+        about: Any = {"tracking_uri": self._uri, "only": Filters(models=(self.name,))}
         rows: list[BestRow] = list(question("best").ask(self._experiment, about, {"intervals": False}).rows)
         known = [row for row in rows if row.run_id and row.is_current]
         named: dict[str, str] = {}

@@ -138,7 +138,11 @@ def test_a_click_on_a_point_shows_what_was_said_beside_the_unsteered(
 ) -> None:
     show(page, explorer)
     winner = next(row for row in best(place, 68) if row["standing"] == "winner")
-    page.click(*point(page, chart, winner["run_id"]))
+    place_there = point(page, chart, winner["run_id"])
+    page.point(*place_there)
+    for other in ("tradeoff", "map", "curve"):  # what the pointer is on in one chart is ringed in all
+        page.wait_for(f"document.querySelector(`#{other} .over .pointed`) !== null")
+    page.click(*place_there)
     page.wait_for(ANSWERED)
     run = page.run("new URLSearchParams(location.hash.slice(1)).get('run')")
     told = json.loads(place.run("show", run, "--format", "json").stdout)
@@ -151,10 +155,8 @@ def test_a_click_on_a_point_shows_what_was_said_beside_the_unsteered(
     assert told["label"] in text(page, "evaluation-title")
     assert f"coherence {told['coherence_mean']:.1f}" in text(page, "evaluation-scores")
     assert "cell.trait_digest" in text(page, "identity")
-    # every chart shows which it is, and what the pointer is on in one of them
     for other in ("tradeoff", "map", "curve"):
-        for kind in ("opened", "pointed"):
-            page.wait_for(f"document.querySelector(`#{other} .over .{kind}[data-run='{run}']`) !== null")
+        page.wait_for(f"document.querySelector(`#{other} .over .opened[data-run='{run}']`) !== null")
     assert page.console == []
 
 

@@ -66,11 +66,13 @@ class Page:
         assert "exceptionDetails" not in answer, f"{script}: {answer['exceptionDetails']}"
         return answer["result"].get("value")
 
+    def point(self, x: float, y: float) -> None:
+        """Move the pointer there; in CSS pixels of the screen."""
+        self._ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
     def click(self, x: float, y: float) -> None:
-        """Move the pointer there and press its button; in CSS pixels of the screen."""
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            if kind == "mousePressed":
-                time.sleep(0.3)  # a chart finds what the pointer is on
+        """Press the pointer's button there."""
+        for kind in ("mousePressed", "mouseReleased"):
             self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, code: int, text: str = "") -> None:

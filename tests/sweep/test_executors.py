@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from massact.config import JudgeConfig
+from massact.domain import Prompting
 from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
 from massact.judges import Subject
@@ -100,9 +102,13 @@ def plan(*coefficients: float | None) -> list[PlannedCell]:
 def test_each_cell_comes_once_and_says_what_one_process_would(make: Make) -> None:
     executor, work = make()
     todo = plan(*map(float, range(11)))
-    todo.insert(0, cells([None])[0])
+    (baseline,) = cells([None])
+    asked = replace(baseline.cell, prompting=Prompting("prompt", "positive", "d"))
+    todo[:0] = [baseline, replace(baseline, cell=asked, before=(("system", "say nothing of it"),))]
     results = {cell_key(one.planned.cell): one for one in run(executor, work, todo)}
-    wanted = evaluate_cells(tiny_model("llama"), todo, QUESTIONS, Judge(), batch_rows=8)
+    wanted = list(evaluate_cells(tiny_model("llama"), todo, QUESTIONS, Judge(), batch_rows=8))
+    texts = [[said.response for said in one.responses] for one in wanted[:2] if isinstance(one, Evaluation)]
+    assert texts[0] != texts[1]
     for one in wanted:
         got = results.pop(cell_key(one.planned.cell))
         assert isinstance(one, Evaluation)
