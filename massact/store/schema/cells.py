@@ -6,7 +6,17 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.domain import (
+    Cell,
+    Cleaning,
+    Generation,
+    JudgeIdentity,
+    ModelIdentity,
+    Prompting,
+    Recipe,
+    Setting,
+    Steering,
+)
 from massact.keys import cell_key, read_cell, screening_key
 from massact.labels import format_label
 from massact.store.schema.names import Kind
@@ -84,6 +94,8 @@ def _rebuilt(row: EvaluationRow) -> Cell:
         judge=JudgeIdentity(**_part(row, _SETTING, "judge.")),
         **_part(row, _SETTING),
     )
+    if row.prompting_digest and row.label and row.direction:
+        return Cell(setting, None, Prompting(row.label, row.direction, row.prompting_digest))
     if row.position is None:
         return Cell(setting, None)
     cleaning = Cleaning(**_part(row, _STEERING, "recipe.cleaning."))
