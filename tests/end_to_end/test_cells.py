@@ -44,7 +44,7 @@ def _as_stored(row: EvaluationRow) -> EvaluationRow:
     return decode_evaluation(encode_row(row))
 
 
-IN_THE_TEXT_ALONE = ("steering.weights", "steering.condition")
+IN_THE_TEXT_ALONE = ("steering.weights", "steering.condition", "prompting")
 """What a row has no room for."""
 
 
@@ -61,6 +61,11 @@ def test_a_row_gives_its_cell_back_with_and_without_the_text_beside_it(cell: Cel
     assert stored_cell(row) == stored_cell(_as_stored(row)) == cell
     assert row.cell == cell_json(cell)
     assert {name: getattr(row, name) for name in cell_fields(cell)} == cell_fields(cell)
+
+
+def test_a_row_of_a_prompt_in_a_vectors_place_gives_its_cell_back() -> None:
+    cell = replace(BASELINE, prompting=CHANGES["prompting"].prompting)
+    assert stored_cell(_as_stored(_row(cell))) == cell
 
 
 def test_what_does_not_belong_to_a_row_is_not_its_cell() -> None:

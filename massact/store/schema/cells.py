@@ -6,7 +6,17 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.domain import (
+    Cell,
+    Cleaning,
+    Generation,
+    JudgeIdentity,
+    ModelIdentity,
+    Prompting,
+    Recipe,
+    Setting,
+    Steering,
+)
 from massact.keys import cell_key, read_cell, screening_key
 from massact.labels import format_label
 from massact.store.schema.names import Kind
@@ -26,7 +36,7 @@ _SETTING = {
 }
 _MAY_LACK = (
     "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
-    "template_arguments", "vector_seed",
+    "template_arguments", "recipe.seed",
 )  # fmt: skip
 _STEERING = {
     "cleaning": "recipe.cleaning.when",
@@ -84,6 +94,8 @@ def _rebuilt(row: EvaluationRow) -> Cell:
         judge=JudgeIdentity(**_part(row, _SETTING, "judge.")),
         **_part(row, _SETTING),
     )
+    if row.prompting_digest and row.label and row.direction:
+        return Cell(setting, None, Prompting(row.label, row.direction, row.prompting_digest))
     if row.position is None:
         return Cell(setting, None)
     cleaning = Cleaning(**_part(row, _STEERING, "recipe.cleaning."))
@@ -98,6 +110,6 @@ def _part(row: EvaluationRow, paths: Mapping[str, str], of: str = "") -> dict[st
         for name, path in paths.items()
         if path.startswith(of) and "." not in path.removeprefix(of)
     }
-    if missing := [name for name, value in values.items() if value is None and name not in _MAY_LACK]:
+    if missing := [name for name, value in values.items() if value is None and not {name, of + name} & {*_MAY_LACK}]:
         raise ValueError(f"{missing} missing")
     return {name: value for name, value in values.items() if value is not None}
