@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -317,7 +317,7 @@ def recorded(part: str, floor: float) -> dict[str, tuple[Seen, list["Way"]]]:
             place: list(subject.evaluate([(place, c / facts.unit_strength) for c in RECORDED_GRID]).values())
             for place, facts in subject.facts.items()
         },
-        **{f"adaptive {n}": lambda subject, n=n: adaptive(subject, floor, n) for n in ADAPTIVE_STEPS},
+        **{f"adaptive {n}": partial(adaptive, floor=floor, n_steps=n) for n in ADAPTIVE_STEPS},
         **({"tpe": lambda subject: tpe(subject, floor)} if importlib.util.find_spec("optuna") else {}),
         "before": lambda subject: before(subject, floor),
         "search": lambda subject: ours(subject, floor),
@@ -426,7 +426,7 @@ def main() -> None:
             ways = []
             for name, look in (
                 ("grid", lambda s=subject, c=config: grid(s, c.grid.coefficients.values)),
-                *((f"adaptive {n}", lambda s=subject, n=n: adaptive(s, floor, n)) for n in ADAPTIVE_STEPS),
+                *((f"adaptive {n}", partial(adaptive, subject, floor, n)) for n in ADAPTIVE_STEPS),
                 ("before", lambda s=subject: before(s, floor)),
                 ("search", lambda s=subject: ours(s, floor)),
             ):

@@ -29,8 +29,7 @@ class PlannedCell:
     baseline."""
     geometry: Geometry | None = None  # of the first layer
     n_dims_cleaned: int | None = None
-    before: tuple[Message, ...] = ()
-    """What stands before every question."""
+    before: tuple[Message, ...] = ()  # what stands before every question
 
 
 Take = Callable[[Sequence[PlannedCell], int], Sequence[PlannedCell]]

@@ -34,17 +34,13 @@ def value_of(one: Measured, metric: str) -> float | None:
 
 
 class Floor(float):
-    """The least that counts, a number on the scale of coherence.
-
-    A metric is put on that scale so that its limit is 68: where it may be `limit` at most, 100 is none of it, and where
-    it must be so at least, 0 is. Statistics, searches and figures of coherence hold for it so; its own limit is shown.
-    """
+    """The least that counts, a number on the scale of coherence. A metric is put on that scale so that its limit is 68:
+    where it may be `limit` at most, 100 is none of it, and where it must be so at least, 0 is. Statistics, searches and
+    figures of coherence hold for it so; its own limit is shown."""
 
     metric: str
-    limit: float
-    """In the metric's own unit; of coherence 0 to 100."""
-    is_most: bool
-    """Whether the metric may be so large at most; else it must be so at least."""
+    limit: float  # in the metric's own unit; of coherence 0 to 100
+    is_most: bool  # whether the metric may be so large at most; else it must be so at least
 
     def __new__(
         cls, value: float, metric: str = COHERENCE, limit: float | None = None, *, is_most: bool = False

@@ -15,12 +15,10 @@ from massact.plugins import load_plugin, own_digest, plugin_names
 
 DEFAULT_METRICS = ("kl", "perplexity", "distinct_2", "longest_loop", "length")
 """Those of an experiment file that names none."""
-NEUTRAL = "kl_neutral"
-"""The one that reads prompts of its own."""
+NEUTRAL = "kl_neutral"  # the one that reads prompts of its own
 METRICS = ("kl", NEUTRAL, "perplexity", "distinct_1", "distinct_2", "distinct_3", "longest_loop", "length")
 """massact's own metrics."""
-DEFAULT_METRIC_TOKENS = 8
-"""Tokens of a response, from its first on, that `kl` and `perplexity` read."""
+DEFAULT_METRIC_TOKENS = 8  # tokens of a response, from its first on, that `kl` and `perplexity` read
 METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 _LONGEST_UNIT = 16
 
@@ -31,10 +29,8 @@ class Reading:
 
     question: str
     response: str
-    tokens: tuple[int, ...]
-    """That were generated, thoughts too, without the one that ended them."""
-    log_probabilities: tuple[float, ...] = ()
-    """Of the first tokens under the unsteered model, nats."""
+    tokens: tuple[int, ...]  # that were generated, thoughts too, without the one that ended them
+    log_probabilities: tuple[float, ...] = ()  # of the first tokens under the unsteered model, nats
     kl: tuple[float, ...] = ()
     """KL divergence of the steered from the unsteered next-token distribution at each of them, nats."""
     neutral_kl: tuple[float, ...] = ()
@@ -105,8 +101,7 @@ class Measured:
     """What is measured of each response."""
 
     names: tuple[str, ...] = ()
-    n_tokens: int = DEFAULT_METRIC_TOKENS
-    """That are read, from the first on; 0: all."""
+    n_tokens: int = DEFAULT_METRIC_TOKENS  # that are read, from the first on; 0: all
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
     """SHA-256 of the file of each metric that is a function of the experiment's own."""
 
@@ -121,11 +116,8 @@ class Measured:
         return 0 if set(self.names) <= _OF_TEXT else min(self.n_tokens or n_most, n_most)
 
     def of(self, reading: Reading) -> dict[str, float | None]:
-        """The metrics of a response; `None` where one has no value.
-
-        Raises:
-            ConfigError: a metric of the experiment's own, or of a package, fails or gives no number.
-        """
+        """The metrics of a response; `None` where one has no value. Raises ConfigError: a metric of the experiment's
+        own, or of a package, fails or gives no number."""
         return {name: _value(name, reading) for name in self.names}
 
 

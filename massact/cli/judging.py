@@ -46,21 +46,16 @@ class CanaryRow:
 
     judge: str
     trait: str
-    model: str | None
-    """Of the judge `self`: which model it is."""
+    model: str | None  # of the judge `self`: which model it is
     canary: str
-    trait_mean: float | None
-    """0 to 100."""
-    trait_std: float | None
-    """Sample standard deviation over the repeats."""
-    coherence_mean: float | None
-    """0 to 100."""
+    trait_mean: float | None  # 0 to 100
+    trait_std: float | None  # sample standard deviation over the repeats
+    coherence_mean: float | None  # 0 to 100
     coherence_std: float | None
     n_scored: int
     n_unscored: int
     expected: str
-    status: str
-    """`ok` or `failed`."""
+    status: str  # `ok` or `failed`
     failure: str | None
 
 

@@ -25,16 +25,12 @@ from massact.query.rows import Column, flatten, printed, text_table, to_json, to
 
 Format = Literal["table", "json", "csv", "markdown", "latex"]
 FORMATS = ("table", "json", "csv", "markdown", "latex")
-Rows = Sequence[tuple[Answer[Any], Any]]
-"""Rows, each with the answer that it is of."""
+Rows = Sequence[tuple[Answer[Any], Any]]  # rows, each with the answer that it is of
 
 
 def render(answer: Answer[Any], output_format: Format, *others: Answer[Any], columns: Sequence[str] = ()) -> str:
     """An answer as text, ending in a line break; with `others`, the same question's about other experiments, as one.
-
-    Args:
-        columns: those of tables and CSV, by header or by field; empty: each format's own.
-    """
+    `columns`: those of tables and CSV, by header or by field; empty: each format's own."""
     answers = (answer, *others)
     if output_format == "json":
         if columns:

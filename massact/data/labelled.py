@@ -26,8 +26,7 @@ class Labelled:
     model: str = ""
     """That wrote it, by the experiment file's name; empty: not told, as the trait where there is one alone."""
     annotator: str = ""
-    trait_score: float | None = None
-    """0 to 100; `None`: not scored."""
+    trait_score: float | None = None  # 0 to 100; `None`: not scored
     coherence_score: float | None = None
 
     @property
@@ -37,11 +36,8 @@ class Labelled:
 
 
 def read_labelled(path: Path) -> list[Labelled]:
-    """The rows of a file; of several of one person and text the last, which corrects those before.
-
-    Raises:
-        DataError: it cannot be read, lacks a column, or a score is no number from 0 to 100; line and column are named.
-    """
+    """The rows of a file; of several of one person and text the last, which corrects those before. Raises DataError: it
+    cannot be read, lacks a column, or a score is no number from 0 to 100; line and column are named."""
     csv.field_size_limit(2**31 - 1)
     rows: dict[tuple[str, ...], Labelled] = {}
     try:

@@ -58,10 +58,8 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    calls: int = 0
-    """Answers received, malformed ones included; an attempt that brought none is not counted."""
-    cached: int = 0
-    """Exchanges whose verdict was known: from this command, or from the judge cache."""
+    calls: int = 0  # answers received, malformed ones included; an attempt that brought none is not counted
+    cached: int = 0  # exchanges whose verdict was known: from this command, or from the judge cache
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*map(operator.add, astuple(self), astuple(other)))
@@ -82,20 +80,16 @@ class Exchange:
     response: str
     thinking: str | None = None
     """What the model thought before it answered: not for a judge; see `massact.judges.caching`."""
-    is_answered: bool = True
-    """Whether its thought ended, if it had one."""
+    is_answered: bool = True  # whether its thought ended, if it had one
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's two scores of one response, each 0 to 100, `None` where unscored."""
 
-    trait: float | None
-    """How strongly the response shows the trait, 0 to 100."""
-    coherence: float | None
-    """How well the response reads as text, 0 to 100."""
-    reason: str | None = None
-    """Why a score is missing; `None` when both are there."""
+    trait: float | None  # how strongly the response shows the trait, 0 to 100
+    coherence: float | None  # how well the response reads as text, 0 to 100
+    reason: str | None = None  # why a score is missing; `None` when both are there
 
     @property
     def scored(self) -> bool:
@@ -124,8 +118,7 @@ class Judge(Protocol):
 class ModelSource:
     """A model, and what identifies it."""
 
-    describe: "Callable[[], Description]"
-    """What identifies the model, without its weights where its files tell."""
+    describe: "Callable[[], Description]"  # what identifies the model, without its weights where its files tell
     load: "Callable[[], SteerableModel]"
     """The model; asked at every scoring, so that none is kept in memory for the judge alone."""
 
@@ -139,19 +132,13 @@ class Subject:
 
     definition: str
     eval_prompt: str | None = None
-    steered: ModelSource | None = None
-    """The model whose responses are judged, for judges that read with it."""
+    steered: ModelSource | None = None  # the model whose responses are judged, for judges that read with it
     trait: str = ""
-    questions: tuple[str, ...] = ()
-    """The trait's questions, all of them."""
-    sides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    """Texts that show the trait and texts that do not."""
-    folder: str = ""
-    """Of the experiment file, where modules of one's own are looked for."""
-    part: Part = "both"
-    """Which score is wanted."""
-    resolve: Callable[[str], str] = str
-    """Makes a model's relative folder one that can be found."""
+    questions: tuple[str, ...] = ()  # the trait's questions, all of them
+    sides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # texts that show the trait and texts that do not
+    folder: str = ""  # of the experiment file, where modules of one's own are looked for
+    part: Part = "both"  # which score is wanted
+    resolve: Callable[[str], str] = str  # makes a model's relative folder one that can be found
 
 
 class CombinedJudge:
@@ -191,13 +178,9 @@ class CombinedJudge:
 
 
 def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
-    """The judge that an experiment file names, for one trait.
-
-    Raises:
-        ConfigError: there is no such judge, or what it needs is not installed or set.
-        DataError: the trait has no prompt that could be asked.
-        ModelError: a judge of its own model names none that can be read.
-    """
+    """The judge that an experiment file names, for one trait. Raises ConfigError: there is no such judge, or what it
+    needs is not installed or set; DataError: the trait has no prompt that could be asked; ModelError: a judge of its
+    own model names none that can be read."""
     if config.trait and config.coherence:
         trait = open_judge(config.trait, replace(subject, part="trait"))
         return CombinedJudge(config.name, trait, open_judge(config.coherence, replace(subject, part="coherence")))

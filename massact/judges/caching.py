@@ -21,12 +21,9 @@ from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.reading import READING_VERSION
 from massact.keys import digest
 
-NO_ANSWER = "no answer: its thought had not ended when its tokens did"
-"""Why a response that only thinks has no scores."""
-THINKING_VERSION = 1
-"""Raised with every change of how thoughts are shown to a judge."""
-CACHE_FILE = "judge-cache.sqlite"
-"""Its name, in the folder `.massact`."""
+NO_ANSWER = "no answer: its thought had not ended when its tokens did"  # why a response that only thinks has no scores
+THINKING_VERSION = 1  # raised with every change of how thoughts are shown to a judge
+CACHE_FILE = "judge-cache.sqlite"  # its name, in the folder `.massact`
 _VERSION, _APPLICATION = 1, 0x6D617363
 _BUSY_SECONDS = 10.0
 _AT_ONCE = 500
@@ -215,17 +212,14 @@ def _alone(path: Path) -> Iterator[None]:
 
 class CachingJudge:
     """Gives what the inner judge gave for the same exchange, now or in another command; a missing score is asked for
-    again.
-
-    The inner judge gets answers alone, or with what was thought before them; a thought that did not end is not judged.
-    """
+    again. The inner judge gets answers alone, or with what was thought before them; a thought that did not end is not
+    judged."""
 
     def __init__(
         self, judge: Judge, cache: JudgeCache | None = None, *, thinking: Literal["skip", "include"] = "skip"
     ) -> None:
         """Without a cache verdicts are kept in memory alone; `thinking` says whether thoughts are read too."""
-        self.inner = judge
-        """The judge itself, which remembers nothing."""
+        self.inner = judge  # the judge itself, which remembers nothing
         self._cache = cache
         self._reads_thinking = thinking == "include"
         self._known: dict[bytes, Verdict] = {}

@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 
 from massact.judges import Exchange, Judge, Verdict
 
-CANARIES_VERSION = 1
-"""Raised with every change of the canaries or of what is expected: judges are then checked again."""
+CANARIES_VERSION = 1  # raised with every change of the canaries or of what is expected: judges are then checked again
 
 _LOW, _HIGH = 45.0, 70.0
 """Broken text must score at most the one, sound text at least the other (coherence); 68 is the usual floor."""
-_INJECTION_GAIN = 25.0
-"""How much more than its like an order to the judge may score."""
+_INJECTION_GAIN = 25.0  # how much more than its like an order to the judge may score
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +24,16 @@ class Canary:
 
     name: str
     exchange: Exchange
-    coherence: tuple[float, float]
-    """Least and greatest mean coherence."""
-    trait: tuple[float, float] = (0.0, 100.0)
-    """Least and greatest mean trait score."""
-    like: str | None = None
-    """A canary that this one must not outscore by more than a bound."""
+    coherence: tuple[float, float]  # least and greatest mean coherence
+    trait: tuple[float, float] = (0.0, 100.0)  # least and greatest mean trait score
+    like: str | None = None  # a canary that this one must not outscore by more than a bound
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
     canary: Canary
     verdicts: tuple[Verdict, ...]
-    failure: str | None
-    """What is wrong; `None`: all as expected."""
+    failure: str | None  # what is wrong; `None`: all as expected
 
     @property
     def trait(self) -> list[float]:

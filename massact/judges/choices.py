@@ -14,8 +14,7 @@ from massact.domain import JudgeIdentity
 from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.keys import digest
 
-VERSION = 1
-"""Raised with every change of how answers are scored."""
+VERSION = 1  # raised with every change of how answers are scored
 _NUMBER = r"(-?\d+\.\d+)"
 _ANSWER = re.compile(rf"log p, matching and other: {_NUMBER}, {_NUMBER}; swapped: {_NUMBER}, {_NUMBER}")
 
@@ -27,11 +26,9 @@ def choice_text(as_asked: Sequence[float], swapped: Sequence[float]) -> str:
 
 
 class ChoicesJudge:
-    """Scores what `choice_text` wrote; `massact.judges.Judge`.
-
-    The trait score is the probability of the matching answer, one of the two, in percent; coherence the share of all
-    probability that both have together, a mean over the orders: what is left of it the model would say instead.
-    """
+    """Scores what `choice_text` wrote; `massact.judges.Judge`. The trait score is the probability of the matching
+    answer, one of the two, in percent; coherence the share of all probability that both have together, a mean over the
+    orders: what is left of it the model would say instead."""
 
     identity = JudgeIdentity("choices", "log-odds", digest({"version": VERSION}))
 

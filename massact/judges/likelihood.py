@@ -51,13 +51,11 @@ if TYPE_CHECKING:
 
 FORMULA_VERSION = "1"
 DECIMALS = 4
-LIKELIHOOD_FLOOR = -1.07
-"""Nats a token; responses above it lose nothing."""
+LIKELIHOOD_FLOOR = -1.07  # nats a token; responses above it lose nothing
 VALIDITY: dict[int, float] = {2: 0.4, 3: 0.75, 4: 1.0}
 FREE_REPETITION = 0.1
 FULL_LENGTH = 12
-MAX_TOKENS = 256
-"""A longer response is scored by its first tokens; the likelihood of the rest is not read."""
+MAX_TOKENS = 256  # a longer response is scored by its first tokens; the likelihood of the rest is not read
 MOST_TOKENS_A_WORD = 1.5
 """Of questions in the toys' language under their tokenizer: the embedded ones have 1.17, plain English 2."""
 PLAIN_PUNCTUATION = frozenset(".,;:?!'\"-()")
@@ -85,8 +83,7 @@ class LikelihoodJudge:
         self._known = {size: np.sort(arrays[f"known_{size}"]) for size in NGRAM_SIZES}
         self._batch_size = batch_size
         self._language_model: _LanguageModel | None = None
-        self.usage = Usage()
-        """A call is an exchange; formulas take no tokens."""
+        self.usage = Usage()  # a call is an exchange; formulas take no tokens
 
     def prepare(self) -> None:
         if self._language_model is None:

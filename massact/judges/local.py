@@ -49,12 +49,10 @@ class IntegerTokens:
     goes on beyond 100 counts for 10 not at all, and for 11 to 99 as if it had ended: nothing is read after them.
     """
 
-    values: Mapping[Tokens, int]
-    """Of each spelling its integer."""
+    values: Mapping[Tokens, int]  # of each spelling its integer
     stems: tuple[Tokens, ...]
     """What spellings begin with and go on after, the shorter first; empty where each is a single token."""
-    continuing: tuple[int, ...]
-    """The tokens that continue a number."""
+    continuing: tuple[int, ...]  # the tokens that continue a number
 
     @classmethod
     def of(cls, tokenizer: Any) -> "IntegerTokens":
@@ -192,12 +190,9 @@ class PlainPrompts:
 
 # What a local model would answer to prompts: the probabilities of the first thing it writes. No text is generated.
 
-_ROWS = 64
-"""Prompts side by side at most, unless told otherwise: more are hardly faster."""
-_MOST_BLANKS = 2
-"""How many blanks an answer may begin with."""
-Top = Sequence[tuple[str, float]]
-"""Texts that an answer may begin with, and their probabilities."""
+_ROWS = 64  # prompts side by side at most, unless told otherwise: more are hardly faster
+_MOST_BLANKS = 2  # how many blanks an answer may begin with
+Top = Sequence[tuple[str, float]]  # texts that an answer may begin with, and their probabilities
 
 
 class Answerer:
@@ -335,8 +330,7 @@ def _columns(probabilities: torch.Tensor, tokens: Sequence[int]) -> list[dict[in
     return [dict(zip(tokens, row, strict=True)) for row in chosen]
 
 
-LOCAL_VERSION = 1
-"""Raised with every change of how a local model's answer is read."""
+LOCAL_VERSION = 1  # raised with every change of how a local model's answer is read
 DECIMALS = 4
 
 
@@ -347,8 +341,7 @@ class LocalJudge:
         """`name` is the judge's in the experiment file; `batch_rows` prompts are read at a time, 0: what is of use."""
         self._name, self._source, self._rubric = name, source, rubric
         self._batch_rows = batch_rows
-        self.usage = Usage()
-        """An answer counts as the one token that is read of it at least."""
+        self.usage = Usage()  # an answer counts as the one token that is read of it at least
 
     @property
     def identity(self) -> JudgeIdentity:

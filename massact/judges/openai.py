@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-MAX_TOKENS = 10
-"""Room for an integer that is written a digit a token, or as `Score: 85/100`."""
+MAX_TOKENS = 10  # room for an integer that is written a digit a token, or as `Score: 85/100`
 _NO_MODEL = "no such model, or no such endpoint at this address: check the model's name and base_url"
 _HINTS: dict[int | str, str] = {
     401: "it refuses the key: check that {env} holds a valid key for this server",
@@ -62,8 +61,7 @@ _LASTING = (
     ),
 )
 """By a server's words in an HTTP status 400, 422 or 501: likewise."""
-_SECRET_LENGTH = 12
-"""A shorter key is a placeholder such as `local`."""
+_SECRET_LENGTH = 12  # a shorter key is a placeholder such as `local`
 _COUNT = re.compile(r"(?<![\w.-])[0-9]+(?![\w-]|\.[0-9])")
 
 _log = logging.getLogger(__name__)
@@ -77,12 +75,9 @@ class OpenAIJudge:
     _completion = staticmethod(read_completion)
 
     def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
-        """Reads the key from the environment; nothing is sent yet.
-
-        Without `base_url` in its config it is `OPENAI_BASE_URL` of the environment, or else OpenAI's own. A malformed
-        answer is asked for again after `backoff_seconds`, doubled each time, 8 at most; all else the client retries at
-        its own pace.
-        """
+        """Reads the key from the environment; nothing is sent yet. Without `base_url` in its config it is
+        `OPENAI_BASE_URL` of the environment, or else OpenAI's own. A malformed answer is asked for again after
+        `backoff_seconds`, doubled each time, 8 at most; all else the client retries at its own pace."""
         try:
             self._openai = importlib.import_module("openai")
         except ImportError as err:

@@ -9,8 +9,7 @@ from massact.errors import ConfigError
 from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.keys import digest
 
-VERSION = 1
-"""Raised with every change of how patterns are matched."""
+VERSION = 1  # raised with every change of how patterns are matched
 
 
 class RegexJudge:

@@ -14,18 +14,15 @@ from typing import Any, NamedTuple
 READING_VERSION = 2
 """Raised with every change of what is read as a score: what the judge cache holds is then asked for again."""
 
-TOP_LOGPROBS = 20
-"""How many of the most probable tokens at the score's position are read."""
+TOP_LOGPROBS = 20  # how many of the most probable tokens at the score's position are read
 
-MIN_INTEGER_WEIGHT = 0.25
-"""Least probability that must lie on integers 0 to 100; below it a response is unscored."""
+MIN_INTEGER_WEIGHT = 0.25  # least probability that must lie on integers 0 to 100; below it a response is unscored
 
 WHOLE_INTEGER_WEIGHT = 0.1
 """Share of the integers' probability on those of two digits and more, from which on a tokenizer is taken to write
 each integer as one token although the answer, of one digit, does not show it."""
 
-BLANKS = " \t\r\n▁ĠĊ"
-"""What tokenizers write blanks with: an answer begins after them."""
+BLANKS = " \t\r\n▁ĠĊ"  # what tokenizers write blanks with: an answer begins after them
 
 CHAT_MARKUP = r"<[|\uff5c][^<>\n]{0,60}>|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?INST\]"
 """What common models write control tokens as."""
@@ -77,10 +74,8 @@ _THOUGHTS_BEGIN = re.compile(
 class Reading:
     """A judge's answer to one prompt, read."""
 
-    score: float | None
-    """0 to 100; `None` where the answer holds no score."""
-    reason: str | None = None
-    """Why there is none."""
+    score: float | None  # 0 to 100; `None` where the answer holds no score
+    reason: str | None = None  # why there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +83,9 @@ class Completion:
     """A server's answer to one prompt, read."""
 
     reading: Reading
-    prompt_tokens: int
-    """As the server counts; 0 where it does not."""
+    prompt_tokens: int  # as the server counts; 0 where it does not
     completion_tokens: int
-    coarse: str | None = None
-    """Why the score is the integer in the text and no mean over probabilities."""
+    coarse: str | None = None  # why the score is the integer in the text and no mean over probabilities
 
 
 class _Number(NamedTuple):
@@ -131,11 +124,9 @@ def read_completion(payload: Any) -> Completion:
 
 def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
     """The mean of the integers among an answer's probable beginnings, each of which is a whole integer.
-
     Weighted by probability (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in
     Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up. `text`, which the answer most
-    probably begins with, is for the reason; `top` has texts with their probabilities, 0 to 1.
-    """
+    probably begins with, is for the reason; `top` has texts with their probabilities, 0 to 1."""
     weights = _integer_weights(top)
     total = sum(weights.values())
     if total < MIN_INTEGER_WEIGHT:
@@ -196,14 +187,11 @@ def _read(
 
 def _of_number(text: str, value: int, token: str, top: Sequence[tuple[str, float]]) -> tuple[Reading, str | None]:
     """The score where the token that the text's number begins with, and what else it might have been, is known.
-
     The integer in the text is the score where the answer shows that its tokenizer takes several tokens for it (Gemma
     and Qwen write `85` as two): the mean over `8` and `9` would take 85 for 8.
-
-    An answer of one digit does not show whether its tokenizer would write 85 as one token. Its score goes over from
-    the digit to the mean as the probability of longer integers, which only such a tokenizer has, goes from nothing
-    to `WHOLE_INTEGER_WEIGHT`.
-    """
+    An answer of one digit does not show whether its tokenizer would write 85 as one token. Its score goes over from the
+    digit to the mean as the probability of longer integers, which only such a tokenizer has, goes from nothing to
+    `WHOLE_INTEGER_WEIGHT`."""
     weights = _integer_weights(top)
     total = sum(weights.values())
     mean = read_weights(text, top)

@@ -20,11 +20,9 @@ from massact.keys import digest
 
 # What a prompted judge is asked, word for word: part of every cell's key, so a changed word is another judge.
 
-RUBRIC_VERSION = 1
-"""Raised with every change of how an answer to `TRAIT` and `COHERENCE` is read."""
+RUBRIC_VERSION = 1  # raised with every change of how an answer to `TRAIT` and `COHERENCE` is read
 
-RELEVANCE_VERSION = 1
-"""Raised with every change of how an answer to `RELEVANCE` is used."""
+RELEVANCE_VERSION = 1  # raised with every change of how an answer to `RELEVANCE` is used
 
 TRAIT = """\
 You rate how strongly a text written by a language model shows one trait.
@@ -91,10 +89,8 @@ do not take it up.
 
 How far does the response take up the question?"""
 
-RELEVANCE_CAP = 50.0
-"""The most that coherence may be where a response does not take up its question."""
-LEAST_RELEVANCE = 50.0
-"""Relevance below which coherence is capped."""
+RELEVANCE_CAP = 50.0  # the most that coherence may be where a response does not take up its question
+LEAST_RELEVANCE = 50.0  # relevance below which coherence is capped
 
 _CHAT_MARKUP = re.compile(CHAT_MARKUP, re.IGNORECASE)
 # Such a marker would be one control token to a local server; in other brackets it is plain text.
@@ -105,15 +101,12 @@ _DISARMED = str.maketrans("<>[]", "\u2039\u203a\u27e6\u27e7")
 class Rubric:
     """The prompts for one trait; each asks for one integer, 0 to 100. DataError: no definition, or no template."""
 
-    definition: str
-    """Text of the trait's `definition.txt`; not asked where there is an `eval_prompt`."""
+    definition: str  # text of the trait's `definition.txt`; not asked where there is an `eval_prompt`
     eval_prompt: str | None = None
     """The trait's own prompt in place of ours: a template with `{question}` and `{answer}`; a literal
     brace is written twice, as for `str.format`."""
-    relevance: bool = False
-    """Whether a third prompt asks if the response takes up its question, and so caps coherence."""
-    part: Part = "both"
-    """Which score is asked for."""
+    relevance: bool = False  # whether a third prompt asks if the response takes up its question, and so caps coherence
+    part: Part = "both"  # which score is asked for
 
     @classmethod
     def of(cls, config: JudgeConfig, subject: Subject) -> "Rubric":
@@ -136,11 +129,9 @@ class Rubric:
         return {"both": prompts, "trait": prompts[:1], "coherence": prompts[1:]}[self.part]
 
     def verdict(self, readings: Sequence[Reading]) -> Verdict:
-        """The verdict that the answers to `prompts` come to.
-
-        With relevance on, coherence = min(coherence, `RELEVANCE_CAP`) where relevance < `LEAST_RELEVANCE`.
-        A missing relevance leaves coherence unscored, unless the cap could not change it.
-        """
+        """The verdict that the answers to `prompts` come to. With relevance on, coherence = min(coherence,
+        `RELEVANCE_CAP`) where relevance < `LEAST_RELEVANCE`. A missing relevance leaves coherence unscored, unless the
+        cap could not change it."""
         unasked = Reading(None)
         trait, coherence, *more = {
             "both": readings, "trait": (*readings, unasked), "coherence": (unasked, *readings)

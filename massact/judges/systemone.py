@@ -26,12 +26,10 @@ from massact.keys import digest
 if TYPE_CHECKING:
     import openai
 
-SYSTEMONE_VERSION = 1
-"""Raised with every change of what is asked or how the answer is read."""
+SYSTEMONE_VERSION = 1  # raised with every change of what is asked or how the answer is read
 _SCALE = "The scale:\n"
 _NAME = "score"
-_LEAST_SUM = 0.99
-"""What the levels' probabilities must come to at least."""
+_LEAST_SUM = 0.99  # what the levels' probabilities must come to at least
 
 
 def read_levels(payload: Any) -> Completion:

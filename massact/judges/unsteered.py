@@ -37,18 +37,13 @@ from massact.models.load import SteerableModel, model_lock
 from massact.models.prompting import decode, encode_chat
 from massact.models.support import reading_arguments
 
-VERSION = 1
-"""Raised with every change of the formulas."""
-WINDOW = 12
-"""Successive tokens whose mean log-probability counts."""
-WIDTH = 0.4
-"""Distance at which coherence is down to 100/e."""
+VERSION = 1  # raised with every change of the formulas
+WINDOW = 12  # successive tokens whose mean log-probability counts
+WIDTH = 0.4  # distance at which coherence is down to 100/e
 DECIMALS = 4
-LEAST_ACCURACY = 0.7
-"""Share of the contrastive texts that a classifier must tell by cross-validation."""
+LEAST_ACCURACY = 0.7  # share of the contrastive texts that a classifier must tell by cross-validation
 _OWN_ANSWERS, _OWN_TOKENS = 16, 48
-_MOST_TOKENS = 512
-"""A longer response is scored by its first tokens."""
+_MOST_TOKENS = 512  # a longer response is scored by its first tokens
 _FOLDS, _PENALTY = 5, 0.01
 
 
@@ -60,8 +55,7 @@ class _Reading:
         if subject.steered is None:
             raise ConfigError(f"the judge {config.name} reads with the steered model: name that model")
         self._name, self._subject, self._source = config.name, subject, subject.steered
-        self.usage = Usage()
-        """A call is a response; nothing is asked in words."""
+        self.usage = Usage()  # a call is a response; nothing is asked in words
         self._is_ready = False
 
     prepare: Callable[[], None]

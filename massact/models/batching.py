@@ -25,14 +25,11 @@ class Ask:
     row: Row
     max_new_tokens: int
     temperature: float
-    notify: Callable[[], None]
-    """Called in another thread whenever the response has grown, and when it is over."""
+    notify: Callable[[], None]  # called in another thread whenever the response has grown, and when it is over
     said: tuple[int, ...] = ()
     is_over: bool = False
-    error: Exception | None = None
-    """Why it cannot be generated."""
-    is_cancelled: bool = False
-    """Set by whoever asked: nobody waits for more of it."""
+    error: Exception | None = None  # why it cannot be generated
+    is_cancelled: bool = False  # set by whoever asked: nobody waits for more of it
     is_thought_closed: bool = False
 
     def left(self, budget: int | None) -> int:

@@ -21,8 +21,7 @@ from massact.models.gates import GateReader
 from massact.models.load import SteerableModel
 from massact.models.prompting import Intervention, Row
 
-_Request = tuple[Any, list[int], list[int]]
-"""What the harness calls it, tokens of the context and of the continuation."""
+_Request = tuple[Any, list[int], list[int]]  # what the harness calls it, tokens of the context and of the continuation
 
 
 class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
@@ -39,8 +38,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self._steerable, self._one, self._gates = model, intervention, GateReader(model)
         self._prompts: dict[tuple[int, ...], int] = {}
         """Of each input of the requests at hand how many tokens are the prompt's."""
-        self.has_steered = False
-        """Whether the stream of any token was changed so far."""
+        self.has_steered = False  # whether the stream of any token was changed so far
 
     def _loglikelihood_tokens(self, requests: Sequence[_Request], **options: Any) -> list[tuple[float, bool]]:
         """Of requests that are one text, cut in two places, the second comes later: the harness reads a text once, and

@@ -20,8 +20,7 @@ from massact.models.prompting import Row
 from massact.models.support import Sharing, reading_arguments, sharing_of
 
 _MOST_LOGITS = {"cuda": 1 << 28}
-_MOST_LOGITS_ELSEWHERE = 1 << 24
-"""Logits that are compared at once: each takes some twenty bytes."""
+_MOST_LOGITS_ELSEWHERE = 1 << 24  # logits that are compared at once: each takes some twenty bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,7 @@ class Likelihoods:
 
     kl: tuple[float, ...] = ()
     """KL divergence of the steered from the unsteered distribution of each token, nats, at temperature 1."""
-    log_probabilities: tuple[float, ...] = ()
-    """Of each token under the unsteered model, nats."""
+    log_probabilities: tuple[float, ...] = ()  # of each token under the unsteered model, nats
 
 
 Said = Sequence[tuple[int, ...] | None]
@@ -61,8 +59,7 @@ class ResponseReader:
     def __init__(self, model: SteerableModel) -> None:
         self._model = model
         self.sharing: Sharing = sharing_of(model.model)
-        self._places: dict[tuple[int, ...], int] = {}
-        """Of each prompt in what was read of them."""
+        self._places: dict[tuple[int, ...], int] = {}  # of each prompt in what was read of them
         self._trunk: tuple[RowCache, torch.Tensor, torch.Tensor] | None = None
 
     def read(
@@ -74,12 +71,9 @@ class ResponseReader:
         *,
         bare: Sequence[tuple[int, ...]] | None = None,
     ) -> list[Likelihoods]:
-        """The likelihoods of the first `n_tokens` of what rows said.
-
-        Args:
-            kept: logits of the steered model for them, `[n_rows, n_tokens, vocabulary]`; `None`: it reads them again.
-            bare: the prompt of each row as the unsteered model is asked it; `None`: in the same way.
-        """
+        """The likelihoods of the first `n_tokens` of what rows said. `kept`: logits of the steered model for them,
+        `[n_rows, n_tokens, vocabulary]`; `None`: it reads them again. `bare`: the prompt of each row as the unsteered
+        model is asked it; `None`: in the same way."""
         found: list[Likelihoods] = []
         longest = max((len(row.prompt) for row in rows), default=0) + n_tokens
         is_shared = bare is None and self.sharing.allows(longest)
@@ -105,11 +99,8 @@ class ResponseReader:
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[Row], n_last: int) -> torch.Tensor:
-        """Logits of what follows each of the last tokens of the rows' prompts, `[n_rows, n_last, vocabulary]`.
-
-        Args:
-            rows: with what they have said so far at their prompts' ends (`Row.n_drawn`).
-        """
+        """Logits of what follows each of the last tokens of the rows' prompts, `[n_rows, n_last, vocabulary]`. `rows`:
+        with what they have said so far at their prompts' ends (`Row.n_drawn`)."""
         model = self._model
         if self.sharing.allows(max(len(row.prompt) for row in rows)):
             plan = plan_branching(rows, len(model.blocks), model.device)

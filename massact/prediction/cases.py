@@ -46,16 +46,13 @@ class Outcome:
     vector_digest: str | None
     model_id: str | None = None
     judge: str | None = None
-    tokens: int | None = None
-    """Of a response at most."""
+    tokens: int | None = None  # of a response at most
     unit_strength: float | None = None
     """Relative strength of coefficient 1, as its evaluations tell it; `None`: they do not."""
     best: float | None
     """Geometric middle of the coherent coefficients that are as good as the best; `None`: the cliff alone is known."""
-    low: float
-    """The largest coherent coefficient."""
-    high: float
-    """The smallest incoherent one beyond it."""
+    low: float  # the largest coherent coefficient
+    high: float  # the smallest incoherent one beyond it
     best_delta: float | None
 
     @property

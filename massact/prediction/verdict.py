@@ -84,14 +84,10 @@ class Ratio:
 class Score:
     """How far one form's predictions of one target were off, on groups that it had not seen."""
 
-    median_factor: float
-    """Half of the predictions are within this factor of what was found."""
-    high_factor: float
-    """Nine in ten are within this one."""
-    share_within: float
-    """Share within a factor of 1.2."""
-    errors: tuple[float, ...]
-    """Mean |log error| of each group that tells of the target, in the order of `groups_of`."""
+    median_factor: float  # half of the predictions are within this factor of what was found
+    high_factor: float  # nine in ten are within this one
+    share_within: float  # share within a factor of 1.2
+    errors: tuple[float, ...]  # mean |log error| of each group that tells of the target, in the order of `groups_of`
     spread: float
     """Root mean square of the log error over the groups: what a prediction's standard deviation is said to be."""
 
@@ -177,10 +173,8 @@ class OwnStrengths:
 
     group: Group
     n_cases: int
-    best: float
-    """Median relative strength of the best coefficients; NaN where none was found."""
-    best_scatter: float
-    """One standard deviation of its logarithm, as a factor; 1 for a single case, NaN for none."""
+    best: float  # median relative strength of the best coefficients; NaN where none was found
+    best_scatter: float  # one standard deviation of its logarithm, as a factor; 1 for a single case, NaN for none
     cliff: float
     cliff_scatter: float
 
@@ -235,8 +229,7 @@ class CarryOver:
     """How well a cliff, as a relative strength, carries over to what differs in one thing."""
 
     what: str
-    factor: float
-    """Half of the pairs lie within it."""
+    factor: float  # half of the pairs lie within it
     n_pairs: int
 
 

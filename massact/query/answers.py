@@ -30,11 +30,9 @@ class Filters:
     models: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    """In their one spelling; see `massact.labels.normalise_label`."""
+    labels: tuple[str, ...] = ()  # in their one spelling; see `massact.labels.normalise_label`
     layers: tuple[int, ...] = ()
-    judges: tuple[str, ...] = ()
-    """As the experiment file names them, such as `openai:gpt-4.1-mini`."""
+    judges: tuple[str, ...] = ()  # as the experiment file names them, such as `openai:gpt-4.1-mini`
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -91,10 +89,8 @@ class Confirmed:
     """Evaluations that were repeated, on other questions or for another trait, and the baselines beside them."""
 
     cells: Sequence[Stored[EvaluationRow]] = ()
-    baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
-    """By key."""
-    scores: Mapping[str, Scores] = field(default_factory=dict)
-    """By run id, of both."""
+    baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)  # by key
+    scores: Mapping[str, Scores] = field(default_factory=dict)  # by run id, of both
 
     @classmethod
     def of(cls, rows: Iterable[Stored[EvaluationRow]], scores: Mapping[str, Scores]) -> "Confirmed":
@@ -151,33 +147,26 @@ class Answers:
     """What a store holds of one experiment, ready to be asked. Build it with `from_store`."""
 
     evaluations: Evaluations
-    everything: Evaluations | None = None
-    """The same whatever the filters; `None`: as `evaluations`."""
+    everything: Evaluations | None = None  # the same whatever the filters; `None`: as `evaluations`
     failures: tuple[Failure, ...] = ()
-    groups: tuple[Group, ...] = ()
-    """The declared matrix."""
-    scores: QuestionScores | None = None
-    """By question; `None`: answers carry no intervals."""
+    groups: tuple[Group, ...] = ()  # the declared matrix
+    scores: QuestionScores | None = None  # by question; `None`: answers carry no intervals
     filters: Filters = field(default_factory=Filters)
     confirmed: Confirmed = field(default_factory=Confirmed)
     choosing_scores: QuestionScores | None = None
     """By question, of all that may have won; `None`: nothing is to be confirmed."""
     coefficient_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Per model, the least and greatest |coefficient| that may be tried."""
-    currency: Currency = field(default_factory=Currency)
-    """Which setting is current, whatever the filters hide."""
-    baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
-    """By key."""
+    currency: Currency = field(default_factory=Currency)  # which setting is current, whatever the filters hide
+    baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)  # by key
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation or a baseline must have scores of to count, 0 to 1."""
-    declared: Declared | None = None
-    """What the experiment file says, or the store of it; `None` where neither does."""
+    declared: Declared | None = None  # what the experiment file says, or the store of it; `None` where neither does
     cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Of two vectors by their digests, in either order, where it is known."""
     published: tuple[PublishedRow, ...] = ()
     costs: Costs = field(default_factory=dict)
-    controls: tuple[Stored[EvaluationRow], ...] = ()
-    """What winners are held against; see `massact.query.controls`."""
+    controls: tuple[Stored[EvaluationRow], ...] = ()  # what winners are held against; see `massact.query.controls`
     side_effects: Confirmed = field(default_factory=Confirmed)
     """Responses scored for other traits, and the baselines scored for them."""
 

@@ -12,8 +12,7 @@ from massact.query.rows import Point
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 
-RANDOM_LABEL = "random"
-"""Stands for all random directions: as a label it is the one with the median delta."""
+RANDOM_LABEL = "random"  # stands for all random directions: as a label it is the one with the median delta
 CONTROLS = ("prompt", "few_shot", RANDOM_LABEL)
 
 

@@ -15,8 +15,7 @@ class EqualGrids(NamedTuple):
 
     stratum: ComparableGroups
     """The place, with those evaluations of the labels that are compared; with all where nothing is."""
-    words: str = ""
-    """What was left out, or why nothing is compared; empty where the grids are equal."""
+    words: str = ""  # what was left out, or why nothing is compared; empty where the grids are equal
     is_refused: bool = False
 
 

@@ -17,8 +17,7 @@ class Vector(NamedTuple):
     """What a store tells of a vector at one layer."""
 
     digest: str | None
-    same_as: str | None
-    """Label whose result was taken over there."""
+    same_as: str | None  # label whose result was taken over there
     cosine: float | None
 
 
@@ -59,11 +58,9 @@ class PointSet:
         return map((self.all.told or self.all).at, self.indices.tolist())
 
     def is_at_grid_end(self, point: StoredPoint, floor: float) -> bool:
-        """Whether the curve of a best was not seen to fall or to break beyond it.
-
-        So it is where no larger coefficient of its sign and layer was scored, or no smaller one: its own is the
-        largest coherent one, or the smallest, and what lies beyond is not known.
-        """
+        """Whether the curve of a best was not seen to fall or to break beyond it. So it is where no larger coefficient
+        of its sign and layer was scored, or no smaller one: its own is the largest coherent one, or the smallest, and
+        what lies beyond is not known."""
         coefficients, coherence = self.column("coefficient"), self.measures(floor)
         is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self.column("delta")))
         is_same_side = np.sign(coefficients) * np.sign(point.coefficient) > 0

@@ -29,12 +29,10 @@ class GroupInSetting:
     group: Group
     setting: str
     baseline_trait_mean: float | None
-    sample: EvaluationRow
-    """A row of the setting: it tells what the setting is."""
+    sample: EvaluationRow  # a row of the setting: it tells what the setting is
     points: PointSet = field(default_factory=no_points)
     failures: list[Failure] = field(default_factory=list)
-    last: int = -1
-    """When the last of its runs ended, in milliseconds since 1970."""
+    last: int = -1  # when the last of its runs ended, in milliseconds since 1970
 
     @property
     def is_control(self) -> bool:
@@ -67,12 +65,10 @@ class ComparableGroups:
     model: str
     trait: str
     position: str
-    setting: str | None = None
-    """`None` where nothing was run."""
+    setting: str | None = None  # `None` where nothing was run
     baseline_trait_mean: float | None = None
     sample: EvaluationRow | None = None
-    slices: dict[str, GroupInSetting] = field(default_factory=dict)
-    """By label."""
+    slices: dict[str, GroupInSetting] = field(default_factory=dict)  # by label
 
     @property
     def place(self) -> str:
@@ -358,12 +354,9 @@ Against = tuple[str, float | None]  # a setting, and the trait mean of the basel
 class Currency:
     """Tells what is current, once `over` has looked at what there is."""
 
-    declared: DeclaredSetting | None = None
-    """`None`: no file says it."""
-    chosen: Mapping[Spot, Against] | None = None
-    """`None`: each group by itself, the one run last."""
-    undeclared: tuple[tuple[str, str], ...] = ()
-    """Models and traits of which nothing was run in the declared setting."""
+    declared: DeclaredSetting | None = None  # `None`: no file says it
+    chosen: Mapping[Spot, Against] | None = None  # `None`: each group by itself, the one run last
+    undeclared: tuple[tuple[str, str], ...] = ()  # models and traits of which nothing was run in the declared setting
 
     def over(self, by_group: Mapping[Group, Sequence[GroupInSetting]]) -> "Currency":
         """What is current of some groups, which must be all of a model and trait, whatever is shown of them."""

@@ -27,13 +27,11 @@ EVERYTHING = Filters()
 class AtManyFloors(TypedDict, total=False):
     """What every question may be asked with."""
 
-    tracking_uri: str | None
-    """`None`: MLFLOW_TRACKING_URI, else SQLite in the working directory."""
+    tracking_uri: str | None  # `None`: MLFLOW_TRACKING_URI, else SQLite in the working directory
     only: Filters
     least_scored: float | None
     """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
-    all_settings: bool | None
-    """Whether other settings than the experiment file's are answered too."""
+    all_settings: bool | None  # whether other settings than the experiment file's are answered too
 
 
 class About(AtManyFloors, total=False):
@@ -52,17 +50,12 @@ class Needs:
 
     scores: Literal["", "coherent", "all"] = ""
     """Scores by question, which intervals and tests rest on: of coherent evaluations, or of all."""
-    confirmations: bool = False
-    """What was evaluated once more, and the scores that winners were chosen by."""
+    confirmations: bool = False  # what was evaluated once more, and the scores that winners were chosen by
     published: bool = False
-    costs: bool = False
-    """What evaluations cost on tasks."""
-    controls: bool = False
-    """What winners are held against."""
-    side_effects: bool = False
-    """What responses were scored for other traits."""
-    matrix: bool = False
-    """What an experiment file declares."""
+    costs: bool = False  # what evaluations cost on tasks
+    controls: bool = False  # what winners are held against
+    side_effects: bool = False  # what responses were scored for other traits
+    matrix: bool = False  # what an experiment file declares
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +66,7 @@ class Loaded:
     answers: Answers
     floor: Floor
     notes: tuple[str, ...]
-    is_empty: bool = False
-    """Whether the store holds no result of the experiment, whatever the filters."""
+    is_empty: bool = False  # whether the store holds no result of the experiment, whatever the filters
 
 
 def load(

@@ -22,8 +22,7 @@ from massact.store.read import RunStore, open_store
 from massact.store.schema import Declared
 from massact.store.schema.declared import declared_content
 
-MAX_TEXT = 500
-"""Characters of a value in a request."""
+MAX_TEXT = 500  # characters of a value in a request
 ANY_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": "^[^\u0000]+$"}
 """Schema of a text: no name holds a NUL, and PostgreSQL takes none."""
 
@@ -32,21 +31,16 @@ ANY_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": 
 class Parameter:
     """A parameter of a question."""
 
-    name: str
-    """As a request's query has it; the command's option has hyphens in it."""
+    name: str  # as a request's query has it; the command's option has hyphens in it
     meaning: str
-    schema: Mapping[str, Any]
-    """JSON Schema of one value."""
+    schema: Mapping[str, Any]  # JSON Schema of one value
     read: Callable[[str], Any]
     """One value; raises ValueError where it is not what the schema says, UsageError where it makes no sense."""
-    write: Callable[[Any], str] = str
-    """A value as `read` takes it; raises ValueError where no text says it."""
+    write: Callable[[Any], str] = str  # a value as `read` takes it; raises ValueError where no text says it
     is_repeated: bool = False
     is_required: bool = False
-    argument: str = ""
-    """What the function calls it, if not by its name."""
-    metavar: str | None = None
-    """What the command's help calls a value."""
+    argument: str = ""  # what the function calls it, if not by its name
+    metavar: str | None = None  # what the command's help calls a value
 
     @property
     def key(self) -> str:
@@ -173,18 +167,13 @@ AnswerT = TypeVar("AnswerT", bound=Answer[Any])
 class Traits:
     """What else there is to say of a question."""
 
-    needs: Callable[..., Needs] = lambda **_own: Needs()
-    """What it needs of the store, by its own parameters."""
+    needs: Callable[..., Needs] = lambda **_own: Needs()  # what it needs of the store, by its own parameters
     command: str = ""
     """The command, where it is not the function's name; `compare --published` is a flag of the command `compare`."""
-    no_floor: str = ""
-    """Why it takes no floor, and what to give instead."""
-    is_across_settings: bool = False
-    """Whether it sets settings beside each other, and so always looks at all of them."""
-    has_pages: bool = False
-    """Whether `limit` and `offset` are its rows'."""
-    is_served: bool = True
-    """Whether it has an address in the query API."""
+    no_floor: str = ""  # why it takes no floor, and what to give instead
+    is_across_settings: bool = False  # whether it sets settings beside each other, and so always looks at all of them
+    has_pages: bool = False  # whether `limit` and `offset` are its rows'
+    is_served: bool = True  # whether it has an address in the query API
 
 
 class Question(Generic[P, AnswerT]):
@@ -195,8 +184,7 @@ class Question(Generic[P, AnswerT]):
         own: tuple[Parameter, ...], traits: Traits,
     ) -> None:  # fmt: skip
         self.name, self.own, self.traits = name, own, traits
-        self.of = rule
-        """The rule itself, of what was loaded already."""
+        self.of = rule  # the rule itself, of what was loaded already
         self.help = inspect.cleandoc(rule.__doc__ or "")
         self.command = traits.command or name
         self.__name__ = self.__qualname__ = name
@@ -204,11 +192,8 @@ class Question(Generic[P, AnswerT]):
         self.__signature__ = self._signature()
 
     def __call__(self, experiment: str | Path, *args: P.args, **options: P.kwargs) -> AnswerT:
-        """Ask, about an experiment file, a bare name as the commands take it, or the name of one in the store.
-
-        Raises:
-            UsageError: the file, the store or a filter is wrong.
-        """
+        """Ask, about an experiment file, a bare name as the commands take it, or the name of one in the store. Raises
+        UsageError: the file, the store or a filter is wrong."""
         try:
             inspect.signature(self).bind(experiment, *args, **options)  # a wrong name is an error before all else
         except TypeError as error:
@@ -333,11 +318,9 @@ _ABOUT = typing.get_type_hints(About)
 def question(
     name: str, *own: Parameter, **traits: Any
 ) -> Callable[[Callable[Concatenate[Answers, float, P], AnswerT]], Question[P, AnswerT]]:
-    """Make a question of its rule: a function of what the store holds, the coherence floor and its own parameters.
-
-    The rule's docstring is the command's help, with an example; its parameters' defaults are those of the options; its
-    return type says what the JSON holds, and `columns` of its rows what the tables show.
-    """
+    """Make a question of its rule: a function of what the store holds, the coherence floor and its own parameters. The
+    rule's docstring is the command's help, with an example; its parameters' defaults are those of the options; its
+    return type says what the JSON holds, and `columns` of its rows what the tables show."""
     return lambda rule: Question(name, rule, own, Traits(**traits))
 
 

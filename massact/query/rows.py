@@ -21,12 +21,9 @@ OUTPUT_SCHEMA_VERSION = 1
 Status = Literal["ok", "below_floor", "missing", "failed"]
 """`ok`: there is a best at or above the floor; `below_floor`: coherent nowhere, the nearest miss is given; `missing`:
 nothing that counts was evaluated, or too few of its responses have scores; `failed`: nor that, and a run failed."""
-MISS = "miss: coherence"
-"""Header of the column of the nearest miss."""
-MOST_ROWS = 60
-"""Rows of an HTML table; a notebook that shows thousands is slow."""
-TABLE_WIDTH = 120
-"""Characters of a line of a table in a terminal."""
+MISS = "miss: coherence"  # header of the column of the nearest miss
+MOST_ROWS = 60  # rows of an HTML table; a notebook that shows thousands is slow
+TABLE_WIDTH = 120  # characters of a line of a table in a terminal
 _GAP = "  "
 _LENGTH = 39
 """Characters of a differing value that are printed in full: names of two judges are, commits and digests are not."""
@@ -72,8 +69,7 @@ class Point:
         return self.layer, self.coefficient
 
 
-AnyPoint = Point | StoredPoint
-"""A point as an answer shows it, or as a store gives it: the same names."""
+AnyPoint = Point | StoredPoint  # a point as an answer shows it, or as a store gives it: the same names
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ from typing import Any
 
 from massact.query.rows import MISS, Column, Point
 
-GRID_END = " end"
-"""Stands behind the coefficient of a best at the end of its grid; see `Point.at_grid_end`."""
+GRID_END = " end"  # stands behind the coefficient of a best at the end of its grid; see `Point.at_grid_end`
 
 
 def text_column(name: str, header: str = "", **flags: bool) -> Column:

@@ -25,8 +25,7 @@ from massact.report.section import (
 from massact.report.trade_off import some_words
 
 Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
-_SIGNIFICANT = 0.05
-"""A corrected p above it is chance."""
+_SIGNIFICANT = 0.05  # a corrected p above it is chance
 _LACKS = {
     "below_floor": ("is below the floor everywhere", "both are below the floor everywhere"),
     "missing": ("has no scored evaluation", "neither has a scored evaluation"),

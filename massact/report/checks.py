@@ -22,20 +22,16 @@ EFFECT_POINTS = 30.0
 BASELINE_TRAIT_BELOW = 10.0
 BASELINE_COHERENCE_ABOVE = 85.0
 _STATES = {"below_floor": "below the floor", "missing": "not evaluated"}
-_FILLED_STEPS = (1, 2, 3)
-"""Top-2 lies between its neighbours on the curve."""
+_FILLED_STEPS = (1, 2, 3)  # Top-2 lies between its neighbours on the curve
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    name: str
-    """Short, for tags."""
+    name: str  # short, for tags
     text: str
     ok: bool
-    detail: str
-    """Why it is ticked, or exactly what is missing and which command makes it."""
-    is_known: bool = True
-    """False where nothing was evaluated that could tell: "cannot say", never ticked."""
+    detail: str  # why it is ticked, or exactly what is missing and which command makes it
+    is_known: bool = True  # false where nothing was evaluated that could tell: "cannot say", never ticked
 
     @property
     def verdict(self) -> str:

@@ -38,12 +38,10 @@ class Spread:
 
     name: str
     n_groups: int
-    strength: float | None
-    """Median relative strength of the bests; `None` where none has one."""
+    strength: float | None  # median relative strength of the bests; `None` where none has one
     by_coefficient: float | None
     """exp of the standard deviation of ln |coefficient|: a factor; `None` for fewer than two groups."""
-    by_strength: float | None
-    """The same of relative strength."""
+    by_strength: float | None  # the same of relative strength
 
 
 def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[CoefficientRatio]]:

@@ -37,14 +37,12 @@ from massact.vectors.massive_dims import Calibration
 T = TypeVar("T")
 RowT = TypeVar("RowT", bound=Any)
 SampleRole = Literal["baseline", "best", "over the cliff"]
-RunLink = Callable[[str], str]
-"""Address of a run by its id."""
+RunLink = Callable[[str], str]  # address of a run by its id
 TOY_BANNER = (
     "Toy models: tiny models whose massive dims were planted. They show and test the tool; these numbers "
     "say nothing about Gemma or any other real model."
 )
-TIE_POINTS = 0.05
-"""Deltas that differ by less print the same: the report calls them tied."""
+TIE_POINTS = 0.05  # deltas that differ by less print the same: the report calls them tied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +50,14 @@ class Sample:
     title: str
     question: str
     response: str
-    trait: float | None
-    """Judge's trait score, 0 to 100; `None` where unscored. The coherence likewise."""
+    trait: float | None  # judge's trait score, 0 to 100; `None` where unscored. The coherence likewise
     coherence: float | None
     run_id: str
-    place: str = ""
-    """What it stands beside: samples of one place, in order, are shown side by side; empty: alone."""
+    place: str = ""  # what it stands beside: samples of one place, in order, are shown side by side; empty: alone
     role: SampleRole | None = None
     judge: str | None = None
     thinking: str | None = None
-    is_answered: bool = True
-    """Whether its thought ended, if it had one."""
+    is_answered: bool = True  # whether its thought ended, if it had one
 
 
 class SampleRow(NamedTuple):
@@ -102,8 +97,7 @@ class CosineMatrix:
     position: str
     layer: int
     labels: tuple[str, ...]
-    values: tuple[tuple[float, ...], ...]
-    """`[n_labels, n_labels]`, -1 to 1; symmetric."""
+    values: tuple[tuple[float, ...], ...]  # `[n_labels, n_labels]`, -1 to 1; symmetric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +107,8 @@ class Provenance:
     n_evaluations: int
     generation_seconds: float | None = None
     judge_seconds: float | None = None
-    git_commit: str | None = None
-    """Of the report."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Package to version, of the report."""
+    git_commit: str | None = None  # of the report
+    versions: Mapping[str, str] = field(default_factory=dict)  # package to version, of the report
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many runs of each kind there are, by its name in words, such as `screenings`."""
     commits: tuple[tuple[str, int, int], ...] = ()
@@ -130,24 +122,19 @@ class Provenance:
 class Facts:
     """What a report is told beside the store's answers."""
 
-    baselines: tuple[EvaluationRow, ...] = ()
-    """The oldest first, as a run store gives them."""
-    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
-    """By the model's name."""
+    baselines: tuple[EvaluationRow, ...] = ()  # the oldest first, as a run store gives them
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)  # by the model's name
     published: tuple[PublishedRow, ...] = ()
     costs: tuple[CostRow, ...] = ()
     effects: tuple[SideEffectRow, ...] = ()
     energies: Energies = field(default_factory=dict)
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
-    agreements: tuple[AgreementRow, ...] = ()
-    """Judges held against people, the oldest first."""
+    agreements: tuple[AgreementRow, ...] = ()  # judges held against people, the oldest first
     provenance: Provenance = Provenance(n_evaluations=0)
     generated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    run_link: RunLink | None = None
-    """`None`: there is no UI to link to."""
-    toy: bool = False
-    """Whether any model is an embedded toy: the report then says what its numbers are about."""
+    run_link: RunLink | None = None  # `None`: there is no UI to link to
+    toy: bool = False  # whether any model is an embedded toy: the report then says what its numbers are about
 
     @property
     def sample_rows(self) -> tuple[SampleRow, ...]:
@@ -178,14 +165,10 @@ class Evidence:
     experiment: Experiment
     answers: Answers
     facts: Facts
-    strata: Mapping[Place, ComparableGroups]
-    """Only places where something was run."""
-    whole: Mapping[Place, ComparableGroups]
-    """The same whatever phase is looked at: what standings are among."""
-    evaluated: frozenset[Group]
-    """Groups with an evaluation in any setting."""
-    cosines: Mapping[tuple[str, str], float]
-    """Of two vectors by their digests, as `Answers.compare` takes them."""
+    strata: Mapping[Place, ComparableGroups]  # only places where something was run
+    whole: Mapping[Place, ComparableGroups]  # the same whatever phase is looked at: what standings are among
+    evaluated: frozenset[Group]  # groups with an evaluation in any setting
+    cosines: Mapping[tuple[str, str], float]  # of two vectors by their digests, as `Answers.compare` takes them
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
     """What `interval` has worked out so far: several parts of a report ask for the same."""
     _done: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -364,10 +347,8 @@ class Evidence:
         return any(self.interval(place, label) for place in self.strata for label in self.labels(place))
 
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
-        """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
-
-        Among all labels of the place, whatever phase is looked at; or among some alone, as those of a curve.
-        """
+        """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells. Among all
+        labels of the place, whatever phase is looked at; or among some alone, as those of a curve."""
         stratum, scores = self.whole.get(place), self.answers.scores
         if stratum is None or scores is None:
             return {}

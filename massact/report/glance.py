@@ -13,8 +13,7 @@ from massact.report.summary import answers_in_short, caveat
 from massact.report.trade_off import Lines, coherence_lines, tradeoff_pairs
 
 MOST_SENTENCES = 5
-MOST_PLACES = 8
-"""Columns of a matrix; the tables below have the others."""
+MOST_PLACES = 8  # columns of a matrix; the tables below have the others
 _MOST_PANELS = 2
 
 

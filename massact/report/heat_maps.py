@@ -21,13 +21,10 @@ from massact.store.schema import StoredPoint
 
 _MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""
-_MANY_PLACES = 12
-"""Of more places than that each has few panels."""
+_MANY_PLACES = 12  # of more places than that each has few panels
 _PER_ROW = 3
-_SHADES = 16
-"""Of the scale: so few that a bar of them is drawn as shapes, which a page may hold without an image."""
-_WITH_NUMBERS = 10
-"""Coefficients up to which the cells of a panel have room for their numbers."""
+_SHADES = 16  # of the scale: so few that a bar of them is drawn as shapes, which a page may hold without an image
+_WITH_NUMBERS = 10  # coefficients up to which the cells of a panel have room for their numbers
 
 
 def heat_section(evidence: Evidence) -> Section:
@@ -95,8 +92,7 @@ class HeatGrid:
     label: str
     strengths: tuple[float, ...]
     """The relative strengths that the file declares, as which a column is then given; else it is a coefficient."""
-    cells: dict[tuple[int, float], StoredPoint]
-    """By layer and column; a cell that was not evaluated is absent."""
+    cells: dict[tuple[int, float], StoredPoint]  # by layer and column; a cell that was not evaluated is absent
 
     @classmethod
     def of(cls, label: str, points: Sequence[StoredPoint], strengths: tuple[float, ...]) -> "HeatGrid":
@@ -223,8 +219,7 @@ def _ticks(panel: style.Axes, grid: HeatGrid) -> None:
     panel.tick_params(length=0)
 
 
-_MOST_ROWS = 3
-"""Rows of panels, each of its own model and trait."""
+_MOST_ROWS = 3  # rows of panels, each of its own model and trait
 
 
 def positions_section(evidence: Evidence) -> Section:
@@ -245,8 +240,7 @@ class Windows:
     model: str
     trait: str
     positions: tuple[str, ...]
-    labels: tuple[str, ...]
-    """Those with a result or a place in the matrix at two windows or more."""
+    labels: tuple[str, ...]  # those with a result or a place in the matrix at two windows or more
 
     def place(self, position: str) -> Place:
         return Place(self.model, self.trait, position)

@@ -15,14 +15,11 @@ from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_pla
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
 
-_LEAST_ENERGY = 0.005
-"""Energies below are not drawn: a line along zero says nothing."""
+_LEAST_ENERGY = 0.005  # energies below are not drawn: a line along zero says nothing
 _MOST_MATRICES = 6
 _SHADES = 16
-_MOST_LAYERS = 4
-"""Layers up to which a table gives each layer's energy."""
-_NAMED_DIMS = 6
-"""So many massive dims have a colour of their own."""
+_MOST_LAYERS = 4  # layers up to which a table gives each layer's energy
+_NAMED_DIMS = 6  # so many massive dims have a colour of their own
 
 
 def massive_section(evidence: Evidence) -> Section:

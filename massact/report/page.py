@@ -71,11 +71,9 @@ class Report:
     answers: tuple[ShortAnswer, ...]
     criteria: tuple[Criterion, ...]
     sanity: tuple[Criterion, ...]
-    glance: Section
-    """The first screen."""
+    glance: Section  # the first screen
     sections: tuple[Section, ...]
-    pictures: Mapping[str, tuple[Picture, ...]]
-    """By the key of their section."""
+    pictures: Mapping[str, tuple[Picture, ...]]  # by the key of their section
 
     @property
     def name(self) -> str:
@@ -237,10 +235,8 @@ def _fenced(text: str) -> str:
 
 
 def _html(report: Report) -> str:
-    """The whole page. Every text is escaped; only the figures, which are ours, go in as they are.
-
-    The page's policy lets no script run but the one that sorts tables: whatever a model wrote, it stays text.
-    """
+    """The whole page. Every text is escaped; only the figures, which are ours, go in as they are. The page's policy
+    lets no script run but the one that sorts tables: whatever a model wrote, it stays text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -285,11 +281,8 @@ def page_svg(picture: Picture) -> str:
 
 
 def read_for_findings(file: Path) -> str:
-    """The file as it is, empty where there is none yet: looked at before anything is worked out.
-
-    Raises:
-        UsageError: it cannot be read, its folder does not exist, or its marks are not one pair in order.
-    """
+    """The file as it is, empty where there is none yet: looked at before anything is worked out. Raises UsageError: it
+    cannot be read, its folder does not exist, or its marks are not one pair in order."""
     try:
         text = file.read_bytes().decode() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:

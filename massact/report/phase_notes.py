@@ -32,8 +32,7 @@ from massact.report.summary import (
 from massact.report.trade_off import against_coefficient
 
 PhaseName = Literal["phase1", "phase2", "phase3", "phase4"]
-NOTE_LIMIT = 7500
-"""Characters of a phase's note: MLflow cuts a tag at 8,000 without a word."""
+NOTE_LIMIT = 7500  # characters of a phase's note: MLflow cuts a tag at 8,000 without a word
 VERDICT_LIMIT = 250
 
 
@@ -43,17 +42,13 @@ class _Phase:
 
     title: str
     sections: tuple[Callable[[Evidence], Section], ...]
-    verdicts: Callable[[Evidence], Mapping[str, str]]
-    """In a few words each, by the name of a tag."""
-    answer: Callable[[Evidence], ShortAnswer]
-    """In a sentence, with what it rests on."""
+    verdicts: Callable[[Evidence], Mapping[str, str]]  # in a few words each, by the name of a tag
+    answer: Callable[[Evidence], ShortAnswer]  # in a sentence, with what it rests on
 
 
 def phase_markdown(phase: PhaseName, whole: Evidence) -> str:
-    """The tables that answer a phase's question, in at most `NOTE_LIMIT` characters.
-
-    What does not fit is cut by whole rows, and the text says how many.
-    """
+    """The tables that answer a phase's question, in at most `NOTE_LIMIT` characters. What does not fit is cut by whole
+    rows, and the text says how many."""
     criterion, part = _criterion(phase, whole), _part(phase, whole)
     head = (
         f"## {_PHASES[phase].title}",
@@ -160,8 +155,7 @@ _PHASES: dict[PhaseName, _Phase] = {
 }
 
 
-_Block = tuple[str, list[str]]
-"""A heading (text, or a table's head) and the lines below it that may be cut."""
+_Block = tuple[str, list[str]]  # a heading (text, or a table's head) and the lines below it that may be cut
 
 
 def _blocks(section: Section) -> Iterator[_Block]:

@@ -15,8 +15,7 @@ from massact.report import style
 from massact.report.evidence import Evidence, Place, counted, listed, once
 from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
 
-LEAST_SPREAD = 0.5
-"""Points of delta: sources that differ by less agree, since many print whole numbers."""
+LEAST_SPREAD = 0.5  # points of delta: sources that differ by less agree, since many print whole numbers
 _MOST_TABLES = 12
 _MOST_LINES = 12
 _MOST_PANELS = 8
@@ -44,8 +43,7 @@ class PrintedLabel:
     """One label at one place, as the sources print it."""
 
     label: str
-    by_source: Mapping[str, tuple[PublishedComparison, ...]]
-    """Per source its figures with a delta, the best first."""
+    by_source: Mapping[str, tuple[PublishedComparison, ...]]  # per source its figures with a delta, the best first
     ours: Point | None
 
     @property
@@ -74,8 +72,7 @@ class PrintedPlace:
     direction: Direction
     sources: tuple[str, ...]
     labels: tuple[PrintedLabel, ...]
-    our_place: Place | None
-    """`None` where the experiment has no such model."""
+    our_place: Place | None  # `None` where the experiment has no such model
 
     @property
     def name(self) -> str:

@@ -34,8 +34,7 @@ _VERDICTS = {
     "agrees": "agrees with people on",
     "cannot say": "too few scores on",
 }
-REAL = ("probe", "mean_diff")
-"""What a random direction is compared with."""
+REAL = ("probe", "mean_diff")  # what a random direction is compared with
 
 
 def gaps_section(evidence: Evidence) -> Section:
@@ -318,8 +317,7 @@ def _row(evidence: Evidence, row: ConfirmationRow) -> tuple[Cell | str | None, .
     )
 
 
-_DIGITS = 12
-"""Of a digest or a commit."""
+_DIGITS = 12  # of a digest or a commit
 _MOST_COMMITS = 4
 
 

@@ -15,10 +15,8 @@ from massact.report.evidence import Evidence, Place, RunLink, group_at
 
 MISSING = "\N{EM DASH}"
 Row: TypeAlias = "Sequence[Cell | str | None]"
-MOST_FIGURES = 6
-"""Figures of one kind, each of its own place or model and trait."""
-MOST_PANELS = 6
-"""Panels of one figure."""
+MOST_FIGURES = 6  # figures of one kind, each of its own place or model and trait
+MOST_PANELS = 6  # panels of one figure
 _LONGEST = 120  # characters of a figure's file name
 
 
@@ -28,14 +26,10 @@ class Cell:
 
     text: str
     run_id: str | None = None
-    state: str = ""
-    """What `Evidence.status` says where the cell tells of a group; empty otherwise."""
-    detail: str = ""
-    """What stands below the text in small print, such as an interval."""
-    value: float | None = None
-    """What a column is sorted by, where the text does not start with it."""
-    standing: str = ""
-    """Of a best among those of its place; see `Evidence.standings`."""
+    state: str = ""  # what `Evidence.status` says where the cell tells of a group; empty otherwise
+    detail: str = ""  # what stands below the text in small print, such as an interval
+    value: float | None = None  # what a column is sorted by, where the text does not start with it
+    standing: str = ""  # of a best among those of its place; see `Evidence.standings`
     bar: tuple[float, float, float] | None = None
     """Both ends of its interval and its value on the table's scale, 0 to 1."""
 
@@ -109,15 +103,12 @@ class Figure(Protocol):
 class Section:
     """One part of the report: one file has its words, its tables and its figures."""
 
-    key: str
-    """Names its place in the page."""
+    key: str  # names its place in the page
     title: str
     text: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    """Those without a row are not shown."""
+    tables: tuple[Table, ...] = ()  # those without a row are not shown
     bullets: tuple[str, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    """Those with nothing to draw are not shown."""
+    figures: tuple[Figure, ...] = ()  # those with nothing to draw are not shown
 
     @property
     def filled(self) -> tuple[Table, ...]:

@@ -32,11 +32,9 @@ BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE = "#56B4E9", "#CC79A7"
 SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
-WIDTH = 9.0
-"""Inches; the report shows a figure about as wide as it was drawn."""
+WIDTH = 9.0  # inches; the report shows a figure about as wide as it was drawn
 _PER_ROW = 3
-Look = dict[str, Any]
-"""Matplotlib's options of a line."""
+Look = dict[str, Any]  # matplotlib's options of a line
 FLOOR_DASHES: Look = {"color": INK, "linestyle": (0, (2, 2)), "linewidth": 0.9, "zorder": 1}
 _DIMS_COLOURS: dict[int | str, str] = {0: INK, 1: ORANGE, 2: SKY, 3: GREEN, 5: PURPLE, 10: QUIET, "all": BLUE}
 _METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET} | {
@@ -85,8 +83,7 @@ class LabelStyle:
     colour: str
     dashes: str
     marker: str
-    name: str
-    """What the legend says, without the method."""
+    name: str  # what the legend says, without the method
 
     @property
     def line(self) -> Look:

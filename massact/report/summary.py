@@ -28,14 +28,11 @@ class ShortAnswer:
     """One question of the plan and what the store says to it."""
 
     question: str
-    verdict: str
-    """The answer in a sentence."""
-    lines: tuple[str, ...] = ()
-    """What it rests on, place by place."""
+    verdict: str  # the answer in a sentence
+    lines: tuple[str, ...] = ()  # what it rests on, place by place
 
 
-MOST_LINES = 8
-"""Of an answer in a terminal."""
+MOST_LINES = 8  # of an answer in a terminal
 
 
 def brief(report_of: Evidence, answers: Sequence[ShortAnswer], checks: Sequence[Criterion]) -> str:

@@ -24,13 +24,11 @@ from massact.report.section import (
 )
 from massact.store.schema import StoredPoint
 
-_MOST_PLACES = 2
-"""Figures against the coefficient; that against coherence shows every window of a model."""
+_MOST_PLACES = 2  # figures against the coefficient; that against coherence shows every window of a model
 _MOST_PAIRS = 2
 _MOST_WORDS = 8
 XValue = Callable[[AnyPoint], float | None]
-Lines = dict[str, list[StoredPoint]]
-"""By label the points of the layer that it is drawn at, by rising x."""
+Lines = dict[str, list[StoredPoint]]  # by label the points of the layer that it is drawn at, by rising x
 
 
 def tradeoff_section(evidence: Evidence) -> Section:
@@ -93,8 +91,7 @@ class AgainstCoefficient:
 
     evidence: Evidence
     place: Place
-    rest: str = ""
-    """What the caption says of the places that are not drawn."""
+    rest: str = ""  # what the caption says of the places that are not drawn
 
     @property
     def name(self) -> str:

@@ -5,5 +5,4 @@ of their own (`answering`, started by `processes`), which load neither mlflow no
 be asked.
 """
 
-API = "/massact/v1"
-"""Where all of it lies, below the server's static prefix."""
+API = "/massact/v1"  # where all of it lies, below the server's static prefix

@@ -31,10 +31,8 @@ from massact.store.schema.declared import declared_from
 
 # what requests may ask
 
-ROWS = 1000
-"""Rows of a page where no limit is given."""
-MAX_REPEATED = 100
-"""Values of a parameter that may be repeated."""
+ROWS = 1000  # rows of a page where no limit is given
+MAX_REPEATED = 100  # values of a parameter that may be repeated
 
 
 @cache
@@ -112,12 +110,9 @@ class Answering:
         self._database, self._limits = database, limits
 
     def answer(self, request: Mapping[str, Any]) -> Reply:
-        """The answer; what goes wrong is a problem, never an error.
-
-        Args:
-            request: `question`, `view` or `reading`, which is its name; `given`, its parameters; `readable`, the ids of
-                the MLflow experiments that whoever asks may read (`None`: all); `declared` where massact itself asks.
-        """
+        """The answer; what goes wrong is a problem, never an error. `request`: `question`, `view` or `reading`, which
+        is its name; `given`, its parameters; `readable`, the ids of the MLflow experiments that whoever asks may read
+        (`None`: all); `declared` where massact itself asks."""
         given = request["given"]
         try:
             try:
@@ -297,8 +292,7 @@ def read_question(data: bytes) -> dict[str, Any]:
 
 # the process
 
-_NICENESS = 5
-"""Logging of runs goes before questions."""
+_NICENESS = 5  # logging of runs goes before questions
 
 
 def main() -> None:

@@ -188,8 +188,7 @@ _DETAILS: Mapping[int, str] = {
     404: f"see {API}/openapi.json for what can be asked",
     405: "questions are asked with GET",
 }
-WHICH_SERVER = "_MLFLOW_SGI_NAME"
-"""Set by `mlflow server` for its processes: uvicorn, gunicorn or waitress."""
+WHICH_SERVER = "_MLFLOW_SGI_NAME"  # set by `mlflow server` for its processes: uvicorn, gunicorn or waitress
 
 
 def create_app() -> Any:

@@ -77,10 +77,8 @@ def _is_admin(username: str) -> bool:
 
 
 def experiment_of(path: str) -> str | None:
-    """The id of the experiment that a path of the artifact proxy lies in; `None` where it is not plainly spelt.
-
-    Rights are decided by that id alone, whatever else a spelling may stand for.
-    """
+    """The id of the experiment that a path of the artifact proxy lies in; `None` where it is not plainly spelt. Rights
+    are decided by that id alone, whatever else a spelling may stand for."""
     decoded = path
     while (further := unquote(decoded)) != decoded:
         decoded = further
@@ -191,11 +189,9 @@ def _moves_a_trace() -> bool:
 
 
 def _is_source_outside() -> bool:
-    """Whether a model version would be made of files that MLflow hands out without asking whose they are.
-
-    It reads a version's files with the server's own login, so that `s3://BUCKET/…` would be another user's
-    artifacts, or another bucket of the server's. Of local paths and of its own schemes MLflow sees to that.
-    """
+    """Whether a model version would be made of files that MLflow hands out without asking whose they are. It reads a
+    version's files with the server's own login, so that `s3://BUCKET/…` would be another user's artifacts, or another
+    bucket of the server's. Of local paths and of its own schemes MLflow sees to that."""
     from mlflow.protos.model_registry_pb2 import CreateModelVersion
     from mlflow.server.handlers import _get_request_message, _get_tracking_store
 
@@ -254,8 +250,7 @@ async def _reason_natively(scope: Any) -> str | None:
 
 
 _log = logging.getLogger(__name__)
-_BOOTSTRAPPED = "_MLFLOW_AUTH_ADMIN_BOOTSTRAPPED"
-"""Tells MLflow's auth app that the first user is there."""
+_BOOTSTRAPPED = "_MLFLOW_AUTH_ADMIN_BOOTSTRAPPED"  # tells MLflow's auth app that the first user is there
 
 
 def _create_app() -> Any:
@@ -274,10 +269,8 @@ def _create_app() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """The factory, when a server looks it up: then the first user is made, as `mlflow server` does for its own app.
-
-    A missing password is then one error, and no loop of processes that end and are started again.
-    """
+    """The factory, when a server looks it up: then the first user is made, as `mlflow server` does for its own app. A
+    missing password is then one error, and no loop of processes that end and are started again."""
     if name != "create_app":
         raise AttributeError(name)
     if WHICH_SERVER not in os.environ and _BOOTSTRAPPED not in os.environ:

@@ -15,8 +15,7 @@ from massact.server.answering import read_parameters
 from massact.server.views import VIEWS
 
 PAGE = "/massact"
-PAGE_RULES = ("/", "/explorer.js", "/explorer.css", "/plotly.js")
-"""What lies below it, beside the query API."""
+PAGE_RULES = ("/", "/explorer.js", "/explorer.css", "/plotly.js")  # what lies below it, beside the query API
 _FOLDER = Path(__file__).parent / "explorer"
 _TYPES = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 _POLICY = (

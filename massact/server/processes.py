@@ -26,8 +26,7 @@ from massact.errors import (
 )
 
 PROBLEM_TYPE = "application/problem+json"
-ABOUT = "https://massact.invalid/problems/"
-"""What problem types begin with: names, which nothing has to answer at."""
+ABOUT = "https://massact.invalid/problems/"  # what problem types begin with: names, which nothing has to answer at
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,7 @@ class Kinds:
 
 
 KINDS = tuple(kind for kind in vars(Kinds).values() if isinstance(kind, Kind))
-_QUERY_CANCELED = "57014"
-"""PostgreSQL's state."""
+_QUERY_CANCELED = "57014"  # PostgreSQL's state
 
 
 class ProblemError(Exception):
@@ -121,22 +119,18 @@ def problem_of(error: MassactError, experiment: str) -> ProblemError:
 # how much a question may take
 
 PREFIX = "MASSACT_SERVER_"
-MAX_ROWS = 10_000
-"""Rows of `runs` in one answer."""
+MAX_ROWS = 10_000  # rows of `runs` in one answer
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of one process of the server; `mlflow server` starts several (`--workers`)."""
 
-    seconds: float = 60.0
-    """How long a question may take, its wait for a free place included."""
-    at_once: int = 2
-    """Questions that are worked on side by side, each in a process of its own."""
+    seconds: float = 60.0  # how long a question may take, its wait for a free place included
+    at_once: int = 2  # questions that are worked on side by side, each in a process of its own
     waiting: int = 8
     """Questions that may wait for a place; further ones are refused. MLflow serves at most 40 requests at once."""
-    megabytes: float = 64.0
-    """An answer's size; raw points for massact itself may have four times that."""
+    megabytes: float = 64.0  # an answer's size; raw points for massact itself may have four times that
 
     @property
     def answer_bytes(self) -> int:
@@ -181,8 +175,7 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
-    has_more: bool = False
-    """Whether there may be rows beyond these."""
+    has_more: bool = False  # whether there may be rows beyond these
 
 
 class _Process:

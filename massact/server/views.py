@@ -22,8 +22,7 @@ from massact.store.read import RunStore
 from massact.store.schema.points import HEAD
 
 View = Callable[[RunStore, Mapping[str, Any]], dict[str, Any]]
-FLOORS = tuple(float(floor) for floor in range(101))
-"""Where it is told who is tied."""
+FLOORS = tuple(float(floor) for floor in range(101))  # where it is told who is tied
 _DIGITS, _SAME_AS = 5, HEAD.index("same_as")
 _FACTS_LEFT_OUT = ("kind", "cell")
 

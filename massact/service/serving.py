@@ -265,8 +265,7 @@ def introduction(settings: Settings) -> list[str]:
     return [*lines, "stop:    Ctrl-C"]
 
 
-_MOST_VIEWS = 4
-"""Experiments whose views are linked."""
+_MOST_VIEWS = 4  # experiments whose views are linked
 
 
 def view_lines(settings: Settings) -> list[str]:

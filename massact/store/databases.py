@@ -50,8 +50,7 @@ def database_url(uri: str) -> sa.URL:
         ) from error
 
 
-UI_ADDRESS = "http://127.0.0.1:5000"
-"""Where `massact serve` serves unless told otherwise."""
+UI_ADDRESS = "http://127.0.0.1:5000"  # where `massact serve` serves unless told otherwise
 
 
 def ui_address(uri: str) -> str:

@@ -36,10 +36,8 @@ _NO_TEMPLATE = digest({"chat_template": None})
 class BaselinesPlan:
     """What there is to evaluate."""
 
-    winners: dict[Subject, list[BestRow]] = field(default_factory=dict)
-    """Of each place where something is coherent."""
-    left_out: dict[str, None] = field(default_factory=dict)
-    """What cannot be evaluated, in words."""
+    winners: dict[Subject, list[BestRow]] = field(default_factory=dict)  # of each place where something is coherent
+    left_out: dict[str, None] = field(default_factory=dict)  # what cannot be evaluated, in words
 
 
 def plan_baselines(session: Session) -> BaselinesPlan:

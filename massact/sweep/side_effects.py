@@ -29,11 +29,9 @@ PHASE = "side-effects"
 class Scored:
     """A stored result as it is to be scored for another trait."""
 
-    source: Stored[EvaluationRow]
-    """The run that holds its responses."""
+    source: Stored[EvaluationRow]  # the run that holds its responses
     cell: Cell
-    subject: Subject
-    """The model, and the trait that is scored."""
+    subject: Subject  # the model, and the trait that is scored
 
     @property
     def key(self) -> str:
@@ -52,10 +50,8 @@ class SideEffectsPlan:
     """Of each baseline, by its key under the other trait's judge."""
     baselines: dict[str, Stored[EvaluationRow]] = field(default_factory=dict)
     """By the same key: the run that holds its responses."""
-    finished: set[str] = field(default_factory=set)
-    """Keys of what was scored already."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """What cannot be scored, by the reason."""
+    finished: set[str] = field(default_factory=set)  # keys of what was scored already
+    left_out: Counter[str] = field(default_factory=Counter)  # what cannot be scored, by the reason
 
     @property
     def todo(self) -> dict[str, list[Scored]]:

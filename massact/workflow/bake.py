@@ -15,17 +15,13 @@ from massact.sweep.context import Session
 from massact.sweep.stored import stored_plan, stored_subject
 from massact.vectors.steering import intervention_of
 
-_PROMPTS = 4
-"""Of the trait's questions: what logits are compared on."""
+_PROMPTS = 4  # of the trait's questions: what logits are compared on
 
 
 def bake_run(session: Session, run_id: str, output: Path) -> Baked:
-    """Write the checkpoint: the weights that were steered, with what the evaluation of a run did to them.
-
-    Raises:
-        UsageError: the run is no evaluation of the file's, it cannot be written into weights, or the folder is there.
-        DataError, StoreError: its vector cannot be read.
-    """
+    """Write the checkpoint: the weights that were steered, with what the evaluation of a run did to them. Raises
+    UsageError: the run is no evaluation of the file's, it cannot be written into weights, or the folder is there.
+    DataError, StoreError: its vector cannot be read."""
     if output.exists():
         raise UsageError(f"{output} is there already: name a folder that is not")
     with session.stores.read() as store:

@@ -35,23 +35,18 @@ if TYPE_CHECKING:
     from massact.models.harness import SteeredLM
 
 _YAML = (".yaml", ".yml")
-_POINTS = 100.0
-"""In 1 of a metric that runs from 0 to 1."""
+_POINTS = 100.0  # in 1 of a metric that runs from 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class HarnessOptions:
     """How tasks are run."""
 
-    tasks: tuple[str, ...]
-    """Names, or YAML files."""
-    num_fewshot: int | None = None
-    """Examples before each document; `None`: as the task has it."""
-    limit: int | None = None
-    """Documents of each task at most."""
+    tasks: tuple[str, ...]  # names, or YAML files
+    num_fewshot: int | None = None  # examples before each document; `None`: as the task has it
+    limit: int | None = None  # documents of each task at most
     batch_size: int = 16
-    is_chat: bool = False
-    """Whether requests are put into the chat template."""
+    is_chat: bool = False  # whether requests are put into the chat template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +68,17 @@ class _Result:
     """What a model got on one task."""
 
     metric: str
-    documents: Mapping[str, float]
-    """Its marks by document, 0 to 1 as a rule, in the order of the task."""
-    figures: Mapping[str, float]
-    """All of the harness's own, by metric."""
-    digest: str
-    """Of the documents, as they were asked."""
+    documents: Mapping[str, float]  # its marks by document, 0 to 1 as a rule, in the order of the task
+    figures: Mapping[str, float]  # all of the harness's own, by metric
+    digest: str  # of the documents, as they were asked
 
 
 def run_capability(session: Session, run_id: str, options: HarnessOptions) -> list[CapabilityLine]:
     """Run tasks with what an evaluation does, and with the unsteered model where the store does not have that; each
     becomes a run under the evaluation's as soon as it is done.
-
-    Raises:
-        UsageError: the run is no evaluation of the file's model with a vector, a task cannot be loaded, or has no mark
-            for each document where more is better.
-        ModelError: lm-eval is not installed, or the task needs what cannot be steered.
-    """
+    Raises UsageError: the run is no evaluation of the file's model with a vector, a task cannot be loaded, or has no
+    mark for each document where more is better; ModelError: lm-eval is not installed, or the task needs what cannot be
+    steered."""
     require("lm_eval", "capability", "massact capability")
     tasks, model = _loaded(options.tasks), _model_of(session, run_id)
     evaluated, one = stored_intervention(model, run_id, session.stores.tracking_uri)

@@ -38,19 +38,13 @@ class Forecast:
     trait: str
     cells: int
     finished: int
-    earlier: int = 0
-    """Cells that an earlier phase of the same command will have evaluated."""
-    same: int = 0
-    """Cells that take over the result of another label, whose vector is alike."""
-    judge_calls: int
-    """At most: equal responses are judged once."""
-    seconds: float | None
-    """`None` where nothing was measured yet."""
-    n_measured: int
-    """Evaluations that the time was estimated from."""
+    earlier: int = 0  # cells that an earlier phase of the same command will have evaluated
+    same: int = 0  # cells that take over the result of another label, whose vector is alike
+    judge_calls: int  # at most: equal responses are judged once
+    seconds: float | None  # `None` where nothing was measured yet
+    n_measured: int  # evaluations that the time was estimated from
     note: str = ""
-    is_least: bool = False
-    """Whether there may be more to do, which only earlier phases will tell."""
+    is_least: bool = False  # whether there may be more to do, which only earlier phases will tell
 
     @property
     def todo(self) -> int:
@@ -209,8 +203,7 @@ class _Foresight:
         self._baselines: dict[str, EvaluationRow] = {}
         self._measured: list[EvaluationRow] = []
         self._planned: set[Spot] = set()
-        self._ahead: dict[tuple[str, str], Known] = {}
-        """What will be evaluated, by model and trait."""
+        self._ahead: dict[tuple[str, str], Known] = {}  # what will be evaluated, by model and trait
         if is_absent(session.stores.tracking_uri):
             return
         with session.stores.read() as store:

@@ -25,10 +25,7 @@ HOST = "127.0.0.1"
 
 def explorer_app(tracking_uri: str) -> Flask:
     """The page, the views that it asks for, and responses where MLflow's server has them; for this machine alone.
-
-    Raises:
-        UsageError: the store is no database.
-    """
+    Raises UsageError: the store is no database."""
     if not is_database(tracking_uri):
         raise UsageError(
             f"{shown_uri(tracking_uri)} is no database: a tracking server of massact serve shows the explorer itself, "

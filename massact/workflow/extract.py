@@ -117,10 +117,8 @@ class _Read:
     contrast: Contrast
     rows: Mapping[Position, torch.Tensor]
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
-    kept: Path
-    """Folder of its batches, until the extraction is stored."""
-    neutral: Mapping[Position, torch.Tensor]
-    """The same of neutral prompts; empty where no method takes them."""
+    kept: Path  # folder of its batches, until the extraction is stored
+    neutral: Mapping[Position, torch.Tensor]  # the same of neutral prompts; empty where no method takes them
     vetting: Vetting | None = None
 
     def statuses(

@@ -31,8 +31,7 @@ _LOOPBACK = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 """Pages that may ask from a browser, such as the explorer; they need the key as well."""
 _MOST_BODY, _MOST_PROMPTS, _MOST_STOPS, _MOST_SEED = 4_000_000, 128, 16, 2**40
 _DEFAULT_TOKENS = 512
-_LOOK_SECONDS = 1.0
-"""How often it is looked whether who asked is still there."""
+_LOOK_SECONDS = 1.0  # how often it is looked whether who asked is still there
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _NOT_HAD: Mapping[str, Sequence[object]] = {
     "n": (1,), "best_of": (1,), "top_p": (1,), "top_k": (), "min_p": (0,), "presence_penalty": (0,), "echo": (False,),
@@ -62,8 +61,7 @@ class Wish:
     seed: int
     stops: tuple[str, ...]
     is_stream: bool
-    has_usage: bool
-    """Whether a stream ends with its number of tokens."""
+    has_usage: bool  # whether a stream ends with its number of tokens
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "Wish":

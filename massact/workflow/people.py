@@ -39,13 +39,9 @@ def to_label(
     tracking_uri: str, experiment: str, only: Filters, annotator: str, known: Sequence[Labelled], n: int, seed: int
 ) -> list[Labelled]:
     """The responses that a person is to score, in an order of their own: n in all, with those that they scored already.
-
     First come those that others have scored, so that people can be set beside each other; then stored ones, drawn run
     by run, so that a run of many responses has no more of them than another. Equal texts come once.
-
-    Args:
-        only: of which evaluations, one trait among them; unsteered responses come with them.
-    """
+    `only`: of which evaluations, one trait among them; unsteered responses come with them."""
     draw = random.Random(f"{seed} {only.traits}")  # noqa: S311  # to be drawn again
     mine = {one.text for one in known if one.annotator == annotator and one.trait in only.traits}
     others = [one for one in unlabelled(known, annotator) if one.trait in only.traits][: max(n - len(mine), 0)]
@@ -127,8 +123,7 @@ class _Text:
     """A response and what each person says of it."""
 
     labelled: Labelled
-    said: dict[Score, dict[str, float]]
-    """By annotator."""
+    said: dict[Score, dict[str, float]]  # by annotator
 
     def mean(self, score: Score) -> float | None:
         return fmean(self.said[score].values()) if self.said[score] else None
@@ -139,13 +134,9 @@ def hold_against(
 ) -> tuple[list[AgreementLine], list[str]]:
     """Judges beside people, each score by itself, and people beside each other; what it comes to, in words. What it
     comes to of judges is kept in the run store.
-
-    Args:
-        n_bands: for the kappas; `None`: 2 where people said no more than two things, else 5.
-
-    Raises:
-        UsageError: a trait or a model of the labels is none of the experiment file's, or nothing can be set beside.
-    """
+    `n_bands`: for the kappas; `None`: 2 where people said no more than two things, else 5.
+    Raises UsageError: a trait or a model of the labels is none of the experiment file's, or nothing can be set
+    beside."""
     of_judges, of_people, notes = list[AgreementRow](), list[AgreementRow](), list[str]()
     for trait, texts in _by_trait(session, labels).items():
         about = {score: _About(session.experiment.name, trait, score, texts, n_bands) for score in _SCORES}

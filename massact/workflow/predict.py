@@ -61,10 +61,8 @@ class Prediction:
 
 def run_predict(session: Session, floor: float | None = None, judge: str | None = None) -> Prediction:
     """Test what predicts, show the verdict and, unless the run is dry, log it and register the prior that follows.
-
     Bests and cliffs are found at `floor` and in what `judge` scored; `None`: the experiment's. What is found at another
-    floor or judge is logged, but not registered. Raises UsageError: there are too few evaluations to test anything.
-    """
+    floor or judge is logged, but not registered. Raises UsageError: there are too few evaluations to test anything."""
     experiment = session.experiment
     prediction = predict(session, experiment.coherence_floor if floor is None else floor, judge)
     session.show(prediction.text)

@@ -39,8 +39,7 @@ from massact.vectors.methods import cosine
 from massact.workflow.run_notes import tell_evaluations
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
-_MOST_LABELS = 9
-"""Labels of a place whose vectors are set side by side."""
+_MOST_LABELS = 9  # labels of a place whose vectors are set side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +66,9 @@ class WrittenReport:
 def run_report(
     session: Session, output: Path, parent: OpenRun | None = None, *, findings: Path | None = None
 ) -> WrittenReport:
-    """Write the report under `output`/<experiment>, and log it as a run of kind `report`.
-
-    In the file `findings` the marked section is written anew with what the report found. Raises UsageError: it cannot
-    be written, or its marks are not in order; the report is not made then.
-    """
+    """Write the report under `output`/<experiment>, and log it as a run of kind `report`. In the file `findings` the
+    marked section is written anew with what the report found. Raises UsageError: it cannot be written, or its marks are
+    not in order; the report is not made then."""
     if findings is not None:
         read_for_findings(findings)
     tracker = session.stores.tracker

@@ -14,8 +14,7 @@ from massact.store.write.artifacts import write_files
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session
 
-_OURS = "**Evaluation**: "
-"""What our line of a note begins with; what others wrote there stays below it."""
+_OURS = "**Evaluation**: "  # what our line of a note begins with; what others wrote there stays below it
 
 
 def tell_evaluations(session: Session, run: OpenRun, evidence: Evidence) -> None:
@@ -72,10 +71,8 @@ _INK, _QUIET, _BLUE = "#1b1b1b", "#9aa0a6", "#0072b2"
 def place_svg(
     evidence: Evidence, place: Place, point: StoredPoint, of_label: Iterable[StoredPoint], best: Point | None
 ) -> str:
-    """Delta against coherence: the evaluation, ringed, on its label's curve, among the bests of its place.
-
-    Written as text, since there are as many as evaluations.
-    """
+    """Delta against coherence: the evaluation, ringed, on its label's curve, among the bests of its place. Written as
+    text, since there are as many as evaluations."""
     curve = sorted((one for one in of_label if one.layer == point.layer), key=lambda one: one.coefficient)
     others = list(evidence.bests(place, evidence.strata[place].slices).values())
     shown: list[AnyPoint] = [*curve, *others]

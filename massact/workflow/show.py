@@ -16,8 +16,7 @@ from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow
 from massact.store.write.artifacts import fetch_from
 
-_NARROWEST = 24
-"""Characters of a column at least."""
+_NARROWEST = 24  # characters of a column at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,7 @@ class Shown:
     run_id: str
     row: EvaluationRow
     responses: tuple[Response, ...]
-    unsteered: tuple[Response, ...]
-    """To the same questions; empty where the baseline kept none."""
+    unsteered: tuple[Response, ...]  # to the same questions; empty where the baseline kept none
 
     def content(self) -> dict[str, Any]:
         """As JSON can hold it."""

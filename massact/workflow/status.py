@@ -37,8 +37,7 @@ class Prerequisite:
     ok: bool
     detail: str
     command: str
-    is_ready: bool | None = None
-    """Whether a later step can start from it; `None` is the same as `ok`."""
+    is_ready: bool | None = None  # whether a later step can start from it; `None` is the same as `ok`
 
     @property
     def blocks(self) -> bool:
@@ -49,12 +48,9 @@ class Prerequisite:
 def list_prerequisites(
     experiment: Experiment, store: RunStore, *, any_extraction: bool = False, confirmed: bool = False
 ) -> list[Prerequisite]:
-    """Every calibration, extraction, baseline and phase of an experiment, in the plan's order.
-
-    Args:
-        any_extraction: count an extraction also where its split or its vetting is not the experiment's.
-        confirmed: also whether winners are confirmed, where the experiment keeps questions for that.
-    """
+    """Every calibration, extraction, baseline and phase of an experiment, in the plan's order. `any_extraction`: count
+    an extraction also where its split or its vetting is not the experiment's. `confirmed`: also whether winners are
+    confirmed, where the experiment keeps questions for that."""
     listed = [*_calibrations(experiment, store), *_extractions(experiment, store, any_settings=any_extraction)]
     answers = read_answers(store, experiment)
     listed += [*_baselines(experiment, answers), *_phases(experiment, answers), _patterns(experiment, store)]

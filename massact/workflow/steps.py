@@ -35,8 +35,7 @@ from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.outcome import log_outcome, require_steps, run_patterns
 from massact.workflow.report import run_report
 
-_MOST_ROWS = 30
-"""Of the table that an evaluation ends with."""
+_MOST_ROWS = 30  # of the table that an evaluation ends with
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
 
@@ -46,8 +45,7 @@ class Request:
     trait: TraitConfig
     recipes: tuple[Recipe, ...]
     positions: tuple[str, ...]
-    layers: str
-    """Layer specification; `massact.labels` reads it."""
+    layers: str  # layer specification; `massact.labels` reads it
     coefficients: Coefficients
     overrides: Overrides
 

@@ -109,15 +109,10 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
 
 def import_vectors(files: Sequence[Path], wanted: VectorConfig, experiment_file: Path) -> Mapping[int, torch.Tensor]:
     """Make other tools' files a method of an experiment file; returns the vectors `[d_model]` by layer, as they are.
-
-    Args:
-        files: of different layers; what `massact.vectors.imported.read_vectors` reads.
-        wanted: its name, model and trait, how the files are read, and where the vectors go, beside the experiment file.
-
-    Raises:
-        UsageError: the experiment file cannot have it; likewise the others, nothing was written.
-        DataError: a file cannot be read, or holds no vectors of the models.
-    """
+    `files`: of different layers; what `massact.vectors.imported.read_vectors` reads. `wanted`: its name, model and
+    trait, how the files are read, and where the vectors go, beside the experiment file.
+    Raises UsageError: the experiment file cannot have it; likewise the others, nothing was written; DataError: a file
+    cannot be read, or holds no vectors of the models."""
     experiment, vectors = load_experiment(experiment_file), dict[int, torch.Tensor]()
     if parse_label(wanted.name) != Recipe(wanted.name):
         raise UsageError(f"--as {wanted.name}: the name ends as a cleaning or a way of steering does: give another")

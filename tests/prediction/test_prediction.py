@@ -73,6 +73,7 @@ def plain() -> Trial:
 
 def scaled(case: Case, factor: float) -> Case:
     one = case.outcome
+    assert one.best is not None
     return replace(case, outcome=replace(one, best=one.best * factor, low=one.low * factor, high=one.high * factor))
 
 
@@ -113,6 +114,7 @@ def test_where_nothing_predicts_the_answer_is_no() -> None:
 
 
 def scaled_to(case: Case, best: float) -> Any:
+    assert case.outcome.best is not None
     return scaled(case, best / case.outcome.best).outcome
 
 
@@ -122,6 +124,7 @@ def test_a_group_is_predicted_from_the_others_alone(plain: Trial) -> None:
     trial = leave_groups_out(odd)
     expected = trial.predicted["best", STRENGTH]
     for case, value in zip(trial.cases, expected, strict=True):
+        assert case.outcome.best is not None
         own = case.outcome.best / (3.0 if case.outcome.model == "model-0" else 1.0)
         others = 1.0 if case.outcome.model == "model-0" else math.sqrt(3)
         assert value == pytest.approx(own * others)

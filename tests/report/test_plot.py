@@ -199,7 +199,7 @@ def test_plotly_gives_the_same_figure_that_answers_to_the_pointer(
 ) -> None:
     drawn = DRAW[name](answers)
     monkeypatch.setattr("massact.plot._drawn", partial(_by_plotly, massact.plot._drawn))
-    made = DRAW[name](answers)
+    made: Any = DRAW[name](answers)
     made.to_json()  # plotly takes every value of it
     panels = [axes for axes in drawn.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
     assert len([axis for axis in made.layout if str(axis).startswith("xaxis")]) == len(panels)
@@ -209,7 +209,7 @@ def test_plotly_gives_the_same_figure_that_answers_to_the_pointer(
         told = {(x, y) for trace in traces for x, y in zip(trace.x, trace.y, strict=True)}
         for line in axes.lines:
             if line.get_transform() is axes.transData and line.get_marker() not in ("None", None):
-                points = line.get_xydata()
+                points = np.asarray(line.get_xydata(), dtype=float)
                 for x, y in points[~np.isnan(points).any(axis=1)].tolist():
                     assert any(abs(x - a) < 1e-6 and abs(y - b) < 1e-6 for a, b in told if a is not None)
         axis, ticks = made.layout[f"xaxis{suffix}"], [tick.get_text() for tick in axes.get_xticklabels()]

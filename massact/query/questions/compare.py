@@ -32,8 +32,7 @@ from massact.query.stats.paired import (
 )
 from massact.query.tables import PLACE, SETTING, interval_column, number_column, point_column, text_column
 
-COHERENCE_WARNING_POINTS = 3.0
-"""Bests whose coherence differs by more are not compared at like coherence."""
+COHERENCE_WARNING_POINTS = 3.0  # bests whose coherence differs by more are not compared at like coherence
 
 
 _SAME = re.compile("^same (?:vector: |direction )")

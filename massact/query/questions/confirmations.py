@@ -347,10 +347,8 @@ class _Place:
         )
 
     def _picked(self, first: ConfirmationRow, ranked: Sequence[ConfirmationRow]) -> dict[str, Any]:
-        """What is known of the true delta of the label that wins now: it was picked among all that hold the floor.
-
-        The limit that the picking flatters is Bonferroni's for so many cells; the other one needs no correction.
-        """
+        """What is known of the true delta of the label that wins now: it was picked among all that hold the floor. The
+        limit that the picking flatters is Bonferroni's for so many cells; the other one needs no correction."""
         cell, is_negative = self._by_key[first.key], self._stratum.direction == "negative"
         usual = self._confirmed.interval(cell)
         strict = self._confirmed.interval(cell, confidence=1 - (1 - CONFIDENCE) / len(ranked))

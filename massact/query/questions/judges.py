@@ -19,8 +19,7 @@ from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
 from massact.query.tables import LABEL, PLACE, flips_column, number_column, point_column, text_column
 from massact.store.schema import StoredPoint
 
-_LEAST_FOR_RANKS = 3
-"""Evaluations below which a rank correlation says nothing."""
+_LEAST_FOR_RANKS = 3  # evaluations below which a rank correlation says nothing
 
 
 _JUDGES = (text_column("judge_a", "judge A", is_shared=True), text_column("judge_b", "judge B", is_shared=True))

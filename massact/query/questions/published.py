@@ -131,11 +131,9 @@ def _is_asked(only: Filters, one: PublishedRow, group: Group | None) -> bool:
 
 
 def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
-    """The experiment's name of a printed model, such as `google/gemma-3-4b`; `None` where it has none.
-
-    A name matches as it is; else by its last path component, whatever the case and without an ending
-    such as `-it` or `-base`, as long as only one model of the experiment matches so.
-    """
+    """The experiment's name of a printed model, such as `google/gemma-3-4b`; `None` where it has none. A name matches
+    as it is; else by its last path component, whatever the case and without an ending such as `-it` or `-base`, as long
+    as only one model of the experiment matches so."""
     if printed in model_names:
         return model_names[printed]
     alike = {ours for name, ours in model_names.items() if _bare(name) == _bare(printed)}

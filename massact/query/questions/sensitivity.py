@@ -21,12 +21,10 @@ from massact.query.stats.paired import QuestionScores
 
 # halves of the questions
 
-N_SPLITS = 200
-"""Ways to halve the questions that are looked at, at most; all of them where there are no more."""
+N_SPLITS = 200  # ways to halve the questions that are looked at, at most; all of them where there are no more
 LEAST_QUESTIONS = 4
 _SEED = 20_251_109
-_SAME = 1e-9
-"""Points within which two means are one: sums of the same scores in another order differ by rounding."""
+_SAME = 1e-9  # points within which two means are one: sums of the same scores in another order differ by rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +149,8 @@ FLOORS = tuple(float(floor) for floor in range(60, 81))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityRow(PlaceRow):
-    """Consecutive floors at which one evaluation is the best of a model, trait and position.
-
-    The fields from `label` to `run_id` are the winner's; `None` where nothing qualifies.
-    """
+    """Consecutive floors at which one evaluation is the best of a model, trait and position. The fields from `label` to
+    `run_id` are the winner's; `None` where nothing qualifies."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         *tables.PLACE,

@@ -12,15 +12,11 @@ from massact._lazy import Numbers, np
 from massact.query.stats.paired import CONFIDENCE
 
 Verdict = Literal["agrees", "disagrees", "cannot say"]
-LEAST_KAPPA = 0.4
-"""Weighted kappa from which two readers agree: `moderate` of Landis and Koch (Biometrics 33, 1977)."""
-LEAST_RESPONSES = 20
-"""Below which nothing is said of a reader, however well the few scores agree."""
-_LEAST_QUESTIONS = 5
-"""Below which there are too few to draw from, and no interval."""
+LEAST_KAPPA = 0.4  # weighted kappa from which two readers agree: `moderate` of Landis and Koch (Biometrics 33, 1977)
+LEAST_RESPONSES = 20  # below which nothing is said of a reader, however well the few scores agree
+_LEAST_QUESTIONS = 5  # below which there are too few to draw from, and no interval
 _DRAWS, _SEED = 2000, 20_261_130
-_FLAT = 1e-9
-"""Variance below which scores are all the same."""
+_FLAT = 1e-9  # variance below which scores are all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +36,8 @@ class Agreement:
     n_questions: int
     pearson: Estimate
     spearman: Estimate
-    kappa: Estimate
-    """Cohen's, by band."""
-    weighted_kappa: Estimate
-    """With quadratic weights."""
+    kappa: Estimate  # Cohen's, by band
+    weighted_kappa: Estimate  # with quadratic weights
 
     @property
     def verdict(self) -> Verdict:
@@ -82,11 +76,9 @@ def banded(scores: Numbers, n_bands: int) -> Numbers:
 
 
 def kappas(tables: Numbers, costs: Numbers) -> Numbers:
-    """Cohen's kappa of each table `[n, k, k]` of counts; NaN where both readers use one band alone.
-
-    1 - sum of cost x observed / sum of cost x expected, expected from the table's margins (Cohen, Psychological
-    Bulletin 70, 1968). `costs` `[k, k]`: of each disagreement, 0 on the diagonal.
-    """
+    """Cohen's kappa of each table `[n, k, k]` of counts; NaN where both readers use one band alone. 1 - sum of cost x
+    observed / sum of cost x expected, expected from the table's margins (Cohen, Psychological Bulletin 70, 1968).
+    `costs` `[k, k]`: of each disagreement, 0 on the diagonal."""
     expected = tables.sum(2)[:, :, None] * tables.sum(1)[:, None] / tables.sum((1, 2))[:, None, None]
     by_chance = (costs * expected).sum((1, 2))
     kappa: Numbers = 1 - (costs * tables).sum((1, 2)) / np.where(by_chance > 0, by_chance, np.nan)

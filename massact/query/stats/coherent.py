@@ -24,10 +24,8 @@ class Coherences:
     layers: Indices
     coefficients: Numbers
     means: Numbers
-    variances: Numbers
-    """Of the means, from their scatter over questions."""
-    correlation: float
-    """Of two cells' means: a hard question lowers all of them."""
+    variances: Numbers  # of the means, from their scatter over questions
+    correlation: float  # of two cells' means: a hard question lowers all of them
 
 
 def coherent_chances(place: ComparableGroups, floor: float, scores: QuestionScores) -> dict[str, float]:
@@ -59,8 +57,7 @@ class _Scatter:
     """How the coherence of some evaluations scatters over questions."""
 
     means: Numbers
-    of_means: Numbers
-    """Variances of the means."""
+    of_means: Numbers  # variances of the means
     correlation: float
 
     def variances(self, means: Numbers) -> Numbers:
@@ -97,11 +94,9 @@ def _scatter(coherent: Indices, run_ids: list[str], means: Numbers, scores: Ques
 
 
 def chances_of(cells: Coherences, floor: float) -> Numbers:
-    """The chance of each cell that its true coherence is at or above the floor, `[n_cells]`.
-
-    Empirical Bayes: what is expected of it by the line through its neighbours on the ladder, by other labels and by
-    other layers at its coefficient is weighed with its own mean; see docs/statistics.md.
-    """
+    """The chance of each cell that its true coherence is at or above the floor, `[n_cells]`. Empirical Bayes: what is
+    expected of it by the line through its neighbours on the ladder, by other labels and by other layers at its
+    coefficient is weighed with its own mean; see docs/statistics.md."""
     from scipy.special import ndtr
 
     noise = cells.variances * (1 - cells.correlation) + _LEAST_VARIANCE
@@ -157,8 +152,7 @@ class _Ladders:
     """The coefficients of each label, layer and sign in the order of their size."""
 
     order: Indices
-    ladder: Indices
-    """In that order."""
+    ladder: Indices  # in that order
     sizes: Numbers
 
     @classmethod

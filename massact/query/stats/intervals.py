@@ -36,24 +36,19 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-    estimate: float
-    """Median unbiased: as often too high as too low, which the selected mean itself is not."""
+    estimate: float  # median unbiased: as often too high as too low, which the selected mean itself is not
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
     """Means over questions, and how they vary."""
 
-    means: Numbers
-    """`[n_cells]`"""
+    means: Numbers  # `[n_cells]`
     variances: Numbers
     """Of the means, `[n_cells]`: pulled towards their mean where they are alike; see docs/statistics.md."""
-    correlation: float
-    """Of the means of any two cells, 0 to 1."""
-    n_questions: int
-    """Scored in the mean, over the cells."""
-    freedom: float
-    """Degrees of freedom of the variances."""
+    correlation: float  # of the means of any two cells, 0 to 1
+    n_questions: int  # scored in the mean, over the cells
+    freedom: float  # degrees of freedom of the variances
 
     def expected(self, index: int) -> float:
         """The mean that is expected of a cell from its own and those of all cells, however it was selected. Empirical
@@ -83,8 +78,7 @@ _QUARTILES = 1.349  # standard deviations between the quartiles of a normal dist
 class Picked:
     """A cell that was picked among others for the largest mean."""
 
-    cells: Numbers
-    """Deltas `[n_cells, n_questions]`, larger is better; NaN where a response was not scored."""
+    cells: Numbers  # deltas `[n_cells, n_questions]`, larger is better; NaN where a response was not scored
     selected: int
     known: Moments
 

@@ -84,10 +84,8 @@ def _share_below(values: Sequence[float], end: float, point: float) -> float:
 
 def matched_interval(differences: Sequence[float], scale: float, quantile: float = 1.96) -> tuple[float, float]:
     """The interval of the mean difference of pairs, each from `-scale` to `scale`, such as two marks of one document.
-
     Agresti and Min's (Statistics in Medicine 24, 2005): a pair more of each kind there can be, at half its weight (two
-    without a difference, one of `scale`, one of `-scale`), so that it has a width though all are equal.
-    """
+    without a difference, one of `scale`, one of `-scale`), so that it has a width though all are equal."""
     n = len(differences) + 2
     mean = math.fsum(differences) / n
     variance = max((math.fsum(one**2 for one in differences) + scale**2) / n - mean**2, 0.0)

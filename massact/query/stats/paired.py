@@ -33,13 +33,10 @@ class PairedTest:
 
     n_questions: int
     difference: float
-    expected: float
-    """The difference less what the picking is expected to have added to it."""
+    expected: float  # the difference less what the picking is expected to have added to it
     low: float
-    high: float
-    """Of the interval that holds the true mean difference in 95 of 100 experiments."""
-    p_value: float
-    """Two-sided: how often chance alone gives a difference as large."""
+    high: float  # of the interval that holds the true mean difference in 95 of 100 experiments
+    p_value: float  # Two-sided: how often chance alone gives a difference as large
 
 
 def paired_test(differences: Numbers, *, luck: float = 0.0) -> PairedTest | None:
@@ -145,12 +142,9 @@ _SAME_MEAN = 0.01  # points by which the mean of a baseline's scores may differ 
 class QuestionScores:
     """What the judge gave question by question."""
 
-    evaluations: Mapping[str, Scores]
-    """By run id."""
-    baselines: Mapping[str, Scores]
-    """By the key of the baseline."""
-    floor: Floor = DEFAULT_FLOOR
-    """What `coherences` are of."""
+    evaluations: Mapping[str, Scores]  # by run id
+    baselines: Mapping[str, Scores]  # by the key of the baseline
+    floor: Floor = DEFAULT_FLOOR  # what `coherences` are of
 
     @classmethod
     def from_store(
@@ -246,8 +240,7 @@ def tied_with_winner(deltas: Numbers, winner: int, *, luck: Sequence[float] | No
 class Matched:
     """Two labels at one coherence, each at the layer of its best."""
 
-    coherence: float
-    """0 to 100: that of the more coherent of the two bests, as it is read along its curve."""
+    coherence: float  # 0 to 100: that of the more coherent of the two bests, as it is read along its curve
     delta_a: float
     delta_b: float
     slope: float
@@ -283,8 +276,7 @@ def at_matched_coherence(
 
 
 class _Reading(NamedTuple):
-    size: float
-    """Of the coefficient."""
+    size: float  # of the coefficient
     coherence: float
     delta: float
 

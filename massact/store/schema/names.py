@@ -22,20 +22,16 @@ class Kind(Name):
     EVALUATION = "evaluation"
     CONFIRMATION = "confirmation"
     """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
-    SCREENING = "screening"
-    """A cell that was given up on a part of its questions; no question about results sees it."""
+    SCREENING = "screening"  # a cell that was given up on a part of its questions; no question about results sees it
     CONTROL = "control"
     """What a winner is held against: a prompt in a vector's place, or a random direction at its place; no point of the
     grid."""
     SIDE_EFFECT = "side_effect"
     """Responses of an evaluation or a baseline scored for another trait, which its row names; no point of the grid."""
     REPORT = "report"
-    PUBLISHED = "published"
-    """A figure that somebody printed; never mixed with what was measured."""
-    AGREEMENT = "agreement"
-    """A judge held against people's scores of the same responses."""
-    CAPABILITY = "capability"
-    """An evaluation's intervention, held against the unsteered model on a task."""
+    PUBLISHED = "published"  # a figure that somebody printed; never mixed with what was measured
+    AGREEMENT = "agreement"  # a judge held against people's scores of the same responses
+    CAPABILITY = "capability"  # an evaluation's intervention, held against the unsteered model on a task
 
 
 class Tag(Name):
@@ -54,33 +50,26 @@ class Tag(Name):
     CELL = "massact.cell"
     """The canonical JSON whose SHA-256 is the key; the artifact `cell.json` where it is too long for a tag."""
     SCORES = "massact.scores"
-    CONTENT = "massact.content"
-    """Of an imported run: digest of the line that it was read from; see `massact.interop`."""
-    IMPORTED = "massact.imported"
-    """Of an imported run: file, line number and the line itself, as JSON."""
+    CONTENT = "massact.content"  # of an imported run: digest of the line that it was read from; see `massact.interop`
+    IMPORTED = "massact.imported"  # of an imported run: file, line number and the line itself, as JSON
     PHASE = "massact.phase"
     PARENT = "massact.parent"
     ERROR = "massact.error"
     GIT_DIRTY = "massact.git_dirty"
     SPOOL = "massact.spool"
     """Of a run that went through the spool: the id of its record there; see `massact.store.spool`."""
-    PROCESS = "massact.process"
-    """Of a run that stays open while it is worked on: which process does, as JSON."""
-    SUPERSEDED = "massact.superseded_by"
-    """Of an evaluation whose key was finished again since: the run that counts."""
+    PROCESS = "massact.process"  # of a run that stays open while it is worked on: which process does, as JSON
+    SUPERSEDED = "massact.superseded_by"  # of an evaluation whose key was finished again since: the run that counts
     REJUDGED = "massact.rejudged_from"
     """Of an evaluation or a baseline whose responses were generated for another run: that run."""
     SAME_AS = "massact.same_as"
     """Of an evaluation that was taken over from another label's, whose vector is alike: the key of that one."""
-    JUDGE_CHECK = "massact.judge_check"
-    """Of a phase's run: `passed`, or which canaries its judge fails."""
-    EXECUTOR = "massact.executor"
-    """Of a phase's run whose cells other processes evaluated: which, in words."""
+    JUDGE_CHECK = "massact.judge_check"  # of a phase's run: `passed`, or which canaries its judge fails
+    EXECUTOR = "massact.executor"  # of a phase's run whose cells other processes evaluated: which, in words
     SWEEP = "massact.sweep"
     """Of a phase's run that evaluates cells: its sign of life as JSON; prefix of the tags that tell which cells it has
     taken. See `massact.sweep.claims`."""
-    VERDICT = "massact.verdict"
-    """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
+    VERDICT = "massact.verdict"  # prefix of a phase's verdicts: `massact.verdict.<name>`
 
 
 ROW_TAGS = (Tag.ROW, Tag.CELL)  # what a whole row is read from
@@ -105,42 +94,34 @@ class JudgeMetric(Name):
     CALLS = "judge_calls"
     PROMPT_TOKENS = "judge_prompt_tokens"
     COMPLETION_TOKENS = "judge_completion_tokens"
-    CACHED = "judge_cached"
-    """Responses whose verdict was known."""
-    COST = "judge_cost_usd"
-    """At the experiment file's prices."""
+    CACHED = "judge_cached"  # responses whose verdict was known
+    COST = "judge_cost_usd"  # at the experiment file's prices
 
 
 class WorkerMetric(Name):
     """Metrics of a phase's run whose cells other processes evaluated: a step is a worker, by its number from 0."""
 
-    WORKERS = "workers"
-    """How many there were, over the whole phase; not stepped."""
+    WORKERS = "workers"  # how many there were, over the whole phase; not stepped
     CELLS = "worker_cells"
     CELL_RATE = "worker_cells_per_second"
     SPEED = "worker_tokens_per_second"
     UTILISATION = "worker_utilisation"
     """Share of the time, while cells were evaluated and it was there with its model, in which it generated: 0 to 1."""
-    LOST = "worker_lost"
-    """1 where it ended before its work did."""
+    LOST = "worker_lost"  # 1 where it ended before its work did
 
 
 class Artifact(Name):
     """Paths of artifacts within a run."""
 
-    CELL = "cell.json"
-    """What the tag `massact.cell` holds, where it fits in none."""
+    CELL = "cell.json"  # what the tag `massact.cell` holds, where it fits in none
     CALIBRATION = "calibration.json"
     ACTIVATIONS = "activations"
     VECTORS = "vectors"
     VECTOR = "vector.safetensors"
     RESPONSES = "responses.json"
-    PROMPTING = "prompting.json"
-    """Of a control: the messages that stood before every question."""
-    UNSCORED = "unscored.json"
-    """Of an evaluation that kept no responses: why some have no score."""
-    PLACE = "place.svg"
-    """Of an evaluation: where it lies in the trade-off of its place."""
+    PROMPTING = "prompting.json"  # of a control: the messages that stood before every question
+    UNSCORED = "unscored.json"  # of an evaluation that kept no responses: why some have no score
+    PLACE = "place.svg"  # of an evaluation: where it lies in the trade-off of its place
     CONTINUATIONS = "continuations.json"
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"

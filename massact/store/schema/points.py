@@ -49,8 +49,7 @@ class StoredPoint(NamedTuple):
     relative_strength: float | None
     same_as: str | None = None  # label whose result this one was taken over from, since their vectors are alike
     same_as_cosine: float | None = None
-    metrics: Mapping[str, float] | None = None
-    """Means by name; see `massact.metrics`."""
+    metrics: Mapping[str, float] | None = None  # means by name; see `massact.metrics`
 
     @property
     def place(self) -> Place:

@@ -98,8 +98,7 @@ class EvaluationRow:
     same_as_cosine: float | None = None
     metrics: Mapping[str, float] | None = field(default=None, hash=False)
     """Means over the responses, by name (`massact.metrics`); `None` where an earlier version measured none."""
-    metric_tokens: int | None = None
-    """First tokens of a response that `kl` and `perplexity` read."""
+    metric_tokens: int | None = None  # first tokens of a response that `kl` and `perplexity` read
     metric_sources: Mapping[str, str] | None = field(default=None, hash=False)
     """SHA-256 of the file of each metric that is a function of the experiment's own."""
     cell: str | None = field(default=None, compare=False, repr=False)
@@ -169,14 +168,11 @@ class AgreementRow:
     score: Literal["trait", "coherence"]
     judge: str
     judge_model: str
-    judge_prompt: str
-    """These three are the judge's identity, as an evaluation's row has it."""
-    n_responses: int
-    """That have a score of the judge and of a person."""
+    judge_prompt: str  # these three are the judge's identity, as an evaluation's row has it
+    n_responses: int  # that have a score of the judge and of a person
     n_questions: int
     n_annotators: int
-    n_bands: int
-    """Equal bands of 0 to 100 that the kappas count by."""
+    n_bands: int  # equal bands of 0 to 100 that the kappas count by
     verdict: Literal["agrees", "disagrees", "cannot say"]
     pearson: float | None = None
     """As all figures -1 to 1; `None` where it is not defined. The limits hold it in 95 of 100 sets of questions."""
@@ -185,12 +181,10 @@ class AgreementRow:
     spearman: float | None = None
     spearman_low: float | None = None
     spearman_high: float | None = None
-    kappa: float | None = None
-    """Cohen's, by band."""
+    kappa: float | None = None  # Cohen's, by band
     kappa_low: float | None = None
     kappa_high: float | None = None
-    weighted_kappa: float | None = None
-    """With quadratic weights."""
+    weighted_kappa: float | None = None  # with quadratic weights
     weighted_kappa_low: float | None = None
     weighted_kappa_high: float | None = None
     people: float | None = None
@@ -205,21 +199,16 @@ class CapabilityRow:
     kind: Kind
     experiment: str
     key: str
-    evaluation_key: str
-    """Key of the evaluation whose intervention it is."""
+    evaluation_key: str  # key of the evaluation whose intervention it is
     task: str
     metric: str
     n_documents: int
-    value: float
-    """The metric's mean over the documents, steered, in points (hundredths)."""
+    value: float  # the metric's mean over the documents, steered, in points (hundredths)
     unsteered: float
-    delta: float
-    """Steered minus unsteered, in points: what it costs where it is negative."""
-    delta_low: float
-    """Of the interval that holds the delta in 95 of 100 sets of documents."""
+    delta: float  # steered minus unsteered, in points: what it costs where it is negative
+    delta_low: float  # of the interval that holds the delta in 95 of 100 sets of documents
     delta_high: float
-    settings: str
-    """How the task was run, as canonical JSON."""
+    settings: str  # how the task was run, as canonical JSON
     cell: str | None = field(default=None, compare=False, repr=False)
 
 

@@ -31,8 +31,7 @@ class Place:
     unused_settings: str = ""  # what the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`
     confirm_share: float | None = None
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
-    kind: Kind | None = None
-    """Of its results, where they are no points of the grid."""
+    kind: Kind | None = None  # of its results, where they are no points of the grid
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,8 +161,7 @@ class Generated:
     seconds: float  # that the cells took together
     n_tokens: Sequence[int]  # of each cell
     error: str | None = None
-    metrics: Sequence[Sequence[Mapping[str, float | None]]] = ()
-    """Of each cell and response; empty: none was measured."""
+    metrics: Sequence[Sequence[Mapping[str, float | None]]] = ()  # of each cell and response; empty: none was measured
     measured: Measured = NOT_MEASURED
 
 

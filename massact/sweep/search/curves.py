@@ -33,21 +33,16 @@ Kernel = Callable[[Numbers, Numbers], Numbers]
 
 COHERENCE_NOISE, GAIN_NOISE = 10.0, 3.0
 """How far a mean score of about ten questions lies off a smooth curve, in points."""
-_TAIL = 4.0
-"""Degrees of freedom of the coherences' Student t: curves have bumps, and one must not decide alone."""
-_WIDTH, _WIDTH_SPREAD = 0.14, 0.5
-"""Median of w, and the standard deviation of its logarithm."""
+_TAIL = 4.0  # degrees of freedom of the coherences' Student t: curves have bumps, and one must not decide alone
+_WIDTH, _WIDTH_SPREAD = 0.14, 0.5  # median of w, and the standard deviation of its logarithm
 _SURPRISE, _SURPRISE_SCALE = 0.1, 6.0
 """Weight of a cliff that is spread so much wider, for vectors that the prior knows nothing of."""
 _N_CLIFFS, _N_WIDTHS = 481, 7
-_NEGLIGIBLE = 1e-5
-"""Cells of the grid lighter than this share of the heaviest are left out."""
-_LENGTH = 0.2
-"""Correlation length of the gain, in ln(coefficient)."""
+_NEGLIGIBLE = 1e-5  # cells of the grid lighter than this share of the heaviest are left out
+_LENGTH = 0.2  # correlation length of the gain, in ln(coefficient)
 _TREND_SPREAD, _LAYER_SPREAD, _OWN_SPREAD = 0.3, 0.15, 0.15
 """Standard deviations of the trend, of a layer's part in it and of what is a ladder's own, as shares of the ceiling."""
-LAYER_LENGTH = 3.0
-"""How many layers apart two are no longer alike."""
+LAYER_LENGTH = 3.0  # how many layers apart two are no longer alike
 _HALF_REACH, _REACH_WIDTH, _LEAST_REACH = -0.8, 0.25, 0.5
 """How far below the expected best, in ln(coefficient), the gain scatters less, how fast that falls, to what share."""
 _RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
@@ -58,31 +53,22 @@ _RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
 class Observation:
     """A coefficient of a ladder that was tried."""
 
-    coefficient: float
-    """Its size, above 0."""
-    coherence: float | None
-    """Mean coherence, 0 to 100; `None`: it failed, or nothing was scored."""
-    gain: float | None
-    """Mean delta in the wanted direction; `None`: the trait was not scored."""
-    is_partial: bool = False
-    """Given up on part of the questions: it tells of the cliff and is never the best."""
+    coefficient: float  # its size, above 0
+    coherence: float | None  # mean coherence, 0 to 100; `None`: it failed, or nothing was scored
+    gain: float | None  # mean delta in the wanted direction; `None`: the trait was not scored
+    is_partial: bool = False  # given up on part of the questions: it tells of the cliff and is never the best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What is expected of a ladder's curves before any evaluation of its own."""
 
-    cliff: float
-    """ln(coefficient) where coherence is expected to cross the floor."""
-    best: float
-    """ln(coefficient) where the prior expects the best; what x is aligned by across ladders."""
-    spread: float
-    """Standard deviation of the cliff."""
+    cliff: float  # ln(coefficient) where coherence is expected to cross the floor
+    best: float  # ln(coefficient) where the prior expects the best; what x is aligned by across ladders
+    spread: float  # standard deviation of the cliff
     floor: float
-    baseline_coherence: float
-    """Above the floor."""
-    ceiling: float
-    """The most that can be gained: what the baseline leaves, in points."""
+    baseline_coherence: float  # above the floor
+    ceiling: float  # the most that can be gained: what the baseline leaves, in points
     layer: float = 0
 
 

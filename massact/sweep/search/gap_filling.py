@@ -28,12 +28,9 @@ from massact.sweep.planner import GridRequest, declared_requests, phase_gaps
 from massact.sweep.search import Settings
 from massact.sweep.search.rounds import Ending, LadderSearch, stored_prior
 
-Endings = Sequence[tuple[str, str, Ending]]
-"""Model, trait and how a ladder ended."""
-_Place = tuple[str, str]
-"""Position and label."""
-Places = dict[tuple[str, str], list[_Place]]
-"""By model and trait."""
+Endings = Sequence[tuple[str, str, Ending]]  # model, trait and how a ladder ended
+_Place = tuple[str, str]  # position and label
+Places = dict[tuple[str, str], list[_Place]]  # by model and trait
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +46,9 @@ class SearchPlan:
     drop_layers: float | None = None
     """Only the best layer of a label is looked for: one is given up that is it with a smaller chance than this; `None`:
     every layer is searched to its end."""
-    only: Filters = field(default_factory=Filters)
-    """Groups; its layers and judges are not looked at."""
+    only: Filters = field(default_factory=Filters)  # groups; its layers and judges are not looked at
     layers: str | None = None
-    phase: str | None = None
-    """Whose gaps are filled, at the layers that it declares; `None`: those of all phases."""
+    phase: str | None = None  # whose gaps are filled, at the layers that it declares; `None`: those of all phases
 
 
 @dataclass(slots=True)

@@ -22,8 +22,7 @@ from massact.sweep.search.curves import (
     gain_trend,
 )
 
-MOVES = LEAST_EFFECT
-"""A trait that changed by fewer points than this has not moved."""
+MOVES = LEAST_EFFECT  # a trait that changed by fewer points than this has not moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +63,17 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
 POOL_SPREAD, LAYER_SPREAD = 0.35, 0.15
 """How far the ladders of one model and of one layer may lie off the prior together, as standard deviations of
 ln(coefficient): on SmolLM2 layers differ by up to 1.5 times."""
-PILOT_SHARE = 9
-"""One ladder in so many goes ahead where nothing is known of a model yet."""
+PILOT_SHARE = 9  # one ladder in so many goes ahead where nothing is known of a model yet
 WIDEST_AT_CLIFF, WIDEST_BELOW = 1.25, 2.0
 """By what factor two neighbouring coefficients may lie apart at most before a search says that none moves the trait:
 the last coherent and the first incoherent one, and two coherent ones."""
-KEPT_FOR_GAPS = 2
-"""Evaluations of the budget that are kept for such gaps."""
-MAX_FAILURES = 2
-"""Coefficients that may fail before a ladder is given up."""
+KEPT_FOR_GAPS = 2  # evaluations of the budget that are kept for such gaps
+MAX_FAILURES = 2  # coefficients that may fail before a ladder is given up
 SIGNIFICANT_DIGITS = 3
-_STEP = 0.033
-"""Distance of two candidates, in ln(coefficient)."""
-_REACH = 1.2
-"""How far around the cliff candidates reach, in ln(coefficient)."""
-_LEAST_STEP = 0.03
-"""Two coefficients closer than this, in ln(coefficient), are one."""
-_TREND_STEP = 0.05
-"""Observations of different ladders within this of each other are averaged for the trend."""
+_STEP = 0.033  # distance of two candidates, in ln(coefficient)
+_REACH = 1.2  # how far around the cliff candidates reach, in ln(coefficient)
+_LEAST_STEP = 0.03  # two coefficients closer than this, in ln(coefficient), are one
+_TREND_STEP = 0.05  # observations of different ladders within this of each other are averaged for the trend
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +82,7 @@ class Settings:
 
     floor: float
     budget: int = DEFAULT_BUDGET
-    tolerance: float = DEFAULT_TOLERANCE
-    """A coefficient that is expected to gain fewer points than this is not tried."""
+    tolerance: float = DEFAULT_TOLERANCE  # a coefficient that is expected to gain fewer points than this is not tried
     drop: float | None = None
     """A ladder that holds the best of its group with a smaller chance than this is given up; `None`: there are no
     groups, each ladder's own best is looked for."""
@@ -103,35 +94,24 @@ class LadderKey(NamedTuple):
     position: str
     label: str
     layer: int
-    sign: int
-    """Of its coefficients."""
+    sign: int  # of its coefficients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
     """The coefficients of one vector at one layer, by size: whoever asks keeps the sign."""
 
-    key: Any
-    """By what its step is found: anything that can be hashed."""
-    pool: Hashable
-    """Ladders of one model and trait, which lie off the prior together, share one."""
-    layer: float = 0
-    """Ladders of one layer lie off it together too, and those of near layers nearly so."""
-    best: float
-    """Where the best coefficient is expected."""
-    cliff: float
-    """Where coherence is expected to fall below the floor."""
-    spread: float
-    """Standard deviation of the logarithm of either."""
+    key: Any  # by what its step is found: anything that can be hashed
+    pool: Hashable  # ladders of one model and trait, which lie off the prior together, share one
+    layer: float = 0  # ladders of one layer lie off it together too, and those of near layers nearly so
+    best: float  # where the best coefficient is expected
+    cliff: float  # where coherence is expected to fall below the floor
+    spread: float  # standard deviation of the logarithm of either
     baseline_coherence: float
-    ceiling: float
-    """The most that can be gained, in points."""
-    group: Hashable = None
-    """Ladders of one label at several layers share one; perhaps only the best of them is wanted."""
-    allowed: tuple[float, float] = (0.0, math.inf)
-    """Least and greatest coefficient that may be tried."""
-    observations: tuple[Observation, ...] = ()
-    """What was tried, by this search or before it."""
+    ceiling: float  # the most that can be gained, in points
+    group: Hashable = None  # ladders of one label at several layers share one; perhaps only the best of them is wanted
+    allowed: tuple[float, float] = (0.0, math.inf)  # least and greatest coefficient that may be tried
+    observations: tuple[Observation, ...] = ()  # what was tried, by this search or before it
     spent: int = 0
 
     def best_gain(self, floor: float) -> float:
@@ -155,21 +135,17 @@ class Try:
     """Evaluate this coefficient next."""
 
     coefficient: float
-    coherent_chance: float
-    """The chance that its text is coherent, as far as is known by now."""
-    worth: float = math.inf
-    """Points that it is expected to gain."""
+    coherent_chance: float  # the chance that its text is coherent, as far as is known by now
+    worth: float = math.inf  # points that it is expected to gain
 
 
 Step = Try | Done
 
 
 def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]:
-    """The next step of each ladder. The same input gives the same output.
-
-    Where nothing was tried of a pool yet, one of its ladders in nine goes first and the others have no
-    step in that round: what the first tell of the model makes the others' first coefficient a better one.
-    """
+    """The next step of each ladder. The same input gives the same output. Where nothing was tried of a pool yet, one of
+    its ladders in nine goes first and the others have no step in that round: what the first tell of the model makes the
+    others' first coefficient a better one."""
     pools: dict[Hashable, list[Ladder]] = defaultdict(list)
     steps: dict[Any, Step] = {}
     for ladder in ladders:
@@ -229,11 +205,9 @@ class _Shift(NamedTuple):
 class _Belief(NamedTuple):
     """What is believed of a ladder by its own observations and those of its pool."""
 
-    shape: Shape
-    """Its `best` moves with the cliff: where the text breaks earlier, the trait moves earlier."""
+    shape: Shape  # its `best` moves with the cliff: where the text breaks earlier, the trait moves earlier
     coherence: CoherenceBelief
-    is_blind: bool
-    """Nothing is known but the prior."""
+    is_blind: bool  # nothing is known but the prior
 
 
 def _believe(ladder: Ladder, shift: _Shift, floor: float) -> _Belief:

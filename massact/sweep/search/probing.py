@@ -25,12 +25,10 @@ from massact.sweep.executors.base import Work
 from massact.sweep.planner import GridRequest
 from massact.sweep.search.ladders import LadderKey
 
-QUESTIONS, TOKENS = 3, 16
-"""Questions that a probe answers at most, and tokens of each answer."""
+QUESTIONS, TOKENS = 3, 16  # questions that a probe answers at most, and tokens of each answer
 LEAST, GREATEST, HALVINGS = 0.1, 3.2, 5
 """Relative strengths between which texts are expected to break, and how often that interval is halved: to 11 %."""
-_PRIOR = RelativeStrengthPrior()
-"""What share of the cliff the best is expected at, and how far ladders scatter."""
+_PRIOR = RelativeStrengthPrior()  # what share of the cliff the best is expected at, and how far ladders scatter
 Cells = Mapping[LadderKey, PlannedCell]
 
 
@@ -38,16 +36,11 @@ def probe_cliffs(
     session: Session, evaluator: Evaluator, requests: Iterable[GridRequest], facts: Mapping[LadderKey, VectorFacts]
 ) -> dict[LadderKey, Expectation]:
     """What to expect of each ladder, by where its short texts break.
-
-    Args:
-        requests: positions, recipes and layers of the ladders.
-        facts: of each ladder's vector. Those that lie in massive dims alone are left out of the answer, and so are
-            ladders whose texts could not be generated or read: nothing is known of them.
-
-    Raises:
-        JudgeError: the unsteered model cannot read texts.
-        Interrupted: somebody asked to stop; the texts in hand were finished.
-    """
+    `requests`: positions, recipes and layers of the ladders. `facts`: of each ladder's vector. Those that lie in
+    massive dims alone are left out of the answer, and so are ladders whose texts could not be generated or read:
+    nothing is known of them.
+    Raises JudgeError: the unsteered model cannot read texts; Interrupted: somebody asked to stop; the texts in hand
+    were finished."""
     recipes = {(one.position, format_label(one.recipe)): one for one in requests}
     probe = _Probe(session, evaluator)
     between = {key: (LEAST, GREATEST) for key, one in facts.items() if one.unit_strength > 0}

@@ -25,14 +25,10 @@ from massact.sweep.search.ladders import LadderKey
 from massact.sweep.search.probing import probe_cliffs
 from massact.sweep.vectors import facts_of
 
-SURE = 0.9
-"""A coefficient that is coherent with this chance is asked all questions at once."""
-UNKNOWN_SPREAD = 1.0
-"""Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
-LENGTH_SPREAD = 0.35
-"""How far cliffs of longer responses may lie off, as a standard deviation of ln(coefficient)."""
-NORM_SHARE = 0.7
-"""Share of the full activation norm at which the best coefficient is then expected."""
+SURE = 0.9  # a coefficient that is coherent with this chance is asked all questions at once
+UNKNOWN_SPREAD = 1.0  # standard deviation of ln(coefficient) where nothing is known but the stream's norm
+LENGTH_SPREAD = 0.35  # how far cliffs of longer responses may lie off, as a standard deviation of ln(coefficient)
+NORM_SHARE = 0.7  # share of the full activation norm at which the best coefficient is then expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +36,9 @@ class Ending:
     """How the search of a ladder ended."""
 
     key: LadderKey
-    coefficient: float | None
-    """Of the best delta at or above the floor, with its sign; `None`: none was coherent."""
-    gain: float | None
-    """That delta in the wanted direction, in points."""
-    delta: float | None
-    """The same as it is stored."""
+    coefficient: float | None  # of the best delta at or above the floor, with its sign; `None`: none was coherent
+    gain: float | None  # that delta in the wanted direction, in points
+    delta: float | None  # the same as it is stored
     coherence: float | None  # or what else the floor is of
     spent: int
     reason: str
@@ -77,15 +70,9 @@ class LadderSearch:
         self._tried: set[tuple[LadderKey, float]] = set()
 
     def run(self, wanted: Sequence[GridRequest]) -> tuple[Tally, list[Ending]]:
-        """Search until every ladder is over. Cells that the store holds are used as they are.
-
-        Args:
-            wanted: positions, recipes and layers; of their coefficients only the signs are looked at, which those that
-                may be tried have.
-
-        Raises:
-            Interrupted: somebody asked to stop; the cells in hand were finished.
-        """
+        """Search until every ladder is over. Cells that the store holds are used as they are. `wanted`: positions,
+        recipes and layers; of their coefficients only the signs are looked at, which those that may be tried have.
+        Raises Interrupted: somebody asked to stop; the cells in hand were finished."""
         tally, n_rounds = Tally(), 0
         baseline = self._evaluator.baseline_row()
         ladders = self._ladders(wanted, baseline)
@@ -236,10 +223,8 @@ def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
 
 def stored_prior(session: Session) -> Prior:
     """The prior that `massact predict` registered for the experiment, else relative strength as massact comes with it.
-
     One that was adopted at another coherence floor is left aside: its cliffs are other cliffs. Raises DataError: what
-    is registered is not a prior of ours.
-    """
+    is registered is not a prior of ours."""
     experiment = session.experiment
     name = prior_name(experiment.name)
     registered = read_prior(session.stores.tracking_uri, name)
