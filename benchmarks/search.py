@@ -424,14 +424,15 @@ def main() -> None:
             subject = Subject(session, config, labels, layers)
             truth = dense(subject)
             ways = []
-            for name, look in (
-                ("grid", lambda s=subject, c=config: grid(s, c.grid.coefficients.values)),
+            looks: tuple[tuple[str, Callable[[], Seen]], ...] = (
+                ("grid", partial(grid, subject, config.grid.coefficients.values)),
                 *((f"adaptive {n}", partial(adaptive, subject, floor, n)) for n in ADAPTIVE_STEPS),
-                ("before", lambda s=subject: before(s, floor)),
-                ("search", lambda s=subject: ours(s, floor)),
-            ):
+                ("before", partial(before, subject, floor)),
+                ("search", partial(ours, subject, floor)),
+            )
+            for name, look in looks:
                 subject.seconds = 0.0
-                seen = look()  # type: ignore[no-untyped-call]
+                seen = look()
                 ways.append(Way(name, seen, subject.seconds))
             results[config.name] = (truth, ways)
         session.stores.close()

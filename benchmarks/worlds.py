@@ -172,7 +172,8 @@ class Experiment:
         )
 
     def at(self, point: Point, label: str) -> tuple[int, int, int]:
-        assert point.layer is not None and point.coefficient is not None
+        assert point.layer is not None
+        assert point.coefficient is not None
         return LABELS.index(label), point.layer, round(point.coefficient / 10) - 1
 
     def differences(self, *cells: tuple[int, ...]) -> Numbers:

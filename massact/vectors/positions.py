@@ -71,7 +71,7 @@ class Position:
         return frame[index : index + 1] if index >= 0 else frame[:0]
 
 
-def parse_position(text: str) -> Position:
+def parse_position(text: str, *, may_be_empty: bool = False) -> Position:
     """The window that a text such as `response[:5]`, `prompt[-1]` or `all[:]` names; `[:5]` is of the response, as
     tables print it. Raises UsageError: not a window."""
     match = _POSITION.fullmatch(text.strip())
@@ -84,7 +84,7 @@ def parse_position(text: str) -> Position:
     start, stop = (int(match[i]) if match[i] is not None else None for i in (2, 4))
     frame: Frame = match[1] or "response"  # type: ignore[assignment]  # the pattern admits the three frames only
     position = Position(frame, start, stop, is_index)
-    if position.is_empty:
+    if position.is_empty and not may_be_empty:
         raise UsageError(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
     return position
 
@@ -122,7 +122,7 @@ def steered_tokens(tokens: str, n_prompt: int, n_total: int) -> list[bool]:
 
 
 def _window(part: str) -> Position:
-    return parse_position(part if "[" in part else f"{part}[:]")
+    return parse_position(part if "[" in part else f"{part}[:]", may_be_empty=True)
 
 
 def _one_window(part: str, text: str) -> Position:

@@ -232,8 +232,12 @@ def test_a_method_that_gives_no_direction_is_named(install: Install) -> None:
 
 # the experiment's own files
 
-OWN = EXPERIMENT.replace("methods: [largest]", 'methods: ["own_code:largest"]').replace(
-    'judge: {name: "lab:strict", concurrency: 2}', 'judge: "python:own_code:Judge"\noperators: ["own_code:halve"]'
+OWN = (
+    EXPERIMENT.replace("methods: [largest]", 'methods: ["own_code:largest"]')
+    .replace(
+        'judge: {name: "lab:strict", concurrency: 2}', 'judge: "python:own_code:Judge"\noperators: ["own_code:halve"]'
+    )
+    .replace("metrics: [kl, vowels]", 'metrics: [kl, "own_code:vowels"]')
 )
 
 
