@@ -283,7 +283,7 @@ def test_a_function_beside_the_file_is_a_method_or_an_operator(own: Path) -> Non
 
 
 def test_processes_that_are_started_for_an_experiment_have_its_functions(own: Path) -> None:
-    (own.parent / "own_code.py").write_text("def largest(p, n, s): return 'the largest'\nhalve = Judge = largest\n")
+    (own.parent / "own_code.py").write_text("def largest(p, n, s): return 'the largest'\nhalve = Judge = vowels = largest\n")
     load_experiment(own)
     code = "from massact.plugins import load_plugin; print(load_plugin('methods', 'largest')(0, 0, 0))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -315,8 +315,8 @@ def test_a_wrong_reference_is_named_with_its_place(own: Path, old: str, new: str
 def test_what_cannot_be_loaded_says_why(own: Path) -> None:
     experiment = OWN.replace("own_code", "broken_code")
     for code, said in (
-        ("import no_such_module  # largest halve", "ModuleNotFoundError"),
-        ("largest = halve = 5", "no function"),
+        ("import no_such_module  # largest halve vowels", "ModuleNotFoundError"),
+        ("largest = halve = vowels = 5", "no function"),
     ):
         (own.parent / "broken_code.py").write_text(code)
         own.write_text(experiment)
