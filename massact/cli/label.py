@@ -11,7 +11,7 @@ import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
 from massact.config import load_experiment
-from massact.data.labelled import SCORES, Labelled, append_labelled, read_labelled
+from massact.data.labelled import SCORES, Labelled, append_labelled, columns_of, read_labelled
 from massact.data.traits import load_trait
 from massact.errors import UsageError
 from massact.names import visible
@@ -54,7 +54,8 @@ def label(experiment_file: str, tracking_uri: str, file: Path, annotator: str, *
 
     dataset = load_trait(experiment.resolve(traits[0].dataset))
     only = normalised(Filters(**{**options, "traits": (traits[0].name,)}))
-    known = read_labelled(file) if file.exists() else []
+    known = read_labelled(file) if file.exists() and file.stat().st_size else []
+    columns_of(file)  # before anything is asked
     todo = to_label(tracking_uri, experiment.name, only, annotator, known, number, seed)
     if not todo:
         click.echo(f"nothing to score: {annotator} has scored what {file} and the run store offer", err=True)
