@@ -11,7 +11,7 @@ import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
 from massact.config import load_experiment
-from massact.data.labelled import SCORES, Labelled, append_labelled, read_labelled
+from massact.data.labelled import SCORES, Labelled, append_labelled, columns_of, read_labelled
 from massact.data.traits import load_trait
 from massact.errors import UsageError
 from massact.names import visible
@@ -25,6 +25,7 @@ from massact.query.load import normalised
 @stacked(*FILTER_OPTIONS)
 @click.option(
     "--labels",
+    "file",  # `labels` are those of --label
     type=click.Path(dir_okay=False, path_type=Path),
     default="labels.csv",
     metavar="FILE",
@@ -33,7 +34,7 @@ from massact.query.load import normalised
 @click.option("--annotator", default=getpass.getuser, show_default="your login", help="Whose scores these are.")
 @click.option("-n", "--number", type=click.IntRange(1), default=50, help="Responses to score, those before included.")
 @click.option("--seed", type=int, default=0, help="Which responses are drawn, and in which order they come.")
-def label(experiment_file: str, tracking_uri: str, labels: Path, annotator: str, **options: Any) -> None:
+def label(experiment_file: str, tracking_uri: str, file: Path, annotator: str, **options: Any) -> None:
     """Have a person score stored responses, blind: without label, coefficient and the judge's scores.
 
     Drawn from all kept responses of a trait, unsteered ones among them, in random order; what others have scored in
@@ -53,16 +54,17 @@ def label(experiment_file: str, tracking_uri: str, labels: Path, annotator: str,
 
     dataset = load_trait(experiment.resolve(traits[0].dataset))
     only = normalised(Filters(**{**options, "traits": (traits[0].name,)}))
-    known = read_labelled(labels) if labels.exists() else []
+    known = read_labelled(file) if file.exists() and file.stat().st_size else []
+    columns_of(file)  # before anything is asked
     todo = to_label(tracking_uri, experiment.name, only, annotator, known, number, seed)
     if not todo:
-        click.echo(f"nothing to score: {annotator} has scored what {labels} and the run store offer", err=True)
+        click.echo(f"nothing to score: {annotator} has scored what {file} and the run store offer", err=True)
         return
     told = " ".join(_plain(dataset.definition or dataset.eval_prompt or traits[0].name).split())
     click.echo(f"trait, 0 (not at all) to 100 (fully): {told}", err=True)
     click.echo("coherence, 0 to 100: grammar and structure alone, whatever it says", err=True)
-    n_scored = _label(todo, labels)
-    click.echo(f"{n_scored} of {len(todo)} scored, in {labels}", err=True)
+    n_scored = _label(todo, file)
+    click.echo(f"{n_scored} of {len(todo)} scored, in {file}", err=True)
 
 
 def _label(todo: Sequence[Labelled], labels: Path) -> int:

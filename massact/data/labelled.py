@@ -73,17 +73,35 @@ def _score(text: str | None, where: str) -> float | None:
     return score
 
 
+def columns_of(path: Path) -> list[str]:
+    """The columns of a file that rows can be added to, none of one that is empty or not there yet. Raises UsageError:
+    it lacks one that a row has."""
+    columns: list[str] = []
+    if path.exists():
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            columns = next(csv.reader(file), [])
+    if columns and (absent := [name for name in _COLUMNS if columns.count(name) != 1]):
+        raise UsageError(
+            f"{path}: its first line has to name the column {absent[0]} once, for a score to be added: name another "
+            "file with --labels"
+        )
+    return columns
+
+
 def append_labelled(path: Path, one: Labelled) -> None:
-    """Add a row, on the disk when this returns. Raises UsageError: the file cannot be written."""
+    """Add a row, on the disk when this returns. Raises UsageError: the file cannot be written, or lacks a column."""
     try:
+        columns = columns_of(path)
         with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            if not file.tell():
-                writer.writerow(_COLUMNS)
-            writer.writerow(["" if getattr(one, name) is None else getattr(one, name) for name in _COLUMNS])
+            writer = csv.DictWriter(file, columns or _COLUMNS)
+            if not columns:
+                writer.writeheader()
+            elif not path.read_bytes().endswith((b"\n", b"\r")):
+                file.write("\r\n")  # whoever wrote the last line did not end it
+            writer.writerow({name: getattr(one, name) for name in _COLUMNS})
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, UnicodeEncodeError) as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise UsageError(f"cannot write {path}: {error}; name another file with --labels") from error
 
 

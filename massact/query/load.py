@@ -211,9 +211,8 @@ def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
     counts = [points.n_unmeasured(floor) for points in answers.evaluations.by_place.values()]
     names = {name for points in answers.evaluations.by_place.values() for name in points.all.metric_names}
     if floor.metric not in names and floor.metric not in all_metrics():
-        raise UsageError(
-            f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {', '.join(sorted(names))}"
-        )
+        known = ", ".join(sorted({*names, *all_metrics()}))
+        raise UsageError(f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {known}")
     n = sum(counts)
     have = "1 evaluation has" if n == 1 else f"{n} evaluations have"
     note = (

@@ -291,6 +291,7 @@ def at_floor(columns: tuple[Column, ...], floor: float) -> tuple[Column, ...]:
     asked = as_floor(floor)
     if asked.is_coherence:
         return columns
+    columns = tuple(column for column in columns if column.header != asked.metric)
 
     def value(row: Any, name: str) -> str:
         point = getattr(row, name, None) if name else row
@@ -310,8 +311,13 @@ def at_floor(columns: tuple[Column, ...], floor: float) -> tuple[Column, ...]:
 
 
 def _miss(row: Any, value: Callable[[Any, str], str]) -> str:
-    point = row.nearest_miss
-    return f"{value(row, 'nearest_miss')} (layer {point.layer}, {point.coefficient:g})" if point else ""
+    point: Point | None = row.nearest_miss
+    return f"{value(row, 'nearest_miss')}{spot(point)}" if point else ""
+
+
+def spot(point: Point, end: str = "") -> str:
+    """Where a point lies, in brackets; empty of a prompt."""
+    return "" if point.layer is None else f" (layer {point.layer}, {point.coefficient:g}{end})"
 
 
 def _differing(name: str, rows: Sequence[Mapping[str, Any]], *, is_optional: bool) -> Column:

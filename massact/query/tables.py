@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from massact.query.rows import MISS, Column, Point
+from massact.query.rows import MISS, Column, Point, spot
 
 GRID_END = " end"  # stands behind the coefficient of a best at the end of its grid; see `Point.at_grid_end`
 
@@ -35,14 +35,9 @@ def point_column(name: str, header: str, status: str | None = None, **flags: boo
         point: Point | None = getattr(row, name)
         if point is None or point.delta is None:
             return str(getattr(row, status)) if status else ""
-        return _unsigned_zero(format(point.delta, "+.1f")) + _spot(point, GRID_END if point.at_grid_end else "")
+        return _unsigned_zero(format(point.delta, "+.1f")) + spot(point, GRID_END if point.at_grid_end else "")
 
     return Column(header, shown, **flags)
-
-
-def _spot(point: Point, end: str = "") -> str:
-    """Where a point lies, in brackets; empty of a prompt."""
-    return "" if point.layer is None else f" (layer {point.layer}, {point.coefficient:g}{end})"
 
 
 def interval_column(low: str, high: str, header: str) -> Column:
@@ -76,7 +71,7 @@ def miss_column(**flags: bool) -> Column:
 
     def shown(row: Any) -> str:
         point: Point | None = row.nearest_miss
-        return f"{point.coherence_mean:.1f}{_spot(point)}" if point else ""
+        return f"{point.coherence_mean:.1f}{spot(point)}" if point else ""
 
     return Column(MISS, shown, **flags)
 

@@ -73,7 +73,7 @@ class Stored:
         `MODEL/TRAIT` as well."""
         about: Any = {"tracking_uri": self._uri, "only": Filters(models=(self.name,))}
         rows: list[BestRow] = list(question("best").ask(self._experiment, about, {"intervals": False}).rows)
-        known = [row for row in rows if row.run_id and row.is_current]
+        known = [row for row in rows if row.run_id and row.is_current and not row.is_control]
         named: dict[str, str] = {}
         for row in sorted(known, key=lambda row: -gain(row.delta, row.direction)):
             named.setdefault(f"{row.model}/{row.trait}", str(row.run_id))

@@ -39,7 +39,7 @@ _FACTS = (
 def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     """The id of the run with the best delta at the floor of one model and trait, in the current setting."""
     answer = question("best").ask(experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False})
-    rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current]
+    rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current and not row.is_control]
     places = sorted({(row.model, row.trait) for row in rows})
     if not rows:
         raise UsageError(f"no evaluation is at or above the floor of {as_floor(answer.floor).reach}: see massact best")

@@ -1,7 +1,9 @@
 """Bad input at the command line: one clear line, exit code 2, nothing written."""
 
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -262,3 +264,13 @@ def test_a_floor_that_is_probably_a_share_is_warned_of(floor: str, folder: Path,
     assert f"warning: share.yaml: coherence floor {float(floor):g}" in result.stderr
     assert f"if a share is meant, write {float(floor) * 100:g}" in result.stderr
     assert "warning" not in _invoke("judge-check", "--experiment", str(root / "experiments/toy.yaml")).stderr
+
+
+def test_no_two_options_of_a_command_fill_one_parameter() -> None:
+    group: Any = cli
+    context = click.Context(group)
+    commands = [group.get_command(context, name) for name in group.list_commands(context)]
+    commands += [one for command in commands for one in getattr(command, "commands", {}).values()]
+    for command in commands:
+        names = [parameter.name for parameter in command.params]
+        assert len(names) == len(set(names)), command.name

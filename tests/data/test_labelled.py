@@ -59,3 +59,20 @@ def test_what_others_scored_comes_once() -> None:
         Labelled(ONE.question, "other", "refusal", "m", "dora"),
     ]
     assert [one.response for one in unlabelled(known, "ana")] == ["other"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_row_is_added_under_the_columns_that_a_file_has(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "mine.csv"
+    names = "coherence_score,trait_score,note,response,question,model,trait,annotator"
+    file.write_text(f"\ufeff{names}\n40,,x,yes,why,m,refusal,bo{end}", encoding="utf-8", newline="")
+    append_labelled(file, ONE)
+    assert read_labelled(file) == [Labelled("why", "yes", "refusal", "m", "bo", None, 40.0), ONE]
+
+
+def test_a_file_without_a_column_of_a_row_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("question,response,trait_score\nwhy,yes,40\n")
+    with pytest.raises(UsageError, match="has to name the column annotator once"):
+        append_labelled(file, ONE)
+    assert file.read_text() == "question,response,trait_score\nwhy,yes,40\n"

@@ -143,6 +143,7 @@ def test_people_score_blind_and_go_on(
     assert len(set(of_bo)) == 6
     # the same seed draws the same, another one other responses
     again = _label(tmp_path, "q\n", "--annotator", "cy", "--labels", "new.csv", "-n", "4").stdout
+    assert "[1 of 4]" in again
     assert again == _label(tmp_path, "q\n", "--annotator", "cy", "--labels", "new.csv", "-n", "4").stdout
 
 

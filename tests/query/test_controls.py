@@ -1,6 +1,8 @@
 """What winners are held against, as labels of their place, and the p-value of a winner among random directions."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,14 +10,18 @@ import torch
 from scipy.stats import chisquare
 
 from massact.domain import Recipe
-from massact.query import Answers, Evaluations
+from massact.floors import Floor
+from massact.query import Answers, Evaluations, Filters
 from massact.query.controls import random_p
-from massact.query.questions.best import ask_best
+from massact.query.costs import Cost
+from massact.query.questions.best import BestRow, ask_best, winners
 from massact.query.questions.compare import ask_compare
-from massact.query.questions.costs import ask_costs
+from massact.query.questions.costs import CostRow, ask_costs
+from massact.query.rows import at_floor, printed
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind
 from massact.vectors.methods import extract_vector
+from massact.workflow import steered, vectors
 from tests.support.report_rows import behaves, row
 
 FLOOR = 68.0
@@ -98,3 +104,38 @@ def test_the_p_value_of_a_random_direction_is_uniform_over_seeds() -> None:
     assert counts.sum() == 400
     assert len(counts) == n + 1
     assert chisquare(counts).pvalue > 0.01
+
+
+def test_a_control_below_the_floor_of_a_metric_is_shown_without_a_place() -> None:
+    asked = answers(control("prompt", 40.0, metrics={"kl": 2.0}))
+    answer = ask_best.of(asked, Floor.of("kl", 1.0, is_most=True))
+    table = printed(at_floor(BestRow.columns, answer.floor), [one for one in answer.rows if one.label == "prompt"])
+    assert [text for (text,) in zip(*table.cells, strict=True)][-1] == "2"
+
+
+def test_a_control_is_no_winner_whatever_its_delta() -> None:
+    rows = ask_best.of(answers(control("prompt", 1000.0), *random(999.0)), FLOOR).rows
+    assert {one.label for one in rows if one.is_control} == {"prompt", "random"}
+    assert [one.label for one in winners(rows).values()] == ["probe"]
+
+
+def test_a_control_counts_within_a_cost_where_it_was_run_on_the_task() -> None:
+    ends = {"n_documents": 9, "value": 60.0, "unsteered": 61.0, "delta": -1.0, "delta_low": -2.0, "delta_high": 0.0}
+    cost = Cost(task="hellaswag", metric="acc", run_id="c", **ends)
+    asked = answers(control("prompt", 40.0), control("few_shot", 50.0))
+    found = ask_best.of(replace(asked, costs={"control-prompt": (cost,)}), FLOOR, costs=[("hellaswag", -2.0)])
+    assert [(one.label, one.costs) for one in found.rows if one.is_control] == [("prompt", (cost,))]
+    table = at_floor((*CostRow.columns,), Floor.of("kl", 1.0, is_most=True))
+    assert [one.header for one in table].count("kl") == 1
+
+
+def test_no_command_takes_a_control_for_the_best_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = ask_best.of(answers(control("few_shot", 1000.0), *random(999.0)), FLOOR)
+    (winner,) = winners(answer.rows).values()
+    for module in (vectors, steered):
+        monkeypatch.setattr(module, "question", lambda _: SimpleNamespace(ask=lambda *_: answer))
+    assert vectors.best_run("small", "", Filters()) == winner.run_id
+    bests = steered.Stored(cast(Any, None), "toy-gemma-3", "small", "").bests()
+    place = "toy-gemma-3/refusal"
+    assert set(bests) == {place, f"{place}/response[:5]/probe", f"{place}/response[:5]/mean_diff"}
+    assert bests[place] == winner.run_id

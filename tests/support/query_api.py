@@ -28,6 +28,8 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("sensitivity", {"floors": "70-72", "judge": "likelihood"}),
     ("judges", {}),
     ("confirmations", {}),
+    ("costs", {}),
+    ("effects", {"floor": 60}),
     ("runs", {}),
     ("runs", {"sort": "delta", "limit": 3}),
 ]

@@ -14,6 +14,7 @@ from massact.query.groups import (
     GroupInSetting,
     all_parts,
     gain,
+    is_at_floor,
     natural_order,
     rank,
     recipe_of,
@@ -101,6 +102,8 @@ class BestRow(PlaceRow):
     """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
     is_declared: bool = True
     """Whether the experiment file declares the group."""
+    is_control: bool = False
+    """Whether it is what winners are held against, a prompt, examples or random directions, and none of the grid."""
     delta_low: float | None = None
     delta_high: float | None = None
     """Of the interval that holds the true delta in 95 of 100 experiments, the picking of the best allowed for; `None`
@@ -183,6 +186,7 @@ def ask_best(
             chances |= coherent_chances(place, floor, scores)
     sides = strata(slices(answers.side_by_side)) if answers.controls else []
     controls = [_control(part, floor, scores) for place in sides for part in controls_of(answers, place, floor)]
+    controls = [replace(row, costs=answers.costs.get(row.key or "", ())) for row in controls]
     declared = dict.fromkeys(answers.groups)
     others = (group for group in by_group if group not in declared)
     order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
@@ -198,7 +202,7 @@ def ask_best(
             chance = chances.get(row.run_id or "")
             row = replace(row, coherent_chance=chance, is_current=part is current)
             row = replace(row, costs=answers.costs.get(row.key or "", ()))
-            if costs and row.nearest_miss and (row.nearest_miss.coherence_mean or 0.0) >= floor:
+            if costs and row.nearest_miss and is_at_floor(row.nearest_miss, floor):
                 row = replace(row, status="missing", nearest_miss=None)  # it is coherent, and costs too much
             found.append(row)
     notes = [*cost_notes, *setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
@@ -249,7 +253,9 @@ def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: fl
             f"{tasks}"
         )
     whole = answers.everything and answers.everything.doubting(left)
-    return replace(answers, evaluations=answers.evaluations.doubting(left), everything=whole), tuple(notes)
+    controls = tuple(one for one in answers.controls if one.row.key in kept)
+    evaluations = answers.evaluations.doubting(left)
+    return replace(answers, evaluations=evaluations, everything=whole, controls=controls), tuple(notes)
 
 
 def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
@@ -267,10 +273,12 @@ def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
 
 
 def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], BestRow]:
-    """The best of each model, trait, position and setting, random directions left out."""
+    """The best of each model, trait, position and setting, random directions and controls left out."""
     found: dict[tuple[str, str, str, str | None], BestRow] = {}
     for row in rows:
         place = (row.model, row.trait, row.position, row.setting)
+        if row.is_control:
+            continue
         if row.status == "ok" and row.method != RANDOM and (place not in found or _order(row) < _order(found[place])):
             found[place] = row
     return found
@@ -300,6 +308,7 @@ def best_row(
         direction=sample.direction,
         setting=part.setting,
         is_declared=is_declared,
+        is_control=part.is_control,
         standing=standing,
         **asdict(believed),
     )

@@ -89,7 +89,7 @@ def ask_costs(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Ans
     by_group = slices(answers.side_by_side)
     rows = [row for place in strata(by_group) for row in _rows(answers, place, floor)]
     notes = [*usual_notes(by_group)]
-    if rows and not any(row.what != "winner" for row in rows):
+    if rows and not answers.controls:
         notes.append("nothing is held against the winners: name `baselines` in the file and run massact baselines")
     return told_apart(Answer(question="costs", floor=floor, rows=tuple(rows), notes=tuple(notes)), by_group)
 
