@@ -283,7 +283,9 @@ def test_a_function_beside_the_file_is_a_method_or_an_operator(own: Path) -> Non
 
 
 def test_processes_that_are_started_for_an_experiment_have_its_functions(own: Path) -> None:
-    (own.parent / "own_code.py").write_text("def largest(p, n, s): return 'the largest'\nhalve = Judge = vowels = largest\n")
+    (own.parent / "own_code.py").write_text(
+        "def largest(p, n, s): return 'the largest'\nhalve = Judge = vowels = largest\n"
+    )
     load_experiment(own)
     code = "from massact.plugins import load_plugin; print(load_plugin('methods', 'largest')(0, 0, 0))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
