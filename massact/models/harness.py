@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -95,14 +96,22 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         left = dict(enumerate(requests))
         while left:
             self._prompts, now = {}, list[int]()
-            for number, (_, context, continuation) in left.items():
+            for number, (texts, context, continuation) in left.items():
                 whole = (context + continuation)[-(self.max_length + 1) :]
-                n_prompt = max(0, len(whole) - len(continuation))
+                n_prompt = max(0, len(whole) - len(continuation) + self._n_moved(texts, context, continuation))
                 if self._prompts.setdefault(tuple(whole[:-1]), n_prompt) == n_prompt:
                     now.append(number)
             given = super()._loglikelihood_tokens([left.pop(number) for number in now], **options)
             answers |= dict(zip(now, given, strict=True))
         return [answers[number] for number in range(len(requests))]
+
+    def _n_moved(self, texts: tuple[str, str] | None, context: list[int], continuation: list[int]) -> int:
+        """Tokens of white space at a context's end, such as a chat template's, that the harness counts to the
+        continuation. `texts`: the request's; `None` of a text that is scored whole."""
+        if not texts or texts[0] == texts[0].rstrip():
+            return 0
+        pairs = zip(self.tok_encode(texts[0])[len(context) :], continuation, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     @property
     def _is_alike(self) -> bool:

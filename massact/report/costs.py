@@ -11,7 +11,7 @@ from massact.report.evidence import Evidence, counted, place_of
 from massact.report.section import Cell, Section, Table, number, signed, span
 
 _LARGEST = 100.0  # points of a delta: the ends of the colours
-_METRICS = ("kl", "perplexity", "distinct_2", "longest_loop", "length")
+_METRICS = ("kl", "perplexity", "distinct_2")
 
 
 def costs_section(evidence: Evidence) -> Section | None:

@@ -221,3 +221,19 @@ def test_messages_stand_before_a_context_as_in_a_sweep(model: SteerableModel, be
     expected = bare.loglikelihood([asked(begun), asked("\n\n".join([*(text for _, text in before), question]))])
     assert [one[0] for one in given] == pytest.approx([one[0] for one in expected], abs=1e-4)
     assert given[0][0] != pytest.approx(bare.loglikelihood([asked(text)])[0][0], abs=1e-3)
+
+
+def test_the_end_of_a_chat_template_is_the_prompt_s(model: SteerableModel) -> None:
+    """The harness counts it to the continuation; in a sweep `response` begins after it."""
+    from lm_eval.api.instance import Instance
+
+    from massact.models.harness import SteeredLM
+
+    lm = SteeredLM(model, Intervention(2, _vector(model.shape.d_model), 20.0, tokens="response"), batch_size=2)
+    text = lm.apply_chat_template([{"role": "user", "content": "How do I sharpen a knife?"}])
+    assert text.endswith("\n")
+    lm.loglikelihood([Instance("loglikelihood", {}, (text, "I"), 0)])
+    assert not lm.has_steered
+    lm.loglikelihood([Instance("loglikelihood", {}, (text, "I can"), 0)])
+    assert list(lm._prompts.values()) == [len(encode_chat(model, "How do I sharpen a knife?"))]
+    assert lm.has_steered
