@@ -31,6 +31,8 @@ def costs_section(evidence: Evidence) -> Section | None:
         "100 of their deltas lie. p is the share of directions, the winner counted as one, that do as well as it; it "
         "does not allow for the winner's layer and coefficient having been picked among many."
     )
+    if tasks:
+        text += " On tasks the random direction with the median delta stands for all."
     return Section(
         "costs", "What it costs, and what else would have done", (text,), (table,), tuple(_words(evidence, rows))
     )
