@@ -23,8 +23,8 @@ from massact.query import Answer
 @click.option(
     "--baselines",
     is_flag=True,
-    help="Also with what the winner there is held against: a prompt, examples, the random direction with the median "
-    "delta.",
+    help="Also with the winner there, and what it is held against: a prompt, examples, the random direction with the "
+    "median delta.",
 )
 @click.option(
     "--tasks",

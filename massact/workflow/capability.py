@@ -108,8 +108,8 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
 
 
 def held_against(session: Session, run_id: str) -> list[str]:
-    """The runs of what the winner at an evaluation's place is held against, of random directions the one with the
-    median delta."""
+    """The runs of the winner at an evaluation's place and of what it is held against, of random directions the one
+    with the median delta."""
     with session.stores.read() as store:
         row = store.rows([run_id]).get(run_id)
     if row is None:
@@ -117,12 +117,12 @@ def held_against(session: Session, run_id: str) -> list[str]:
     only = Filters(models=(row.model,), traits=(row.trait,), positions=(row.position,) if row.position else ())
     about: Any = {"tracking_uri": session.stores.tracking_uri, "only": only}
     rows: Sequence[CostRow] = question("costs").ask(session.experiment.name, about, {}).rows
-    found = [str(one.run_id) for one in rows if one.what != "winner" and one.setting == row.setting]
-    if not found:
+    found = [one for one in rows if one.setting == row.setting]
+    if all(one.what == "winner" for one in found):
         raise UsageError(
             "nothing is held against this evaluation: name `baselines` in the experiment file and run massact baselines"
         )
-    return list(dict.fromkeys(found))
+    return [str(one.run_id) for one in found]
 
 
 def _stored(

@@ -14,6 +14,7 @@ from massact.models.prompting import Intervention
 from massact.names import shown
 from massact.plugins import own_digest
 from massact.query.answers import Filters
+from massact.query.controls import CONTROLS
 from massact.query.groups import gain
 from massact.query.questions.best import BestRow
 from massact.query.questions.runs import RunRow
@@ -73,7 +74,7 @@ class Stored:
         `MODEL/TRAIT` as well."""
         about: Any = {"tracking_uri": self._uri, "only": Filters(models=(self.name,))}
         rows: list[BestRow] = list(question("best").ask(self._experiment, about, {"intervals": False}).rows)
-        known = [row for row in rows if row.run_id and row.is_current]
+        known = [row for row in rows if row.run_id and row.is_current and row.label not in CONTROLS]
         named: dict[str, str] = {}
         for row in sorted(known, key=lambda row: -gain(row.delta, row.direction)):
             named.setdefault(f"{row.model}/{row.trait}", str(row.run_id))
