@@ -1,8 +1,8 @@
 """A child of `massact serve` that sets up what a service stands on, and ends: `python -m massact.service.preparing`.
 
 It reads a `Task` as JSON from stdin, since a command line and a log are read by others, and answers with one JSON
-object on stdout: `{"notes": [...]}`, or `{"error": ..., "exit_code": ...}`. With `s3://BUCKET/PREFIX` as its argument
-it makes the bucket that artifacts are to lie in.
+object on stdout: `{"notes": [...], "viewed": [[ID, NAME], ...]}`, or `{"error": ..., "exit_code": ...}`. With
+`s3://BUCKET/PREFIX` as its argument it makes the bucket that artifacts are to lie in.
 """
 
 import json
@@ -20,10 +20,11 @@ import sqlalchemy as sa
 from massact.addresses import shown_uri
 from massact.errors import MassactError, StoreError, UsageError
 from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task
-from massact.store.databases import database_url, open_engine, reading_error, sqlite_path
+from massact.store.databases import EXPERIMENT_TAGS, EXPERIMENTS, database_url, open_engine, reading_error, sqlite_path
 from massact.store.schema.names import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
+from massact.store.write.tracker import EVALUATIONS, VIEW_TAG
 
 PASSWORD_LENGTH = 12  # the least that MLflow takes
 _PASSWORD_WANTED = (
@@ -124,6 +125,15 @@ def strange_places(uri: str) -> int:
         return int(connection.execute(sa.text(query)).scalar_one())
 
 
+def viewed_experiments(uri: str) -> list[tuple[int, str]]:
+    """Id and name of the experiments that have views of ours in MLflow's UI, the newest first."""
+    ours, tags = EXPERIMENTS.c, EXPERIMENT_TAGS.c
+    query = sa.select(ours.experiment_id, ours.name).join(EXPERIMENT_TAGS, ours.experiment_id == tags.experiment_id)
+    query = query.where(ours.lifecycle_stage == "active", tags.key == f"{VIEW_TAG}{EVALUATIONS}")
+    with _connected(uri) as connection:
+        return [(id_, name) for id_, name in connection.execute(query.order_by(ours.experiment_id.desc()))]
+
+
 # What makes a run store quicker to read: an index and statistics, made only when asked for (docs/service.md).
 
 INDEX = "massact_points"
@@ -216,7 +226,7 @@ def main() -> None:
     task = Task(**json.load(sys.stdin))
     answer: dict[str, Any]
     try:
-        answer = {"notes": _work(task)}
+        answer = {"notes": _work(task), "viewed": viewed_experiments(task.database)}
     except MassactError as error:
         answer = {"error": str(error), "exit_code": error.exit_code}
     with os.fdopen(answer_to, "w") as out:

@@ -19,11 +19,12 @@ import threading
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from massact.addresses import artifacts_shown, local_folder
 from massact.errors import MassactError, UsageError
@@ -39,8 +40,8 @@ from massact.service.settings import (
     check_database,
     is_loopback,
 )
-from massact.store.databases import EXPERIMENT_TAGS, EXPERIMENTS, open_database, served_file
-from massact.store.write.tracker import EVALUATIONS, PHASES, VIEW_TAG, view_link
+from massact.store.databases import served_file
+from massact.store.write.tracker import EVALUATIONS, PHASES, view_link
 
 START_SECONDS = 300.0  # how long a server may take until it answers: on a slow machine it imports for a minute
 REQUEST_SECONDS = 5  # how long requests that are being answered may go on once the server is told to stop
@@ -193,7 +194,8 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
         server_environment = _environment(settings, environment, users)
         folder = local_folder(settings.artifacts)
         task = Task(settings.database, str(users) if users else None, str(folder) if folder else None)
-        for note in prepare(task, server_environment):
+        prepared = prepare(task, server_environment)
+        for note in prepared.notes:
             say(note)
         if stopped():
             return
@@ -203,7 +205,7 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
         try:
             server.wait_until_healthy(settings.local_address, stopped)
             if not stopped():
-                for line in [*introduction(settings), *view_lines(settings)]:
+                for line in [*introduction(settings), *view_lines(settings.local_address, prepared.viewed)]:
                     say(line)
             with _address_told(settings):
                 server.watch(stopped)
@@ -218,12 +220,17 @@ def maintain(
     a service on it may go on. `upgrade`: migrate it to the schema of the MLflow that is installed; of a SQLite file a
     copy is kept."""
     check_database(database)
-    for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):
+    for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment).notes:
         say(note)
 
 
-def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
-    """Have a child do the task. Returns what it did, in words. Raises MassactError: it could not be done."""
+class Prepared(NamedTuple):
+    notes: list[str]  # what was done, in words
+    viewed: list[tuple[int, str]]  # id and name of the experiments that have views, the newest first
+
+
+def prepare(task: Task, environment: Mapping[str, str]) -> Prepared:
+    """Have a child do the task. Raises MassactError: it could not be done."""
     done = subprocess.run(
         [sys.executable, "-m", "massact.service.preparing"],
         input=json.dumps(asdict(task)),
@@ -240,7 +247,7 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
         raise MassactError(f"setting up the service ended with {how}; see above") from None
     if "error" in answer:
         raise (UsageError if answer["exit_code"] == UsageError.exit_code else MassactError)(answer["error"])
-    return list(answer["notes"])
+    return Prepared(answer["notes"], [(id_, name) for id_, name in answer["viewed"]])
 
 
 def introduction(settings: Settings) -> list[str]:
@@ -268,24 +275,14 @@ def introduction(settings: Settings) -> list[str]:
 _MOST_VIEWS = 4  # experiments whose views are linked
 
 
-def view_lines(settings: Settings) -> list[str]:
-    """Links to the views of the experiments in the store, the newest first."""
-    import sqlalchemy as sa
-
-    engine, _ = open_database(settings.database)
-    ours, tags = EXPERIMENTS.c, EXPERIMENT_TAGS.c
-    query = sa.select(ours.experiment_id, ours.name).join_from(
-        EXPERIMENTS, EXPERIMENT_TAGS, ours.experiment_id == tags.experiment_id
-    )
-    query = query.where(ours.lifecycle_stage == "active", tags.key == f"{VIEW_TAG}{EVALUATIONS}")
-    with engine.connect() as connection:
-        found = connection.execute(query.order_by(ours.experiment_id.desc())).all()
-    engine.dispose()
+def view_lines(address: str, experiments: Sequence[tuple[int, str]]) -> list[str]:
+    """Links to the views of experiments, each an id and a name."""
     lines = []
-    for id_, name in found[:_MOST_VIEWS]:
-        views = (f"{view:<12} {view_link(settings.local_address, str(id_), view)}" for view in (EVALUATIONS, PHASES))
+    for id_, name in experiments[:_MOST_VIEWS]:
+        views = (f"{view:<12} {view_link(address, str(id_), view)}" for view in (EVALUATIONS, PHASES))
         lines += [f"views of {visible(name)}:", *(f"         {view}" for view in views)]
-    return lines + ([f"         and of {len(found) - _MOST_VIEWS} more"] if len(found) > _MOST_VIEWS else [])
+    more = len(experiments) - _MOST_VIEWS
+    return lines + ([f"         and of {more} more"] if more > 0 else [])
 
 
 @contextmanager

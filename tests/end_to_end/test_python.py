@@ -14,7 +14,6 @@ import torch
 from click.testing import CliRunner, Result
 
 import massact
-from massact import notebook
 from massact.cli.app import cli
 from massact.data.traits import load_prompts, load_trait
 from massact.domain import Cell
@@ -124,7 +123,7 @@ def test_generating_gives_the_responses_of_the_stored_runs(
         assert cell.steering is not None
         return replace(cell, steering=replace(cell.steering, operator_source="0" * 64))
 
-    monkeypatch.setattr(notebook, "stored_cell", changed)
+    monkeypatch.setattr("massact.workflow.steered.stored_cell", changed)
     with pytest.raises(UsageError, match="the file of the operator add was changed since"):
         model.stored(next(row.run_id for row in chosen if row.label == "probe"), tracking_uri=uri)
 

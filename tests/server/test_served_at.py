@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from massact.service.preparing import viewed_experiments
 from massact.service.serving import _address_told, view_lines
 from massact.service.settings import Settings
 from massact.store.databases import UI_ADDRESS, served_file, ui_address
@@ -36,7 +37,7 @@ def test_serve_prints_both_views_of_each_experiment(uri: str) -> None:
     for name in ("first", "second"):
         with Tracker(uri, name, floor=68.0).phase("phase1", params={}) as run:
             newest = run.experiment_id
-    lines = view_lines(Settings(uri, "mlartifacts", port=5123))
+    lines = view_lines("http://127.0.0.1:5123", viewed_experiments(uri))
     assert [line for line in lines if not line.startswith(" ")] == ["views of second:", "views of first:"]
     links = [line.split()[-1] for line in lines if line.startswith(" ")]
     assert links[0].startswith(f"http://127.0.0.1:5123/#/experiments/{newest}/runs?")

@@ -29,7 +29,7 @@ QUERY = "SELECT run_uuid, value FROM tags WHERE key = %s"
 
 def _set_up_twice_at_once(uri: str) -> list[list[str]]:
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda _: prepare(Task(uri), os.environ), range(2)))
+        return list(pool.map(lambda _: prepare(Task(uri), os.environ).notes, range(2)))
 
 
 @pytest.fixture(scope="module")
