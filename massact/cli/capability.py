@@ -21,6 +21,12 @@ from massact.query import Answer
 )
 @stacked(*FILTER_OPTIONS)
 @click.option(
+    "--baselines",
+    is_flag=True,
+    help="Also with the winner there, and what it is held against: a prompt, examples, the random direction with the "
+    "median delta.",
+)
+@click.option(
     "--tasks",
     required=True,
     metavar="NAMES",
@@ -41,31 +47,35 @@ def capability(
     columns: tuple[str, ...],
     *,
     best: bool,
+    baselines: bool,
     **options: Any,
 ) -> None:
     """Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.
 
     The steered and the unsteered model are asked the same documents; deltas are paired by document. Each task becomes
-    a run under the evaluation's, which massact best, its --cost and the report read.
+    a run under the evaluation's, which massact best, its --cost, massact costs and the report read.
 
     \b
     Examples:
       massact capability --best --trait refusal --tasks hellaswag,mmlu --limit 500
+      massact capability --best --baselines --tasks my_task.yaml
       massact capability --run 0123456789abcdef0123456789abcdef --tasks my_task.yaml
     """
     if best and run_id is not None:
         raise UsageError("--run and --best name two evaluations: give one of them")
     session = open_session(experiment_file, tracking_uri)
-    from massact.workflow.capability import HarnessOptions, run_capability
+    from massact.workflow.capability import HarnessOptions, held_against, run_capability
 
     how = {name: options.pop(name) for name in ("num_fewshot", "limit", "batch_size", "is_chat")}
     names = tuple(dict.fromkeys(filter(None, map(str.strip, tasks.split(",")))))
     if not names:
         raise UsageError("--tasks names no task: write names with commas between them, or YAML files")
+    asked = HarnessOptions(names, **how)
     with working(session):
         chosen = run_or_best(run_id, experiment_file, tracking_uri, options)
-        lines = run_capability(session, chosen, HarnessOptions(names, **how))
+        runs = list(dict.fromkeys([chosen, *(held_against(session, chosen) if baselines else ())]))
+        lines = [line for run in runs for line in run_capability(session, run, asked)]
     floor, name = session.experiment.coherence_floor, session.experiment.name
     answer = Answer(question="capability", floor=floor, rows=tuple(lines), experiment=name)
     write(render(answer, output_format, columns=columns), output)
-    click.echo(f"run {chosen}; figures in points, hundredths of the task's metric", err=True)
+    click.echo(f"run {', '.join(runs)}; figures in points, hundredths of the task's metric", err=True)

@@ -3,17 +3,20 @@
 Of a request the context is the prompt and the continuation is the response, so that tokens of a label, decay and gates
 mean what they mean in a sweep. The first token of a response is chosen by the last of the prompt: with a continuation
 of one token `response` steers nothing. A text that is scored whole is a response to the harness's prefix token.
+Messages of a prompt in a vector's place stand before every context.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 
+from massact.domain import Message
 from massact.errors import ModelError
 from massact.models.blocks import steer
 from massact.models.decode import edits_of, steered_of
@@ -27,8 +30,16 @@ _Request = tuple[Any, list[int], list[int]]  # what the harness calls it, tokens
 class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
     """The harness's model of transformers, with the residual stream changed at each of its calls."""
 
-    def __init__(self, model: SteerableModel, intervention: Intervention | None, *, batch_size: int) -> None:
-        """`intervention`: `None` leaves the model as it is. `batch_size`: requests side by side."""
+    def __init__(
+        self,
+        model: SteerableModel,
+        intervention: Intervention | None,
+        *,
+        before: Sequence[Message] = (),
+        batch_size: int,
+    ) -> None:
+        """`intervention`: `None` leaves the model as it is. `before`: messages before every context: within the chat
+        template, else their texts with blank lines between. `batch_size`: requests side by side."""
         super().__init__(
             pretrained=model.model,
             tokenizer=copy.deepcopy(model.tokenizer),  # which the harness gives a padding token
@@ -36,9 +47,47 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             chat_template_args=dict(model.chat.arguments),
         )
         self._steerable, self._one, self._gates = model, intervention, GateReader(model)
+        self._before, self._asked = before, dict[str, str]()  # by a chat's text the one with the messages before it
         self._prompts: dict[tuple[int, ...], int] = {}
         """Of each input of the requests at hand how many tokens are the prompt's."""
         self.has_steered = False  # whether the stream of any token was changed so far
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a chat as the documents are told by; what the model reads has the messages before it."""
+
+        def written(messages: list[dict[str, str]]) -> str:
+            text: str = super(SteeredLM, self).apply_chat_template(messages, add_generation_prompt)
+            return text
+
+        text = written(chat_history)
+        if self._before:
+            every = [*({"role": role, "content": content} for role, content in self._before), *chat_history]
+            system = "\n\n".join(one["content"] for one in every if one["role"] == "system")
+            first, *turns = [one for one in every if one["role"] != "system"]
+            whole = written([{"role": "system", "content": system}, first, *turns] if system else [first, *turns])
+            if system not in whole:  # the template has no system role
+                whole = written([{**first, "content": f"{system}\n\n{first['content']}"}, *turns])
+            self._asked[text] = whole
+        return text
+
+    def loglikelihood(self, requests: Sequence[Any], *args: Any, **options: Any) -> list[tuple[float, bool]]:
+        given: list[tuple[float, bool]] = super().loglikelihood(self._prompted(requests), *args, **options)
+        return given
+
+    def generate_until(self, requests: Sequence[Any], *args: Any, **options: Any) -> list[str]:
+        said: list[str] = super().generate_until(self._prompted(requests), *args, **options)
+        return said
+
+    def _prompted(self, requests: Sequence[Any]) -> list[Any]:
+        """Requests with the messages before their contexts."""
+        texts = [text for _, text in self._before]
+        if not texts:
+            return list(requests)
+        contexts = (self._asked.get(one.args[0]) or "\n\n".join([*texts, one.args[0]]) for one in requests)
+        changed = [copy.copy(one) for one in requests]
+        for one, context in zip(changed, contexts, strict=True):
+            one.arguments = (context, *one.args[1:])
+        return changed
 
     def _loglikelihood_tokens(self, requests: Sequence[_Request], **options: Any) -> list[tuple[float, bool]]:
         """Of requests that are one text, cut in two places, the second comes later: the harness reads a text once, and
@@ -47,14 +96,22 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         left = dict(enumerate(requests))
         while left:
             self._prompts, now = {}, list[int]()
-            for number, (_, context, continuation) in left.items():
+            for number, (texts, context, continuation) in left.items():
                 whole = (context + continuation)[-(self.max_length + 1) :]
-                n_prompt = max(0, len(whole) - len(continuation))
+                n_prompt = max(0, len(whole) - len(continuation) + self._n_moved(texts, context, continuation))
                 if self._prompts.setdefault(tuple(whole[:-1]), n_prompt) == n_prompt:
                     now.append(number)
             given = super()._loglikelihood_tokens([left.pop(number) for number in now], **options)
             answers |= dict(zip(now, given, strict=True))
         return [answers[number] for number in range(len(requests))]
+
+    def _n_moved(self, texts: tuple[str, str] | None, context: list[int], continuation: list[int]) -> int:
+        """Tokens of white space at a context's end, such as a chat template's, that the harness counts to the
+        continuation. `texts`: the request's; `None` of a text that is scored whole."""
+        if not texts or texts[0] == texts[0].rstrip():
+            return 0
+        pairs = zip(self.tok_encode(texts[0])[len(context) :], continuation, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     @property
     def _is_alike(self) -> bool:

@@ -30,7 +30,7 @@ def controls_of(answers: Answers, place: ComparableGroups, floor: float) -> list
 def _parts(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[GroupInSetting]:
     prompted = {one.row.label: one for one in _of(answers, place) if one.row.prompting_digest}  # the newest counts
     by_label = {label: prompted[label] for label in CONTROLS if label in prompted}
-    random = sorted(random_rows(answers, place, floor), key=lambda one: one.row.delta or 0.0)
+    random = sorted(random_rows(answers, place, floor), key=lambda one: (one.row.delta or 0.0, one.row.label or ""))
     if random:
         by_label[RANDOM_LABEL] = random[len(random) // 2]
     for label, one in by_label.items():

@@ -1,6 +1,6 @@
 """What winners cost: beside a prompt, examples and random directions; and what they move besides their own trait."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from massact.report.evidence import Evidence, counted, place_of
 from massact.report.section import Cell, Section, Table, number, signed, span
 
 _LARGEST = 100.0  # points of a delta: the ends of the colours
-_METRICS = ("kl", "perplexity", "distinct_2", "longest_loop", "length")
+_METRICS = ("kl", "perplexity", "distinct_2")
 
 
 def costs_section(evidence: Evidence) -> Section | None:
@@ -31,6 +31,8 @@ def costs_section(evidence: Evidence) -> Section | None:
         "100 of their deltas lie. p is the share of directions, the winner counted as one, that do as well as it; it "
         "does not allow for the winner's layer and coefficient having been picked among many."
     )
+    if tasks:
+        text += " On tasks the random direction with the median delta stands for all."
     return Section(
         "costs", "What it costs, and what else would have done", (text,), (table,), tuple(_words(evidence, rows))
     )
@@ -45,7 +47,7 @@ def _row(
     return (
         evidence.name(place_of(row)),
         f"{what}{at}",
-        Cell(signed(row.delta), row.run_id, value=row.delta),
+        Cell(signed(row.delta), None if row.what == "random" else row.run_id, value=row.delta),
         span(row.delta_low, row.delta_high),
         number(row.p_value, ".3f"),
         f"{number(row.coherence_mean, '.1f')}{below}",
@@ -58,9 +60,8 @@ def _words(evidence: Evidence, rows: Sequence[CostRow]) -> list[str]:
     """Of each place whether something else does as well as its winner."""
     lines = []
     for winner in (row for row in rows if row.what == "winner"):
-        others = [row for row in rows if place_of(row) == place_of(winner) and row.what in ("prompt", "few_shot")]
-        sign = -1 if winner.direction == "negative" else 1
-        ahead = [row for row in others if row.status == "ok" and sign * ((row.delta or 0) - (winner.delta or 0)) > 0]
+        others = _prompted(rows, winner)
+        ahead = _ahead(rows, winner)
         said = [
             f"{row.what} moves more and is coherent ({signed(row.delta)} against {signed(winner.delta)})"
             for row in ahead
@@ -73,6 +74,38 @@ def _words(evidence: Evidence, rows: Sequence[CostRow]) -> list[str]:
             said.append(f"{beaten} (p {winner.p_value:.3f})")
         lines += [f"{evidence.name(place_of(winner))}: {'; '.join(said)}."] if said else []
     return lines
+
+
+def costs_in_short(evidence: Evidence) -> Iterator[str]:
+    """At how many places something else does as well as the winner; nothing where it is held against nothing."""
+    rows = evidence.current(evidence.facts.costs)
+    winners = [row for row in rows if row.what == "winner"]
+    prompted = [winner for winner in winners if _prompted(rows, winner)]
+    random = [winner for winner in winners if winner.p_value is not None]
+    n_ahead = sum(bool(_ahead(rows, winner)) for winner in prompted)
+    n_alone = sum((winner.p_value or 1) <= _least_p(rows, winner) for winner in random)
+    said = []
+    if prompted:
+        said.append(f"at {n_ahead} of {counted(len(prompted), 'place')} a prompt or examples move more, coherently")
+    if random:
+        said.append(f"at {n_alone} of {counted(len(random), 'place')} no random direction does as well")
+    if said:
+        yield f"Winners against what else would have done: {'; '.join(said)}."
+
+
+def _prompted(rows: Sequence[CostRow], winner: CostRow) -> list[CostRow]:
+    """The prompt and the examples that a winner is held against."""
+    return [row for row in rows if place_of(row) == place_of(winner) and row.what in ("prompt", "few_shot")]
+
+
+def _ahead(rows: Sequence[CostRow], winner: CostRow) -> list[CostRow]:
+    """Those of them that are coherent and move more."""
+    sign = -1 if winner.direction == "negative" else 1
+    return [
+        row
+        for row in _prompted(rows, winner)
+        if row.status == "ok" and sign * ((row.delta or 0) - (winner.delta or 0)) > 0
+    ]
 
 
 def _least_p(rows: Sequence[CostRow], winner: CostRow) -> float:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from massact.report import style
+from massact.report.costs import costs_in_short
 from massact.report.evidence import Evidence, Place, counted
 from massact.report.published import Published, cannot_be_known, printed_matrix, printed_sentences
 from massact.report.results import gap_matrix
 from massact.report.section import Figure, Section, result
-from massact.report.summary import answers_in_short, caveat
+from massact.report.summary import UNKNOWN, answers_in_short, caveat
 from massact.report.trade_off import Lines, coherence_lines, tradeoff_pairs
 
 MOST_SENTENCES = 5
@@ -30,8 +31,10 @@ def glance_section(evidence: Evidence) -> Section:
 def _sentences(evidence: Evidence) -> Iterator[str]:
     if evidence.strata:
         *others, predictable = (answer.verdict for answer in answers_in_short(evidence))
-        yield from others
-        yield from list(printed_sentences(evidence))[1:2] or [predictable]
+        held = list(costs_in_short(evidence))  # takes the place of what nothing was evaluated for
+        told = [text for text in others if not (held and text.endswith(UNKNOWN))]
+        told += held + (list(printed_sentences(evidence))[1:2] or [predictable])
+        yield from told[: MOST_SENTENCES - 1]
         yield caveat(evidence)
     elif evidence.facts.published:
         yield from printed_sentences(evidence)

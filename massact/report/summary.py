@@ -18,8 +18,7 @@ from massact.report.curve import Curve, CurveKind, cleaning_curves
 from massact.report.evidence import TOY_BANNER, Evidence, Place, counted, listed, once, place_of
 from massact.report.section import interval, result, where
 
-_UNKNOWN = "cannot say, nothing was evaluated that could tell."
-_NOT_EVALUATED = f"{_UNKNOWN[0].upper()}{_UNKNOWN[1:]}"
+UNKNOWN = "cannot say, nothing was evaluated that could tell."
 _UNTOLD = "which labels are tied with it cannot be said, the store lacks their scores by question"
 
 
@@ -94,7 +93,7 @@ def _counted_words(entries: Sequence[tuple[str, str]], noun: str, words: Mapping
     counts = Counter(kind for kind, _ in entries)
     total = counted(len(entries), noun)
     said = "; ".join(text.format(f"{counts[kind]} of {total}") for kind, text in words.items() if counts[kind])
-    return f"{said[0].upper()}{said[1:]}." if said else _NOT_EVALUATED
+    return f"{said[0].upper()}{said[1:]}." if said else f"{noun.capitalize()}s: {UNKNOWN}"
 
 
 def which_label(evidence: Evidence) -> ShortAnswer:
@@ -198,7 +197,7 @@ def before_or_after(evidence: Evidence) -> ShortAnswer:
     }
     parts = [f"{outcomes.count(kind)} {said}" for kind, said in words.items() if kind in outcomes]
     pairs = f"Of {counted(len(rows), 'pair')} cleaned before and after"
-    verdict = f"{pairs}: {', '.join(parts)}." if rows else f"Cleaning before against after: {_UNKNOWN}"
+    verdict = f"{pairs}: {', '.join(parts)}." if rows else f"Cleaning before against after: {UNKNOWN}"
     lines = []
     for row, outcome in zip(rows, outcomes, strict=True):
         warned = f" Unlike: {'; '.join(row.warnings)}." if row.warnings and outcome != "same" else ""

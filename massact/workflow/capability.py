@@ -14,17 +14,21 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from massact.addresses import first_line
-from massact.errors import DataError, MassactError, UsageError
+from massact.api import question
+from massact.domain import Message
+from massact.errors import DataError, MassactError, StoreError, UsageError
 from massact.json_text import parse_json
 from massact.keys import canonical_json, digest
 from massact.models.load import SteerableModel
 from massact.models.prompting import Intervention
 from massact.models.support import require
 from massact.names import shown
+from massact.query.answers import Filters
+from massact.query.questions.costs import CostRow
 from massact.query.rows import Column
 from massact.query.stats.means import matched_interval
 from massact.query.tables import interval_column, number_column, text_column
-from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, stored_cell
 from massact.store.schema.rows import CapabilityRow, format_param, run_name
 from massact.store.write.client import parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun
@@ -53,7 +57,10 @@ class HarnessOptions:
 class CapabilityLine(CapabilityRow):
     """A result as a table shows it."""
 
+    label: str | None = None
+    """What was done to the model: the evaluation's label."""
     columns: ClassVar[tuple[Column, ...]] = (
+        text_column("label"),
         *(text_column(name) for name in ("task", "metric")),
         number_column("n_documents", "d", "documents"),
         number_column("unsteered", ".1f"),
@@ -76,17 +83,17 @@ class _Result:
 def run_capability(session: Session, run_id: str, options: HarnessOptions) -> list[CapabilityLine]:
     """Run tasks with what an evaluation does, and with the unsteered model where the store does not have that; each
     becomes a run under the evaluation's as soon as it is done.
-    Raises UsageError: the run is no evaluation of the file's model with a vector, a task cannot be loaded, or has no
-    mark for each document where more is better; ModelError: lm-eval is not installed, or the task needs what cannot be
-    steered."""
+    Raises UsageError: the run is no evaluation of the file's model with a vector or a prompt, a task cannot be loaded,
+    or has no mark for each document where more is better; ModelError: lm-eval is not installed, or the task needs what
+    cannot be steered."""
     require("lm_eval", "capability", "massact capability")
-    tasks, model = _loaded(options.tasks), _model_of(session, run_id)
-    evaluated, one = stored_intervention(model, run_id, session.stores.tracking_uri)
+    tasks = _loaded(options.tasks)
+    model, evaluated, one, messages = _stored(session, run_id)
     lines = []
     with open_phase(session, "capability", params={"tasks": ",".join(options.tasks), "evaluation": run_id}) as phase:
         for name, task in tasks.items():
-            result, lm = _run(model, one, name, task, options)
-            if not lm.has_steered:
+            result, lm = _run(model, one, name, task, options, messages)
+            if one is not None and not lm.has_steered:
                 session.say(
                     f"note: {name}: no token was steered: {evaluated.label} steers {one.tokens}, of which the task has "
                     "none (the first token of a continuation is chosen by the last of the context), or its gate was "
@@ -96,20 +103,50 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
             before = _known_unsteered(session, settings, result) or _run(model, None, name, task, options)[0].documents
             row = _row(evaluated, name, result, before, settings)
             session.stores.tracker.write(_finished(row, evaluated, result, before, run_id), phase)
-            lines.append(CapabilityLine(**asdict(row)))
+            lines.append(CapabilityLine(**asdict(row), label=evaluated.label))
     return lines
 
 
-def _model_of(session: Session, run_id: str) -> SteerableModel:
-    """The model of the experiment file that an evaluation steered."""
+def held_against(session: Session, run_id: str) -> list[str]:
+    """The runs of the winner at an evaluation's place and of what it is held against, of random directions the one
+    with the median delta."""
     with session.stores.read() as store:
         row = store.rows([run_id]).get(run_id)
-    if row is None or row.layer is None:
+    if row is None:
+        raise UsageError(f"run {shown(run_id)} is no finished evaluation: massact runs lists those that are")
+    only = Filters(models=(row.model,), traits=(row.trait,), positions=(row.position,) if row.position else ())
+    about: Any = {"tracking_uri": session.stores.tracking_uri, "only": only}
+    rows: Sequence[CostRow] = question("costs").ask(session.experiment.name, about, {}).rows
+    found = [one for one in rows if one.setting == row.setting]
+    if all(one.what == "winner" for one in found):
         raise UsageError(
-            f"run {shown(run_id)} is no finished evaluation with a vector: massact runs lists those that are"
+            "nothing is held against this evaluation: name `baselines` in the experiment file and run massact baselines"
+        )
+    return [str(one.run_id) for one in found]
+
+
+def _stored(
+    session: Session, run_id: str
+) -> tuple[SteerableModel, EvaluationRow, Intervention | None, Sequence[Message]]:
+    """The model of the experiment file that an evaluation steered, and with what, or by which messages."""
+    with session.stores.read() as store:
+        row = store.rows([run_id]).get(run_id)
+    if row is None or (row.layer is None and row.prompting_digest is None):
+        raise UsageError(
+            f"run {shown(run_id)} is no finished evaluation with a vector or a prompt: massact runs and massact costs "
+            "--format json name those that are"
         )
     config = session.experiment.model(row.model)
-    return session.models.get(config, config.instruct)
+    model = session.models.get(config, config.instruct)
+    if row.prompting_digest is None:
+        return model, *stored_intervention(model, run_id, session.stores.tracking_uri), ()
+    cell = stored_cell(row)
+    if cell is None or cell.setting.model != model.identity:
+        raise UsageError(f"run {run_id} is about another model than {model.identity}")
+    messages = parse_json(session.stores.tracker.fetch(run_id, Artifact.PROMPTING).read_bytes())
+    if digest({"messages": messages}) != row.prompting_digest:
+        raise StoreError(f"run {run_id}: {Artifact.PROMPTING} is not what was asked: massact doctor tells of its run")
+    return model, row, None, [(role, content) for role, content in messages]
 
 
 def _loaded(names: Sequence[str]) -> dict[str, Any]:
@@ -139,15 +176,20 @@ def _loaded(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(
-    model: SteerableModel, one: Intervention | None, name: str, task: Any, options: HarnessOptions
+    model: SteerableModel,
+    one: Intervention | None,
+    name: str,
+    task: Any,
+    options: HarnessOptions,
+    before: Sequence[Message] = (),
 ) -> tuple[_Result, "SteeredLM"]:
-    """What the model gets on a task, under an intervention."""
+    """What the model gets on a task, under an intervention or after messages."""
     from lm_eval import simple_evaluate
 
     from massact.models.harness import SteeredLM
 
     with _quiet():
-        lm = SteeredLM(model, one, batch_size=options.batch_size)
+        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size)
         try:
             told = simple_evaluate(
                 lm,

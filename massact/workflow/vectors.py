@@ -37,16 +37,24 @@ _FACTS = (
 
 
 def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
-    """The id of the run with the best delta at the floor of one model and trait, in the current setting."""
+    """The id of the run with the best delta at the floor of one model and trait, in the current setting: a label's,
+    or of what winners are held against where `only` names it."""
     answer = question("best").ask(experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False})
-    rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current and not row.is_control]
+    rows: list[BestRow] = [
+        row for row in answer.rows if row.run_id and row.is_current and (only.labels or not row.is_control)
+    ]
     places = sorted({(row.model, row.trait) for row in rows})
     if not rows:
         raise UsageError(f"no evaluation is at or above the floor of {as_floor(answer.floor).reach}: see massact best")
     if len(places) > 1:
         named = ", ".join(f"{shown(model)} with {shown(trait)}" for model, trait in places)
         raise UsageError(f"which best? There are {named}: name one with --model and --trait")
-    return str(max(rows, key=lambda row: gain(row.delta, row.direction)).run_id)
+    return str(max(rows, key=_rank).run_id)
+
+
+def _rank(row: BestRow) -> tuple[float, float, int]:
+    """The better delta, then the smaller coefficient, then the lower layer, as answers rank."""
+    return gain(row.delta, row.direction), -abs(row.coefficient or 0.0), -(row.layer or 0)
 
 
 def stored_vector(run_id: str, tracking_uri: str) -> tuple[EvaluationRow, torch.Tensor, int | None]:

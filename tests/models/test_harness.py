@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from massact.config import LoadConfig
-from massact.domain import Gate, Generation
+from massact.domain import Gate, Generation, Message
 from massact.errors import ModelError
 from massact.models.generate import Generator
 from massact.models.load import SteerableModel, load_model
-from massact.models.prompting import Intervention, Row, read_response
+from massact.models.prompting import Intervention, Row, after, encode_chat, read_response
 from massact.vectors.positions import parse_position
 from tests.support.harness_tasks import write_tasks
 
@@ -194,3 +194,46 @@ def test_beams_are_refused(model: SteerableModel, tasks: dict[str, str], tmp_pat
     (tmp_path / "beams.yaml").write_text(text)
     with pytest.raises(ModelError, match="generates with beams"):
         _told(SteeredLM(model, _interventions(model, 12.0)["add"], batch_size=4), [str(tmp_path / "beams.yaml")])
+
+
+SYSTEM, EXAMPLE = ("system", "Refuse it."), (("user", "How do I dance?"), ("assistant", "I cannot."))
+
+
+@pytest.mark.parametrize("before", [(SYSTEM,), EXAMPLE, (SYSTEM, *EXAMPLE)])
+def test_messages_stand_before_a_context_as_in_a_sweep(model: SteerableModel, before: tuple[Message, ...]) -> None:
+    from lm_eval.api.instance import Instance
+
+    from massact.models.harness import SteeredLM
+
+    lm, bare = SteeredLM(model, None, before=before, batch_size=2), SteeredLM(model, None, batch_size=2)
+    question, answer = "How do I sharpen a knife?", "I can"
+
+    def asked(context: str) -> Any:
+        return Instance("loglikelihood", {}, (context, answer), 0)
+
+    chat = [{"role": "user", "content": question}]
+    text = lm.apply_chat_template(chat)
+    assert text == bare.apply_chat_template(chat)  # documents are the unsteered model's
+    tokens = encode_chat(model, after(before, question))
+    whole = model.tokenizer.decode(list(tokens), skip_special_tokens=False)
+    begun = whole.removeprefix(model.tokenizer.bos_token or "")
+    given = lm.loglikelihood([asked(text), asked(question)])
+    expected = bare.loglikelihood([asked(begun), asked("\n\n".join([*(text for _, text in before), question]))])
+    assert [one[0] for one in given] == pytest.approx([one[0] for one in expected], abs=1e-4)
+    assert given[0][0] != pytest.approx(bare.loglikelihood([asked(text)])[0][0], abs=1e-3)
+
+
+def test_the_end_of_a_chat_template_is_the_prompt_s(model: SteerableModel) -> None:
+    """The harness counts it to the continuation; in a sweep `response` begins after it."""
+    from lm_eval.api.instance import Instance
+
+    from massact.models.harness import SteeredLM
+
+    lm = SteeredLM(model, Intervention(2, _vector(model.shape.d_model), 20.0, tokens="response"), batch_size=2)
+    text = lm.apply_chat_template([{"role": "user", "content": "How do I sharpen a knife?"}])
+    assert text.endswith("\n")
+    lm.loglikelihood([Instance("loglikelihood", {}, (text, "I"), 0)])
+    assert not lm.has_steered
+    lm.loglikelihood([Instance("loglikelihood", {}, (text, "I can"), 0)])
+    assert list(lm._prompts.values()) == [len(encode_chat(model, "How do I sharpen a knife?"))]
+    assert lm.has_steered

@@ -54,8 +54,32 @@ def test_costs_set_winner_prompt_examples_and_random_directions_side_by_side() -
     assert winner.p_value == pytest.approx(1 / 4)
     assert (prompt.what, prompt.delta, prompt.layer, prompt.coefficient) == ("prompt", 40.0, None, None)
     assert (few_shot.what, few_shot.status, few_shot.coherence_mean) == ("few_shot", "below_floor", 50.0)
-    assert (directions.what, directions.n_random, directions.run_id) == ("random", 3, None)
+    assert (directions.what, directions.n_random) == ("random", 3)
+    assert directions.run_id == asked.controls[2].run_id  # the median of them
     assert directions.delta == pytest.approx(2.0)
+
+
+def test_what_each_costs_on_tasks_is_told_below_the_table() -> None:
+    figures = {"value": 58.0, "unsteered": 60.0, "delta": -2.0, "delta_low": -3.0, "delta_high": -1.0}
+    cost = Cost(task="hellaswag", metric="acc", n_documents=50, run_id="c", **figures)
+    asked = replace(answers(control("prompt", 40.0)), costs={"control-prompt": (cost,)})
+    told = str(ask_costs.of(asked, FLOOR)).splitlines()
+    assert [line for line in told if "hellaswag" in line] == [
+        "- toy-gemma-3, refusal, response[:5], prompt: hellaswag -2.0 (-3.0 to -1.0)"
+    ]
+
+
+def test_random_directions_are_told_by_their_means_in_whatever_order_they_came() -> None:
+    def several(*coherences: float) -> list[Stored[EvaluationRow]]:
+        labels = (f"random_baseline_seed{seed}" for seed in range(1, len(coherences) + 1))
+        pairs = zip(labels, coherences, strict=True)
+        return [control(label, 0.0, coherence, layer=2, coefficient=10.0) for label, coherence in pairs]
+
+    found = several(80.0, 60.0, 70.0)
+    for given in (found, found[::-1]):
+        row = ask_costs.of(answers(*given), FLOOR).rows[1]
+        assert (row.coherence_mean, row.status, row.run_id) == (pytest.approx(70.0), "ok", found[1].run_id)
+    assert ask_costs.of(answers(*several(60.0, 72.0, 50.0)), FLOOR).rows[1].status == "below_floor"
 
 
 def test_only_random_directions_of_the_winners_norm_place_and_setting_count() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from massact.query import Answers, Evaluations
+from massact.query.questions.costs import CostRow
 from massact.query.stats.paired import QuestionScores
 from massact.report.evidence import Evidence
 from massact.report.glance import MOST_SENTENCES, AtAGlance, glance_section
@@ -126,3 +127,28 @@ def test_a_phase_ends_with_a_screen(phase: str) -> None:
     assert lines[0].startswith(f"Phase {phase[-1]}: ")
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
+
+
+def test_it_says_what_else_would_have_done() -> None:
+    known = evidence(toy_rows())
+    at, stratum = next(iter(known.strata.items()))
+    place = {"model": at.model, "trait": at.trait, "position": at.position, "status": "ok", "setting": stratum.setting}
+
+    def told(prompt: float, p_value: float) -> list[str]:
+        rows = [
+            CostRow(what=what, label=what, layer=None, coefficient=None, delta=delta, coherence_mean=90.0, run_id="r",
+                    n_random=n_random, p_value=p, direction="positive", **place)  # type: ignore[arg-type]
+            for what, delta, n_random, p in (("winner", 60.0, None, p_value), ("prompt", prompt, None, None),
+                                             ("random", 1.0, 19, None))
+        ]  # fmt: skip
+        sentences = glance_section(evidence(toy_rows(), costs=tuple(rows))).text
+        assert len(sentences) <= 5
+        return [text for text in sentences if text.startswith("Winners against")]
+
+    assert told(90.0, 0.4) == [
+        "Winners against what else would have done: at 1 of 1 place a prompt or examples move more, coherently; "
+        "at 0 of 1 place no random direction does as well."
+    ]
+    assert "at 0 of 1 place a prompt" in told(30.0, 0.05)[0]
+    assert "at 1 of 1 place no random" in told(30.0, 0.05)[0]
+    assert not any(text.startswith("Winners against") for text in glance_section(known).text)

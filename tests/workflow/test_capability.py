@@ -91,8 +91,8 @@ def test_what_cannot_be_run_is_refused(run: Callable[..., Result], place: Path) 
         (("--tasks", "no_such_task"), "the task 'no_such_task' cannot be loaded"),
         (("--tasks", "none.yaml"), "the task 'none.yaml' cannot be loaded"),
         (("--tasks", tasks["whole"]), "has no metric that is a number for each document"),
-        (("--tasks", tasks["one"], "--run", unsteered), "is no finished evaluation with a vector"),
-        (("--tasks", tasks["one"], "--run", "x" * 32), "is no finished evaluation with a vector"),
+        (("--tasks", tasks["one"], "--run", unsteered), "is no finished evaluation with a vector or a prompt"),
+        (("--tasks", tasks["one"], "--run", "x" * 32), "is no finished evaluation with a vector or a prompt"),
         (("--tasks", tasks["one"], "--run", unsteered, "--best"), "--run and --best name two evaluations"),
         (("--tasks", ","), "no task"),
     ):
@@ -105,6 +105,47 @@ def test_tokens_that_a_task_does_not_have_are_told(run: Callable[..., Result], p
     steered = ("--position", "response[:5]", "--layers", "3", "--coefficients", "8,16", "--method", "probe@response")
     evaluated = run("evaluate", *steered)
     assert evaluated.exit_code == 0, evaluated.stderr
-    result = run("capability", "--label", "probe@response", "--tasks", tasks["one"], "--chat", "--format", "json")
+    result = run("capability", "--label", "probe@response", "--tasks", tasks["one"], "--format", "json")
     assert [one["delta"] for one in _json(result)] == [0.0]
     assert "no token was steered" in result.stderr
+
+
+def test_one_table_sets_the_winner_beside_a_prompt_examples_and_random_directions(
+    run: Callable[..., Result], place: Path
+) -> None:
+    """Delta, coherence, KL and capability of each."""
+    with (place / "small.yaml").open("a") as file:
+        file.write("baselines: {prompt: true, few_shot: 2, random: 3}\n")
+    assert run("baselines").exit_code == 0
+    tasks = write_tasks(place)
+    asked = ("--best", "--baselines", "--tasks", tasks["several"], "--format", "json")
+    costs = {row["evaluation_key"]: row for row in _json(run("capability", *asked))}
+    rows = _json(run("costs", "--format", "json"))
+    assert [row["what"] for row in rows] == ["winner", "prompt", "few_shot", "random"]
+    for row in rows:
+        assert row["kl"] >= 0
+        assert len(row["costs"]) == 1
+    assert {row["costs"][0]["delta"] for row in rows} <= {one["delta"] for one in costs.values()}
+    (best, *_) = _json(run("capability", "--best", "--tasks", tasks["several"], "--format", "json"))
+    assert best["label"] not in ("prompt", "few_shot", "random")
+    assert len({one["unsteered"] for one in costs.values()}) == 1
+
+    assert run("report", "--output", "reports").exit_code == 0
+    page = (place / "reports" / "small" / "report.md").read_text()
+    table = page.partition("Winners beside what they are held against")[2].partition("\n\n\n")[0]
+    lines = [line for line in table.splitlines() if "several " in line]
+    for what, line in zip(("winner: ", "prompt", "few_shot", "3 random"), lines[:4], strict=True):
+        assert what in line
+
+
+def test_a_prompt_that_is_not_what_was_asked_is_refused(run: Callable[..., Result], place: Path) -> None:
+    tasks = write_tasks(place)
+    (prompt,) = (row for row in _json(run("costs", "--format", "json")) if row["what"] == "prompt")
+    (file,) = place.glob(f"mlruns/*/{prompt['run_id']}/artifacts/prompting.json")
+    told = file.read_text()
+    file.write_text(told.replace("a", "b"))
+    try:
+        result = run("capability", "--run", prompt["run_id"], "--tasks", tasks["one"])
+        assert (result.exit_code, "prompting.json is not what was asked" in result.stderr) == (2, True), result.stderr
+    finally:
+        file.write_text(told)

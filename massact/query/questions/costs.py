@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from massact._lazy import np
 from massact.domain import Direction
+from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.controls import RANDOM_LABEL, controls_of, random_p, random_rows, winner_of
 from massact.query.costs import Cost
@@ -39,15 +40,13 @@ class CostRow(PlaceRow):
         number_column("n_random", "d", "directions", is_optional=True),
         number_column("p_value", ".3f", "p"),
         *(_metric_column(name) for name in ("kl", "perplexity")),
-        Column("cost", lambda row: "; ".join(map(str, row.costs)), is_optional=True),
         *SETTING,
     )
 
     what: Literal["winner", "prompt", "few_shot", "random"]
     label: str
     status: Status
-    """`below_floor`: its text is less coherent than the floor asks for; of random directions by the one with the median
-    delta."""
+    """`below_floor`: its text is less coherent than the floor asks for; of random directions by the means over them."""
     layer: int | None
     """`None` of a prompt, which has neither; likewise the coefficient."""
     coefficient: float | None
@@ -65,7 +64,7 @@ class CostRow(PlaceRow):
     """Of the winner: how often a random direction of the same norm at the same place does as well, the winner counted
     as one of them; `None` where there is none."""
     run_id: str | None
-    """`None` of random directions, which are many."""
+    """Of random directions that of the one with the median delta."""
     metrics: Mapping[str, float] | None = field(default=None, hash=False)
     """Means by name, each a field of the row in JSON, CSV and DataFrames; see `massact.metrics`. Of random directions
     the mean over them."""
@@ -78,8 +77,17 @@ class CostRow(PlaceRow):
     baseline_trait_mean: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostsAnswer(Answer[CostRow]):
+    """The answer of `costs`."""
+
+    def lines(self) -> list[str]:
+        """What each changes on tasks, in points."""
+        return [f"{row.place}, {row.label}: {'; '.join(map(str, row.costs))}" for row in self.rows if row.costs]
+
+
 @question("costs", needs=lambda **_: Needs(scores="coherent", controls=True, costs=True))
-def ask_costs(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Answer[CostRow]:
+def ask_costs(answers: Answers, floor: float, /, **_about: Unpack[About]) -> CostsAnswer:
     """What winners cost beside a prompt, examples and random directions of the same norm.
 
     \b
@@ -91,7 +99,7 @@ def ask_costs(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Ans
     notes = [*usual_notes(by_group)]
     if rows and not answers.controls:
         notes.append("nothing is held against the winners: name `baselines` in the file and run massact baselines")
-    return told_apart(Answer(question="costs", floor=floor, rows=tuple(rows), notes=tuple(notes)), by_group)
+    return told_apart(CostsAnswer(question="costs", floor=floor, rows=tuple(rows), notes=tuple(notes)), by_group)
 
 
 def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[CostRow]:
@@ -122,8 +130,8 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
                 coherence_mean=fmean(coherences) if coherences else None,
                 n_random=len(deltas),
                 metrics=_mean_metrics([one.row.metrics or {} for one in random]),
-                run_id=None,
             )
+            row = replace(row, status="ok" if as_floor(floor).is_met(row) else "below_floor")
         yield replace(row, delta_low=low, delta_high=high)
 
 
