@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -130,12 +131,20 @@ FILTERS = (
     text("judge", "only what this judge scored", is_repeated=True, argument="judges", metavar="NAME"),
 )  # fmt: skip
 """Which part of an experiment is asked about; their keys are the fields of `massact.query.Filters`."""
+
+
+def _floor(value: str) -> Floor:
+    if not re.fullmatch(RULE_PATTERN, value):
+        raise ValueError("is neither a number nor a metric's limit")
+    return Floor.read(value)
+
+
 FLOOR = pattern(
     "floor",
     "which results count: a least mean coherence of 0 to 100, or a metric's limit such as 'kl<=0.3' or "
     f"'distinct_2>=0.6'; default: the experiment file's, else {DEFAULT_COHERENCE_FLOOR:g}",
     RULE_PATTERN,
-    Floor.read,
+    _floor,
     write=lambda floor: Floor.read(floor).rule,
 )
 LEAST_SCORED = number(

@@ -109,7 +109,7 @@ def test_a_file_is_never_opened(server: str, root: Path) -> None:
         ("best", {"modle": "gemma"}, (400, "bad-parameter"), "no parameter 'modle'; there are experiment, model"),
         ("best", {"experiment": []}, (400, "bad-parameter"), "'experiment' is missing"),
         ("best", {"floor": "nan"}, (400, "bad-parameter"), "'floor'"),
-        ("best", {"floor": 101}, (400, "bad-parameter"), "within 0 to 100"),
+        ("best", {"floor": 101}, (422, "unanswerable"), "from 0 to 100"),
         ("best", {"floor": [1, 2]}, (400, "bad-parameter"), "may be given once"),
         ("best", {"layer": "1_5"}, (400, "bad-parameter"), "no whole number"),
         ("best", {"layer": "-1"}, (400, "bad-parameter"), "not within 0"),

@@ -136,7 +136,7 @@ def test_an_evaluation_ends_with_its_table_once_and_its_responses_can_be_shown(
     shown = show(folder, one["run_id"], "--limit", "2")
     assert f"toy, refusal: probe, response[:5], layer 3, 16\ndelta {one['delta']:+.1f}" in shown.stdout
     assert len(re.findall(r"unsteered: trait [0-9.]+, coherence [0-9.]+ +\| steered: trait", shown.stdout)) == 2
-    assert "1 more: --limit 3" in shown.stdout
+    assert "1 more: leave --limit out" in shown.stdout
     best = ("--best", "--experiment", "searching")
     told = json.loads(show(folder, *best, "--label", "probe", "--format", "json").stdout)
     assert told["run_id"] == one["run_id"]
