@@ -5,13 +5,12 @@ massact's own are below; others are entry points (`massact.metrics`) or `module:
 
 import math
 import re
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 
-from massact.errors import ConfigError, MassactError
-from massact.plugins import load_plugin, own_digest, plugin_names
+from massact.errors import ConfigError
+from massact.plugins import call_outside, load_plugin, own_digest, plugin_names
 
 DEFAULT_METRICS = ("kl", "perplexity", "distinct_2", "longest_loop", "length")
 """Those of an experiment file that names none."""
@@ -126,15 +125,7 @@ NOT_MEASURED = Measured()
 
 def _value(name: str, reading: Reading) -> float | None:
     metric: Metric = _OWN.get(name) or load_plugin("metrics", name)
-    try:
-        value = metric(reading)
-    except MassactError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever code of somebody else does
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise ConfigError(
-            f"the metric {name} failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-        ) from error
+    value = call_outside(f"the metric {name}", lambda: metric(reading), ConfigError)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -9,16 +9,18 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module, reload
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from massact.errors import ConfigError, PluginError, UsageError
+from massact.errors import ConfigError, MassactError, PluginError, UsageError
 
+T = TypeVar("T")
 OWN_CODE = "MASSACT_OWN_CODE"
 """Environment variable with the functions of the experiment that was read last, so that processes which are started for
 it have them too: kind and name -> reference, folder and digest."""
@@ -143,3 +145,16 @@ def _by_name(group: str, _path: tuple[str, ...]) -> Mapping[str, Sequence[EntryP
 
 def _package(point: EntryPoint) -> str:
     return f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package without a name"
+
+
+def call_outside(what: str, call: Callable[[], T], failure: type[MassactError]) -> T:
+    """What a function of somebody else gives; whatever it raises is a `failure` with the line. `what`: what it is."""
+    try:
+        return call()
+    except MassactError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever code of somebody else does
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise failure(
+            f"{what} failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        ) from error

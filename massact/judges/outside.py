@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import traceback
 from collections.abc import Callable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
-from massact.errors import ConfigError, JudgeError, MassactError
+from massact.errors import ConfigError, JudgeError
 from massact.judges import Exchange, Judge, Subject, Usage, Verdict
 from massact.keys import digest
-from massact.plugins import load_code, load_plugin
+from massact.plugins import call_outside, load_code, load_plugin
 
 
 class OutsideJudge:
@@ -47,12 +46,12 @@ class OutsideJudge:
     def prepare(self) -> None:
         prepare = getattr(self._inner, "prepare", None)
         if prepare is not None:
-            _run(self._name, prepare)
+            call_outside(f"the judge {self._name}", prepare, JudgeError)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """A verdict each; what is no score from 0 to 100 leaves a response unscored. JudgeError: its code fails."""
         self._n_scored += len(exchanges)
-        verdicts = _run(self._name, lambda: list(self._inner.score(exchanges)))
+        verdicts = call_outside(f"the judge {self._name}", lambda: list(self._inner.score(exchanges)), JudgeError)
         if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):
             kinds = ", ".join(sorted({type(one).__name__ for one in verdicts})) or "nothing"
             raise JudgeError(
@@ -72,18 +71,6 @@ def _identity(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject
     return JudgeIdentity(config.name, made, told)
 
 
-def _run(name: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except MassactError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever code of somebody else does
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise JudgeError(
-            f"the judge {name} failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-        ) from error
-
-
 def _checked(verdict: Verdict) -> Verdict:
     given = (verdict.trait, verdict.coherence)
     wrong = [one for one in given if one is not None and not (isinstance(one, Real) and 0 <= one <= 100)]
@@ -98,7 +85,9 @@ def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject
     """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks; else a ConfigError."""
     if not callable(made_by):
         raise ConfigError(f"the judge {config.name} is no class: write python:MODULE:CLASS")
-    return OutsideJudge(_run(config.name, lambda: made_by(config, subject)), made_by, config, subject)
+    return OutsideJudge(
+        call_outside(f"the judge {config.name}", lambda: made_by(config, subject), JudgeError), made_by, config, subject
+    )
 
 
 def open_added_judge(config: JudgeConfig, subject: Subject) -> Judge:

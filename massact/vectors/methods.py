@@ -10,13 +10,14 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 
 from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, PluginError
-from massact.plugins import load_plugin
+from massact.plugins import call_outside, load_plugin
 
 # Cleaning: what is done to massive dims, in the activations before a vector is made or in the vector after.
 
@@ -194,7 +195,8 @@ def extract_vector(
     Raises DataError: the vector has no direction, or a dim does not exist."""
     before = recipe.cleaning if recipe.cleaning.when == "before" else NO_CLEANING
     positive, negative = (clean(side.float(), before, dims) for side in (positive, negative))
-    direction = find_method(recipe.method)(positive, negative, seed)
+    made = partial(find_method(recipe.method), positive, negative, seed)
+    direction = made() if recipe.method in _METHODS else call_outside(f"the method {recipe.method}", made, PluginError)
     if not isinstance(direction, torch.Tensor) or direction.shape != positive.shape[-1:]:
         shape = tuple(getattr(direction, "shape", ())) or type(direction).__name__
         raise PluginError(f"the method {recipe.method} gave {shape}, not a direction [{positive.shape[-1]}]")

@@ -230,6 +230,17 @@ def test_a_method_that_gives_no_direction_is_named(install: Install) -> None:
         extract_vector(Recipe("flat"), *sides, dims=(), seed=0)
 
 
+def test_a_method_that_fails_is_named_with_its_line(install: Install) -> None:
+    import torch
+
+    from massact.domain import Recipe
+    from massact.vectors.methods import extract_vector
+
+    install("bad", "[massact.methods]\nbad = lab_code:bad\n", "def bad(p, n, seed):\n    return p / n.missing\n")
+    with pytest.raises(PluginError, match=r"the method bad failed: AttributeError: .*lab_code\.py, line 2\)"):
+        extract_vector(Recipe("bad"), torch.ones(3, 4), torch.zeros(3, 4), dims=(), seed=0)
+
+
 # the experiment's own files
 
 OWN = (
