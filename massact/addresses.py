@@ -16,8 +16,7 @@ from massact.errors import ConfigError, UnusableStoreError, UsageError
 DEFAULT_STORE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "postgres")
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_BUCKET = re.compile(r"[^:/?#@]*[/?#]")
-"""A host without a login or a port, and what ends it."""
+_BUCKET = re.compile(r"[^:/?#@]*[/?#]")  # a host without a login or a port, and what ends it
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|token|key|secret|sig|credential|authori", re.IGNORECASE)
 _LEAST_SECRET = 3
 """Characters of a secret that is looked for in the text of an error; a shorter one is in every other word."""

@@ -225,10 +225,8 @@ class BaselinesConfig:
 
     prompt: bool | str | tuple[tuple[str, str], ...] = False
     """Whether a system prompt is, made of the trait's definition; or its text, of all traits or by trait."""
-    few_shot: int = 0
-    """How many examples of the trait are; 0: none."""
-    random: int = 0
-    """How many random directions are; 0: none."""
+    few_shot: int = 0  # how many examples of the trait are; 0: none
+    random: int = 0  # how many random directions are; 0: none
 
     def system(self, trait: str, definition: str, direction: Direction) -> str | None:
         """The system prompt of a trait; `None`: it has none."""
