@@ -239,13 +239,9 @@ class BaselinesConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseConfig:
+class PhaseConfig(DeclaredPhase):
     """The labels that a phase compares, and where."""
 
-    name: str
-    labels: tuple[str, ...]
-    positions: tuple[str, ...]
-    models: tuple[str, ...]
     grids: tuple[tuple[str, Grid], ...]  # (model, grid) where the phase does not use the model's own grid
 
     def grid(self, model: ModelConfig) -> Grid:
@@ -330,9 +326,7 @@ def declared_by(experiment: Experiment) -> Declared:
         experiment=experiment.name,
         floor=experiment.coherence_floor,
         traits=tuple(trait.name for trait in experiment.traits),
-        phases=tuple(
-            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels) for phase in experiment.phases
-        ),
+        phases=experiment.phases,
         coefficient_ranges={
             model.name: model.coefficient_range for model in experiment.models if model.coefficient_range is not None
         },
