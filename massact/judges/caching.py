@@ -51,7 +51,6 @@ class JudgeCache:
         self._has_said_busy = False
 
     def verdicts(self, digests: Sequence[bytes]) -> dict[bytes, Verdict]:
-
         def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
             known: dict[bytes, Verdict] = {}
             for start in range(0, len(digests), _AT_ONCE):
@@ -61,8 +60,7 @@ class JudgeCache:
                 known |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
             return known
 
-        known: dict[bytes, Verdict] = self._do(read, {}) if digests else {}
-        return known
+        return dict(self._do(read, {}) if digests else {})
 
     def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """Keep those that are scored; what is there already stays."""
@@ -77,7 +75,7 @@ class JudgeCache:
         """What a judge's check found: its failures, empty where it passed; `None` where it was not checked."""
         query = "SELECT failures FROM checks WHERE digest = ?"
         row = self._do(lambda connection: connection.execute(query, (digest,)).fetchone(), None)
-        return None if row is None else str(row[0])
+        return row and str(row[0])
 
     def keep_check(self, digest: str, failures: str) -> None:
         row = (digest, failures, time.time())
@@ -121,7 +119,9 @@ class JudgeCache:
                 self._say(f"warning: the judge cache {self._path} is busy; some answers are not kept in it")
             return
         self.close()
-        if _is_damage(error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        lacks_table = code == sqlite3.SQLITE_ERROR and "no such" in str(error)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or lacks_table:
             try:
                 aside = _move_aside(self._path)
             except OSError as second:
@@ -139,39 +139,29 @@ class JudgeCache:
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
-        _set_up(connection)
+        version, owner, n_tables = (
+            connection.execute(query).fetchone()[0]
+            for query in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
+        )
+        if n_tables and owner != _APPLICATION:
+            raise sqlite3.OperationalError("it is a database of something else")  # noqa: TRY301  # closed below
+        if version > _VERSION:
+            raise sqlite3.OperationalError(f"a newer massact made it, version {version}")  # noqa: TRY301
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if not n_tables:
+            stamps = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {stamps} COMMIT;")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_up(connection: sqlite3.Connection) -> None:
-    version, owner, n_tables = (
-        connection.execute(query).fetchone()[0]
-        for query in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
-    )
-    if n_tables and owner != _APPLICATION:
-        raise sqlite3.OperationalError("it is a database of something else")
-    if version > _VERSION:
-        raise sqlite3.OperationalError(f"a newer massact made it, version {version}")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    if not n_tables:
-        stamps = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {stamps} COMMIT;")
-
-
 def _is_busy(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _is_damage(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    lacks_table = code == sqlite3.SQLITE_ERROR and "no such" in str(error)
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or lacks_table
 
 
 def _move_aside(path: Path) -> Path | None:

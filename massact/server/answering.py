@@ -18,6 +18,7 @@ from massact import __version__, api
 from massact._gc import collector_paused
 from massact.errors import MassactError, StoreError, UsageError
 from massact.json_text import parse_json
+from massact.names import shown
 from massact.query import Answer
 from massact.query.question import ANY_TEXT, Parameter, Question, whole
 from massact.query.rows import differing_names, to_content, to_json
@@ -68,7 +69,7 @@ def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[s
     for name in given:
         if name not in known:
             there = ", ".join(known) or "none"
-            raise ProblemError(Kinds.BAD_PARAMETER, f"there is no parameter {_shown(name)}; there are {there}")
+            raise ProblemError(Kinds.BAD_PARAMETER, f"there is no parameter {shown(name)}; there are {there}")
     values = {}
     for one in allowed:
         texts = given.get(one.name, ())
@@ -89,15 +90,11 @@ def _read(one: Parameter, texts: Sequence[str]) -> Any:
             values.append(one.read(written))
         except ValueError as error:
             raise ProblemError(
-                Kinds.BAD_PARAMETER, f"the parameter {one.name!r}: {_shown(written)} {error} ({one.meaning})"
+                Kinds.BAD_PARAMETER, f"the parameter {one.name!r}: {shown(written)} {error} ({one.meaning})"
             ) from None
         except UsageError as error:  # it is written as it should be, and makes no sense
             raise problem_of(error, "") from error
     return values if one.is_repeated else values[0]
-
-
-def _shown(value: str) -> str:
-    return repr(value if len(value) <= 80 else value[:77] + "...")
 
 
 _log = logging.getLogger(__name__)
@@ -155,7 +152,7 @@ class Answering:
         return Reply(200, head, body)
 
     def _raw(self, body: bytes) -> Reply:
-        _check_size(body, self._limits.raw_bytes, "ask MLflow's own search instead")
+        _check_size(body, 4 * self._limits.answer_bytes, "ask MLflow's own search instead")
         return Reply(200, {"Content-Type": WIRE_TYPE}, body)
 
     def _page(self, posed: Question[..., Any], given: Mapping[str, Any], source: SqlSource) -> Reply:
@@ -247,15 +244,11 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
         one = schema.get("items", schema)
         if not isinstance(values, list) or len(values) > schema.get("maxItems", 1):
             raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
-        if not all(_is_text(value, one) for value in values):
+        texts = (value if isinstance(value, str) else "" for value in values)
+        if not all(len(text) <= one["maxLength"] and re.fullmatch(one["pattern"], text) for text in texts):
             length = f"1 to {one['maxLength']} characters"
             raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {one['pattern']}")
     return body
-
-
-def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
-    is_short = isinstance(value, str) and 1 <= len(value) <= schema["maxLength"]
-    return is_short and re.fullmatch(schema["pattern"], str(value)) is not None
 
 
 def read_question(data: bytes) -> dict[str, Any]:

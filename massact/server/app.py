@@ -184,7 +184,11 @@ def create_app() -> Any:
     from mlflow.server import app
 
     add_query_api(app, has_login=False)
-    return for_this_server(app)
+    if os.environ.get(WHICH_SERVER) != "uvicorn":
+        return app
+    from mlflow.server.fastapi_app import create_fastapi_app
+
+    return create_fastapi_app(app)
 
 
 def add_query_api(app: Flask, *, has_login: bool) -> list[tuple[str, str]]:
@@ -197,11 +201,3 @@ def add_query_api(app: Flask, *, has_login: bool) -> list[tuple[str, str]]:
         _log.warning("the backend store is no SQLite or PostgreSQL database: the query API answers nothing")
         return mount(app, None, has_login=has_login)
     return mount(app, Processes(database, limits), has_login=has_login)
-
-
-def for_this_server(app: Flask) -> Any:
-    if os.environ.get(WHICH_SERVER) != "uvicorn":
-        return app
-    from mlflow.server.fastapi_app import create_fastapi_app
-
-    return create_fastapi_app(app)

@@ -178,60 +178,43 @@ def description(*, has_login: bool) -> str:
 
 
 def _question(posed: Question[..., Any], schemas: Schemas) -> dict[str, Any]:
-    answered: dict[str, Any] = {
-        "description": "The answer.",
-        "content": {"application/json": {"schema": schemas.of_answer(posed)}},
-    }
+    answered = _json("The answer.", schemas.of_answer(posed))
     if posed.traits.has_pages:
         text = "Where there may be more rows, the address that gives them, as rel=next."
         answered["headers"] = {"Link": _header(text, "string")}
-    return {
-        "operationId": posed.name,
-        "summary": posed.summary,
-        "tags": ["questions"],
-        "parameters": list(map(_parameter, parameters_of(posed))),
-        "responses": {"200": answered, **_refusals(_ASKED)},
-    }
+    parameters = list(map(_parameter, parameters_of(posed)))
+    return _operation(posed.name, posed.summary, "questions", answered, _ASKED, parameters=parameters)
 
 
 def _reading(name: str, summary: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    content = {WIRE_TYPE: {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}
+    packed = {WIRE_TYPE: {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}
+    answered = {"description": "As massact.store.read.base packs it.", "content": packed}
     schema = {"type": "object", "properties": body, "required": list(body), "additionalProperties": False}
-    return {
-        "operationId": f"raw_{name}",
-        "summary": summary,
-        "tags": ["raw"],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {
-            "200": {"description": "As massact.store.read.base packs it.", "content": content},
-            **_refusals(_READ),
-        },
-    }
+    asked = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return _operation(f"raw_{name}", summary, "raw", answered, _READ, requestBody=asked)
 
 
 def _view(name: str, summary: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    return {
-        "operationId": f"view_{name}",
-        "summary": summary.removesuffix("."),
-        "tags": ["explorer"],
-        "parameters": list(map(_parameter, parameters)),
-        "responses": {"200": {"description": "For the explorer's page.", "content": content}, **_refusals(_ASKED)},
-    }
+    answered, asked = _json("For the explorer's page.", {"type": "object"}), list(map(_parameter, parameters))
+    return _operation(f"view_{name}", summary.removesuffix("."), "explorer", answered, _ASKED, parameters=asked)
 
 
 def _this_one() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    return {
-        "operationId": "openapi",
-        "summary": "This description",
-        "tags": ["about"],
-        "responses": {
-            "200": {"description": "OpenAPI 3.1.", "content": content},
-            "304": {"description": "It is as the ETag that was sent says."},
-            **_refusals(_ANYONE_REFUSED),
-        },
-    }
+    answered = _json("OpenAPI 3.1.", {"type": "object"})
+    told = _operation("openapi", "This description", "about", answered, _ANYONE_REFUSED)
+    told["responses"]["304"] = {"description": "It is as the ETag that was sent says."}
+    return told
+
+
+def _json(description: str, schema: Schema) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _operation(
+    name: str, summary: str, tag: str, answered: Schema, refused: Iterable[int], **asked: object
+) -> dict[str, Any]:
+    about = {"operationId": name, "summary": summary, "tags": [tag]}
+    return {**about, **asked, "responses": {"200": answered, **_refusals(refused)}}
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:

@@ -257,7 +257,8 @@ def open_phase(
         try:
             yield run
         except BaseException:
-            session.stores.patience.end()  # what went wrong may be the store, which is not waited for twice
+            # what went wrong may be the store, which is not waited for twice
+            session.stores.patience.is_under_way = False
             for log in logs:
                 with suppress(Exception):
                     log()

@@ -169,5 +169,4 @@ def split_sides(
 
 def has_window(rows: torch.Tensor) -> list[bool]:
     """Whether each prompt's window held a token: `rows` is `[n, n_layers, d_model]`, NaN where it did not."""
-    found: list[bool] = (~rows.isnan().flatten(1).any(dim=1)).tolist()
-    return found
+    return list((~rows.isnan().flatten(1).any(dim=1)).tolist())

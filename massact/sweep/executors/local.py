@@ -12,7 +12,7 @@ import torch
 from massact.domain import Choice, Message
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
-from massact.judges.choices import choice_text
+from massact.judges.rules import choice_text
 from massact.metrics import NEUTRAL, Reading
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
