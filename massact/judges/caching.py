@@ -10,11 +10,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock
 
 from massact.domain import JudgeIdentity
 from massact.judges import Exchange, Judge, Usage, Verdict
@@ -107,7 +109,7 @@ class JudgeCache:
             self._connection = None  # a connection must not be used after a fork
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self._path):  # SQLite itself does not wait where several make the file
+            with _locked(self._path):  # SQLite itself does not wait where several make the file
                 self._connection = _open(self._path)
             self._owner = os.getpid()
         return self._connection
@@ -159,6 +161,11 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _locked(path: Path) -> FileLock:
+    """While it is held no other process opens the file or moves it aside."""
+    return FileLock(f"{path}.lock")
+
+
 def _is_busy(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -166,7 +173,7 @@ def _is_busy(error: Exception) -> bool:
 
 def _move_aside(path: Path) -> Path | None:
     """Rename a damaged file; `None` where another process has done so, and what lies there now is sound."""
-    with _alone(path):
+    with _locked(path):
         if _is_sound(path):
             return None
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
@@ -188,16 +195,6 @@ def _is_sound(path: Path) -> bool:
             return str(connection.execute("PRAGMA quick_check").fetchone()[0]) == "ok"
     except sqlite3.Error as error:
         return _is_busy(error)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """While the block runs no other process opens the file or moves it aside."""
-    import fcntl
-
-    with path.with_name(f"{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class CachingJudge:
