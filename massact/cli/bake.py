@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from massact.cli.options import FILTER_OPTIONS, experiment_option, run_or_best, stacked, tracking_uri_option
+from massact.cli.options import FILTER_OPTIONS, experiment_option, run_option, run_or_best, stacked, tracking_uri_option
 from massact.cli.session import open_session, working
 
 
 @click.command()
 @experiment_option
 @tracking_uri_option
-@click.option("--run", "run_id", metavar="ID", help="The evaluation with that run id; default: the best one.")
+@run_option
 @stacked(*FILTER_OPTIONS)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write; it must not exist.")
 def bake(experiment_file: str, tracking_uri: str, run_id: str | None, output: Path, **only: Any) -> None:

@@ -13,6 +13,7 @@ from massact.cli.options import (
     asked_experiment,
     asked_experiment_option,
     experiment_option,
+    run_argument,
     run_or_best,
     stacked,
     tracking_uri_option,
@@ -39,8 +40,7 @@ def _stored(experiment_file: str, tracking_uri: str, model: str | None) -> "Stor
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
-@click.option("--best", is_flag=True, help="The best evaluation at the floor of what the filters admit.")
+@run_argument
 @experiment_option
 @tracking_uri_option
 @stacked(*FILTER_OPTIONS)
@@ -48,18 +48,7 @@ def _stored(experiment_file: str, tracking_uri: str, model: str | None) -> "Stor
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens of an answer at most; default: as evaluated.")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, help="0: greedy.")
 @click.option("--seed", type=int, default=0, help="Of the sampling.")
-def chat(
-    run_id: str | None,
-    *,
-    best: bool,
-    experiment_file: str,
-    tracking_uri: str,
-    coefficient: float | None,
-    max_new_tokens: int | None,
-    temperature: float,
-    seed: int,
-    **only: Any,
-) -> None:
+def chat(run_id: str | None, experiment_file: str, tracking_uri: str, coefficient: float | None, **told: Any) -> None:
     """Talk with a steered model: every answer beside that of the same model unsteered.
 
     What a line begins with / is a command: /help lists them. Without a terminal the lines of standard input are asked.
@@ -71,9 +60,8 @@ def chat(
     """
     from massact.workflow.show import read_row
 
-    if best == (run_id is not None):
-        raise UsageError("name a run, as massact runs and best --format json do, or write --best: one of the two")
-    chosen = run_or_best(run_id, experiment_file, tracking_uri, only)
+    best, n_new, *sampling = (told.pop(name) for name in ("best", "max_new_tokens", "temperature", "seed"))
+    chosen = run_or_best(run_id, experiment_file, tracking_uri, told, best=best)
     row = read_row(chosen, tracking_uri)
     stored = _stored(experiment_file, tracking_uri, row.model)
     from massact.domain import Generation
@@ -81,9 +69,7 @@ def chat(
 
     steered = stored.of_run(chosen)
     steered = steered if coefficient is None else steered.at(coefficient)
-    talk = Chat(
-        stored, steered, Generation(max_new_tokens or row.max_new_tokens or 200, temperature, seed), tracking_uri
-    )
+    talk = Chat(stored, steered, Generation(n_new or row.max_new_tokens or 200, *sampling), tracking_uri)
     click.echo(f"{row.model}, {row.trait}: {steered} (run {chosen})\n{HELP}", err=True)
     is_asked = sys.stdin.isatty()
     while True:
@@ -116,13 +102,7 @@ def chat(
 )
 @click.option("--batch-rows", type=click.IntRange(1), help="Responses side by side at most; default: as many as fit.")
 def serve_model(
-    experiment_file: str,
-    tracking_uri: str,
-    model: str | None,
-    host: str,
-    port: int,
-    key_file: Path | None,
-    batch_rows: int | None,
+    experiment_file: str, tracking_uri: str, model: str | None, host: str, port: int, key_file: Path | None, **rows: Any
 ) -> None:
     """Serve a model and every best that the store holds of it, over the API of OpenAI: chats, texts and streams.
 
@@ -141,7 +121,7 @@ def serve_model(
     stored = _stored(experiment_file, tracking_uri, model)
     from massact.workflow.model_server import ModelServer, serve
 
-    serve(ModelServer(stored, key or secrets.token_urlsafe(24), batch_rows=batch_rows), host, port, click.echo)
+    serve(ModelServer(stored, key or secrets.token_urlsafe(24), **rows), host, port, click.echo)
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """`massact judge-check` and `massact rejudge`: what judges make of known texts, and another judge on stored ones."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
-from massact.cli.questions import OUTPUT_OPTIONS, render, write
+from massact.cli.questions import OUTPUT, OUTPUT_OPTIONS, print_answers
 from massact.cli.session import force_option, open_session, spool_option, store_timeout_option, working
 from massact.config import JudgeConfig
 from massact.config.judges import judge_like
@@ -25,7 +25,7 @@ from massact.query.tables import STATUS, number_column, text_column
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.judges.canaries import Canary, CanaryResult
+    from massact.judges.canaries import CanaryResult
     from massact.sweep.context import Session
 
 
@@ -111,7 +111,7 @@ def judge_check(ctx: click.Context, /, experiment_file: str, tracking_uri: str, 
     (config,) = configs
     with working(session):
         rows = tuple(_rows(session, config, options["trait"], options["repeats"]))
-    _write(session, rows, options)
+    _tell(session, rows, _spreads(rows), options)
     n_failed = sum(row.status != "ok" for row in rows)
     if n_failed:
         click.echo(f"the judge {config.name} fails {n_failed} of {len(rows)} canaries", err=True)
@@ -129,28 +129,25 @@ def _hold_against_people(
         labels = [one for one in labels if one.trait in ("", session.experiment.trait(trait).name)]
     with working(session):
         lines, notes = hold_against(session, labels, configs, options["bands"])
-    answer = Answer(
-        question="judge-check",
-        floor=session.experiment.coherence_floor,
-        rows=tuple(lines),
-        notes=tuple(notes),
-        experiment=session.experiment.name,
-    )
-    write(render(answer, options["output_format"], columns=options["columns"]), options["output"])
-    for note in notes:
-        click.echo(visible(note), err=True)
+    _tell(session, lines, notes, options, experiment=session.experiment.name)
     if any(line.judge_prompt and line.verdict == "disagrees" for line in lines):
         ctx.exit(1)
 
 
-def _write(session: "Session", rows: tuple[CanaryRow, ...], options: dict[str, Any]) -> None:
-    stds = [(name, [getattr(row, f"{name}_std") for row in rows]) for name in ("trait", "coherence")]
-    largest = [(name, max((s for s in some if s is not None), default=None)) for name, some in stds]
-    notes = tuple(f"largest standard deviation of {name}: {value:.2f}" for name, value in largest if value is not None)
-    answer = Answer(question="judge-check", floor=session.experiment.coherence_floor, rows=rows, notes=notes)
-    write(render(answer, options["output_format"], columns=options["columns"]), options["output"])
-    for note in notes:
-        click.echo(note, err=True)
+def _spreads(rows: Sequence[CanaryRow]) -> Iterator[str]:
+    """How much the scores vary at most, in words."""
+    for name in ("trait", "coherence"):
+        if stds := [std for row in rows if (std := getattr(row, f"{name}_std")) is not None]:
+            yield f"largest standard deviation of {name}: {max(stds):.2f}"
+
+
+def _tell(session: "Session", rows: Iterable[Any], notes: Iterable[str], options: dict[str, Any], **about: str) -> None:
+    """Print rows as an answer, and its notes."""
+    floor, output = session.experiment.coherence_floor, {name: options[name] for name in OUTPUT}
+    answer = Answer(question="judge-check", floor=floor, rows=tuple(rows), notes=tuple(notes), **about)
+    print_answers(answer, **output)
+    for note in answer.notes:
+        click.echo(visible(note), err=True)
 
 
 def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: int) -> Iterator[CanaryRow]:
@@ -160,34 +157,30 @@ def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: i
     for judged, model in product(traits, models):
         judge = session.judges.of(judged, model, config=config)
         results, _ = session.judges.check(config, judge, repeats=repeats)
-        names: dict[str, Any] = {"judge": config.name, "trait": judged.name, "model": model.name if model else None}
-        yield from (CanaryRow(**names, **_figures(result)) for result in results)
+        yield from (_row(config.name, judged.name, model.name if model else None, result) for result in results)
 
 
-def _figures(result: "CanaryResult") -> dict[str, Any]:
+def _row(judge: str, trait: str, model: str | None, result: "CanaryResult") -> CanaryRow:
     from massact.judges.canaries import spread
 
-    n_scored = sum(verdict.scored for verdict in result.verdicts)
-    return {
-        "canary": result.canary.name,
-        "trait_mean": statistics.fmean(result.trait) if result.trait else None,
-        "trait_std": spread(result.trait),
-        "coherence_mean": statistics.fmean(result.coherence) if result.coherence else None,
-        "coherence_std": spread(result.coherence),
-        "n_scored": n_scored,
-        "n_unscored": len(result.verdicts) - n_scored,
-        "expected": _expected(result.canary),
-        "status": "failed" if result.failure else "ok",
-        "failure": result.failure,
-    }
-
-
-def _expected(canary: "Canary") -> str:
+    canary, n_scored = result.canary, sum(verdict.scored for verdict in result.verdicts)
     bounds = (("coherence", canary.coherence), ("trait", canary.trait))
-    parts = [f"{name} {low:g} to {high:g}" for name, (low, high) in bounds if (low, high) != (0.0, 100.0)]
-    if canary.like:
-        parts.append(f"both about as {canary.like}")
-    return ", ".join(parts)
+    expected = [f"{name} {low:g} to {high:g}" for name, (low, high) in bounds if (low, high) != (0.0, 100.0)]
+    return CanaryRow(
+        judge=judge,
+        trait=trait,
+        model=model,
+        canary=canary.name,
+        trait_mean=statistics.fmean(result.trait) if result.trait else None,
+        trait_std=spread(result.trait),
+        coherence_mean=statistics.fmean(result.coherence) if result.coherence else None,
+        coherence_std=spread(result.coherence),
+        n_scored=n_scored,
+        n_unscored=len(result.verdicts) - n_scored,
+        expected=", ".join([*expected, *([f"both about as {canary.like}"] if canary.like else [])]),
+        status="failed" if result.failure else "ok",
+        failure=result.failure,
+    )
 
 
 @click.command()
@@ -214,19 +207,7 @@ def _expected(canary: "Canary") -> str:
 @click.option("--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge.")
 @click.pass_context
 def rejudge(
-    ctx: click.Context,
-    /,
-    experiment_file: str,
-    tracking_uri: str,
-    judge: str | None,
-    sources: tuple[str, ...],
-    spool: Path,
-    store_timeout: float,
-    *,
-    force: bool,
-    every_trait: bool,
-    dry_run: bool,
-    **chosen: tuple[Any, ...],
+    ctx: click.Context, /, experiment_file: str, tracking_uri: str, *, every_trait: bool, dry_run: bool, **chosen: Any
 ) -> None:
     """Score stored responses with another judge, without generating any again.
 
@@ -240,19 +221,13 @@ def rejudge(
       massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
       massact rejudge --experiment my.yaml --every-trait
     """
-    session = open_session(
-        experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout, force=force
-    )
+    workload = {name: chosen.pop(name) for name in ("judge", "spool", "store_timeout", "force")}
+    session, sources = open_session(experiment_file, tracking_uri, **workload), chosen.pop("sources")
     from massact.sweep.rejudge import plan_rejudge, run_rejudge
     from massact.sweep.side_effects import plan_side_effects, run_side_effects
 
-    only = Filters(
-        **{
-            **chosen,
-            "positions": tuple(str(parse_position(text)) for text in chosen["positions"]),
-            "labels": tuple(map(normalise_label, chosen["labels"])),
-        }
-    )
+    positions = tuple(str(parse_position(text)) for text in chosen["positions"])
+    only = Filters(**{**chosen, "positions": positions, "labels": tuple(map(normalise_label, chosen["labels"]))})
     if every_trait and (sources or any(chosen.values())):
         raise UsageError("--every-trait scores the winners of the experiment: leave out --from and the filters")
     with working(session):
@@ -270,7 +245,7 @@ def rejudge(
             return
         plan = run_rejudge(session, replace(only, judges=sources))
     answer = ask_judges(experiment_file, tracking_uri=tracking_uri, only=only)
-    click.echo(render(answer, "table"), nl=False)
+    print_answers(answer, output_format="table")
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)
     if plan.left_out:

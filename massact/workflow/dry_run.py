@@ -51,8 +51,8 @@ class Forecast:
         return self.cells - self.finished - self.earlier - self.same
 
 
-def show_phases(session: Session, names: Sequence[str]) -> None:
-    session.show(forecast_text(session, forecast_phases(session, names)))
+def show_phase(session: Session, name: str) -> None:
+    session.show(forecast_text(session, forecast_phases(session, [name])))
 
 
 def show_request(session: Session, request: Request) -> None:
