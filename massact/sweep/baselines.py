@@ -17,14 +17,12 @@ from massact.keys import cell_key, digest
 from massact.query.groups import recipe_of
 from massact.query.questions.best import BestRow, ask_best, winners
 from massact.store.read.base import Stored
-from massact.store.schema import Artifact, EvaluationRow, Kind, is_scored
-from massact.store.schema.points import or_nan
-from massact.store.write.evaluations import Place
+from massact.store.schema import Artifact, EvaluationRow, Kind
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
 from massact.sweep.planner import GridRequest, Planner, check_experiment
-from massact.sweep.reuse import is_compared
+from massact.sweep.reuse import is_finished
 from massact.sweep.stored import Subject, find_baseline
 from massact.sweep.stored_extractions import newest_extractions
 
@@ -75,7 +73,6 @@ def run_baselines(session: Session, parent: OpenRun | None = None) -> Tally:
 
 def _source(session: Session, subject: Subject, make: "partial[dict[str, PlannedCell]]") -> CellSource:
     experiment, planner = session.experiment, Planner(session, subject.model, subject.trait)
-    questions = planner.questions.questions
 
     def stored_baseline() -> Stored[EvaluationRow] | None:
         return find_baseline(session, cell_key(planner.baseline().cell))
@@ -88,23 +85,8 @@ def _source(session: Session, subject: Subject, make: "partial[dict[str, Planned
         left = {key: one for key, one in cells.items() if key not in done}
         return Plan(len(cells), left, stored={key: stored[key].run_id for key in left if key in stored})
 
-    place = Place(
-        experiment.name,
-        subject.model.name,
-        subject.model.instruct.name,
-        len(questions),
-        confirm_share=experiment.confirm_share,
-        kind=Kind.CONTROL,
-    )
-    keeps = session.workload.save_responses != "none"
-    return CellSource(subject, questions, planner.baseline, stored_baseline, plan, lambda *_: keeps, place=place)
-
-
-def is_finished(row: EvaluationRow, baseline: Stored[EvaluationRow] | None, least_scored: float) -> bool:
-    """Whether a result has scores enough, and was compared with the baseline as the store has it."""
-    if not is_scored(row, least_scored):
-        return False
-    return baseline is None or bool(is_compared(or_nan(row.baseline_trait_mean), baseline.row, least_scored))
+    asked, keeps = planner.questions.questions, session.workload.save_responses != "none"
+    return CellSource(subject, asked, planner.baseline, stored_baseline, plan, lambda *_: keeps, kind=Kind.CONTROL)
 
 
 def baseline_cells(

@@ -9,24 +9,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from massact.domain import Cell, QuestionSet, Setting
+from massact.domain import Cell, Setting
 from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
 from massact.floors import as_floor
-from massact.keys import cell_key, differences
+from massact.keys import differences
 from massact.plugins import own_digest
 from massact.query.questions.best import BestRow, ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, is_scored
-from massact.store.schema.points import or_nan
+from massact.store.schema import EvaluationRow
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
 from massact.sweep.planner import check_experiment, make_setting
-from massact.sweep.reuse import is_compared
-from massact.sweep.stored import Subject, stored_plan, stored_subject
+from massact.sweep.reuse import is_finished
+from massact.sweep.stored import LeftOutError, Moved, Subject, counting, stored_plan, stored_subject
 
 # Which cells are to be confirmed: every winner and every label tied with it, on the questions kept for that.
 
@@ -34,20 +33,11 @@ _OTHER_QUESTIONS = "chosen on other questions than those that the experiment fil
 _OTHER_SETTING = "evaluated in another setting than the experiment file's ({} differ)"
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A cell that won or is tied with the winner, as it is to be evaluated once more."""
-
-    source: Stored[EvaluationRow]  # the evaluation that it was chosen by
-    cell: Cell  # the same on the questions that confirm
-    key: str
-
-
 @dataclass(slots=True)
 class ConfirmPlan:
     """What there is to confirm."""
 
-    by_subject: dict[Subject, list[Chosen]] = field(default_factory=dict)
+    by_subject: dict[Subject, list[Moved]] = field(default_factory=dict)
     confirmed: dict[str, Stored[EvaluationRow]] = field(default_factory=dict)
     """What was confirmed before and counts, baselines too, by key."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -57,7 +47,7 @@ class ConfirmPlan:
     def n_cells(self) -> int:
         return sum(map(len, self.by_subject.values()))
 
-    def todo(self, subject: Subject) -> list[Chosen]:
+    def todo(self, subject: Subject) -> list[Moved]:
         """What of a model and trait was not confirmed yet."""
         return [one for one in self.by_subject.get(subject, ()) if one.key not in self.confirmed]
 
@@ -80,8 +70,13 @@ def plan_confirm(session: Session) -> ConfirmPlan:
     winning = [row for row in bests if row.standing in ("winner", "tied")]
     with session.stores.read() as store:
         rows = store.rows(row.run_id or "" for row in winning)
-    plan = ConfirmPlan(confirmed=confirmed_rows(session))
-    _Planning(session, plan).add([(row.run_id or "", rows.get(row.run_id or "")) for row in winning])
+    plan, current = ConfirmPlan(confirmed=confirmed_rows(session)), dict[Subject, Setting]()
+    for best in winning:
+        with counting(plan.left_out):
+            subject, cell = stored_subject(session, row := rows.get(best.run_id or ""))
+            source = Stored(best.run_id or "", "FINISHED", None, row)
+            chosen = Moved(source, subject, _moved(session, current, subject, cell))
+            plan.by_subject.setdefault(subject, []).append(chosen)
     if not plan.n_cells:
         raise NothingToConfirmError(f"nothing to confirm: {_why_nothing(session, bests, plan)}")
     return plan
@@ -92,13 +87,8 @@ def confirmed_rows(session: Session) -> dict[str, Stored[EvaluationRow]]:
     least = session.experiment.least_scored
     with session.stores.read() as store:
         stored = {one.row.key: one for one in store.confirmations(session.experiment.name)}
-
-    def counts(row: EvaluationRow) -> bool:
-        baseline = stored.get(row.baseline_key or "")
-        mean = or_nan(row.baseline_trait_mean)
-        return is_scored(row, least) and (baseline is None or bool(is_compared(mean, baseline.row, least)))
-
-    return {key: one for key, one in stored.items() if counts(one.row)}
+    baselines = {key: stored.get(one.row.baseline_key or "") for key, one in stored.items()}
+    return {key: one for key, one in stored.items() if is_finished(one.row, baselines[key], least)}
 
 
 def _evaluate_first(session: Session) -> str:
@@ -120,52 +110,25 @@ def _why_nothing(session: Session, bests: Sequence[BestRow], plan: ConfirmPlan) 
     return f"nothing was evaluated; {_evaluate_first(session)}"
 
 
-class _Planning:
-    def __init__(self, session: Session, plan: ConfirmPlan) -> None:
-        self._session, self._plan = session, plan
-        self._settings: dict[Subject, tuple[Setting, QuestionSet]] = {}
-
-    def add(self, winning: Sequence[tuple[str, EvaluationRow | None]]) -> None:
-        """Each winning evaluation on the questions that confirm, or why that cannot be."""
-        for run_id, row in winning:
-            if row is None:
-                self._plan.left_out["its row cannot be read: see massact doctor"] += 1
-                continue
-            stored = stored_subject(self._session, row)
-            cell = stored if isinstance(stored, str) else self._moved(*stored)
-            if isinstance(stored, str) or isinstance(cell, str):
-                self._plan.left_out[str(cell)] += 1
-                continue
-            subject = stored[0]
-            chosen = Chosen(Stored(run_id, "FINISHED", None, row), cell, cell_key(cell))
-            self._plan.by_subject.setdefault(subject, []).append(chosen)
-
-    def _moved(self, subject: Subject, cell: Cell) -> Cell | str:
-        """A chosen cell on the questions that confirm; else why it cannot be had."""
-        setting, questions = self._current(subject)
-        if (cell.setting.questions_digest, cell.setting.subset) != (setting.questions_digest, setting.subset):
-            return _OTHER_QUESTIONS
-        if cell.setting.model != setting.model and not self._session.stores.is_dry:
-            # what the weights say counts; the files of some models tell it otherwise
-            self._session.models.loaded(subject.model, subject.model.instruct)
-            del self._settings[subject]
-            setting, questions = self._current(subject)
-        names = [*differences(cell.setting, setting)]
-        if cell.steering is None or cell.steering.direction != subject.trait.direction:
-            names.append("direction")
-        if names:
-            return _OTHER_SETTING.format(", ".join(names))
-        return replace(cell, setting=replace(setting, questions_digest=questions.digest, subset=questions.subset))
-
-    def _current(self, subject: Subject) -> tuple[Setting, QuestionSet]:
-        """The experiment file's setting, and the questions that confirm."""
-        if subject not in self._settings:
-            session = self._session
-            questions = session.datasets.confirming(subject.trait)
-            asked, generation = session.datasets.questions(subject.trait), session.experiment.generation
-            setting = make_setting(session, subject.model, subject.trait, asked, generation)
-            self._settings[subject] = (setting, questions)
-        return self._settings[subject]
+def _moved(session: Session, known: dict[Subject, Setting], subject: Subject, cell: Cell) -> Cell:
+    """A chosen cell on the questions that confirm; LeftOutError where there is none. `known`: the file's settings."""
+    about, asked = (session, subject.model, subject.trait), session.datasets.questions(subject.trait)
+    if subject not in known:
+        known[subject] = make_setting(*about, asked, session.experiment.generation)
+    if (cell.setting.questions_digest, cell.setting.subset) != (asked.digest, asked.subset):
+        raise LeftOutError(_OTHER_QUESTIONS)
+    if cell.setting.model != known[subject].model and not session.stores.is_dry:
+        # what the weights say counts; the files of some models tell it otherwise
+        session.models.loaded(subject.model, subject.model.instruct)
+        known[subject] = make_setting(*about, asked, session.experiment.generation)
+    names = [*differences(cell.setting, known[subject])]
+    if cell.steering is None or cell.steering.direction != subject.trait.direction:
+        names.append("direction")
+    if names:
+        raise LeftOutError(_OTHER_SETTING.format(", ".join(names)))
+    confirming = session.datasets.confirming(subject.trait)
+    setting = replace(known[subject], questions_digest=confirming.digest, subset=confirming.subset)
+    return replace(cell, setting=setting)
 
 
 PHASE = "confirm"
@@ -211,12 +174,14 @@ def _tell(session: Session, verdicts: Mapping[str, str], text: str) -> None:
     session.tell(text, "\n".join(["Confirmed on other questions", *said]))
 
 
-def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[str, tuple[Chosen, PlannedCell]]:
+def _read_cells(session: Session, todo: Sequence[Moved], tally: Tally) -> dict[str, tuple[Moved, PlannedCell]]:
     """By key, those whose vector can be read from the run that was chosen."""
     cells = {}
     for one in todo:
         try:
-            _check_code(one.cell)
+            steering = one.cell.steering
+            if steering and steering.operator_source != own_digest("operators", steering.recipe.operator):
+                raise UsageError(f"the file of the operator {steering.recipe.operator} was changed since")
             cells[one.key] = (one, stored_plan(session, one.cell, one.source))
         except MassactError as error:
             tally.add(Tally(wanted=1, failed=1))
@@ -224,17 +189,10 @@ def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[
     return cells
 
 
-def _check_code(cell: Cell) -> None:
-    """See that the experiment's own operator is the one that a cell was evaluated with."""
-    if cell.steering and cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
-        raise UsageError(f"the file of the operator {cell.steering.recipe.operator} was changed since")
-
-
-def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Chosen, PlannedCell]]) -> CellSource:
+def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Moved, PlannedCell]]) -> CellSource:
     """What is chosen of one model and trait, on the questions that confirm."""
-    first, planned = next(iter(cells.values()))
-    unsteered = PlannedCell(replace(planned.cell, steering=None), None)
-    baseline_key = cell_key(unsteered.cell)
+    first = next(iter(cells.values()))[0]
+    unsteered, baseline_key = PlannedCell(replace(first.cell, steering=None), None), first.baseline_key
 
     def plan() -> Plan:
         confirmed = confirmed_rows(session)

@@ -15,7 +15,7 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.metrics import Measured
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, is_scored
+from massact.store.schema import EvaluationRow, Kind, is_scored
 from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
 from massact.store.write.tracker import OpenRun
 from massact.sweep.claims import Sharing
@@ -23,7 +23,7 @@ from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
-from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, put_again
+from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, place_of, put_again
 
 _JUDGED_AT_ONCE = 16  # stored results that no other sweep begins from then on
 
@@ -97,7 +97,8 @@ class CellSource:
     keeps_responses: Callable[[Evaluation, Baseline], bool]
     confirms: Mapping[str, str] = field(default_factory=dict)
     """Of a confirmation, by key: the evaluation that it repeats on other questions."""
-    place: Place | None = None  # the names that results are kept under; `None`: the experiment's
+    kind: Kind | None = None  # of its results, where they are no points of the grid
+    stored: EvaluationRow | None = None  # of a source of stored responses, one of the rows that have them
     left_out: Counter[str] | None = None
     """Of a source of stored responses, for which nothing is generated: what cannot be scored, counted by the reason."""
 
@@ -109,14 +110,9 @@ class Driver:
         self._session, self._parent, self._source = session, parent, source
         self._model = source.subject.model
         self._work = (session, parent, source.subject)
-        experiment = session.experiment
-        self._place = source.place or Place(
-            experiment.name,
-            self._model.name,
-            self._model.instruct.name,
-            len(source.questions),
-            confirm_share=experiment.confirm_share,
-        )
+        names = (session.experiment.name, self._model.name, self._model.instruct.name, len(source.questions))
+        place = Place(*names, confirm_share=session.experiment.confirm_share)
+        self._place = replace(place_of(source.stored) if source.stored else place, kind=source.kind)
         self._failed: dict[str, str] = {}  # error by key
         self._came: set[str] = set()  # keys that `run` came to an end with
         self._planning_seconds = 0.0

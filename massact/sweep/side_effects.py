@@ -7,46 +7,25 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from massact.config import TraitConfig
-from massact.domain import Cell
 from massact.errors import UsageError
-from massact.keys import cell_key
 from massact.query.questions.best import ask_best, winners
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind
-from massact.store.write.evaluations import Place
 from massact.store.write.tracker import OpenRun
-from massact.sweep.baselines import is_finished
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.planner import check_experiment
-from massact.sweep.stored import Subject, stored_plan, stored_subject
+from massact.sweep.reuse import is_finished
+from massact.sweep.stored import LeftOutError, Moved, Subject, counting, stored_plan, stored_subject
 
 PHASE = "side-effects"
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A stored result as it is to be scored for another trait."""
-
-    source: Stored[EvaluationRow]  # the run that holds its responses
-    cell: Cell
-    subject: Subject  # the model, and the trait that is scored
-
-    @property
-    def key(self) -> str:
-        return cell_key(self.cell)
-
-    @property
-    def baseline_key(self) -> str:
-        return cell_key(replace(self.cell, steering=None))
 
 
 @dataclass(slots=True)
 class SideEffectsPlan:
     """What there is to score."""
 
-    by_baseline: dict[str, list[Scored]] = field(default_factory=dict)
+    by_baseline: dict[str, list[Moved]] = field(default_factory=dict)
     """Of each baseline, by its key under the other trait's judge."""
     baselines: dict[str, Stored[EvaluationRow]] = field(default_factory=dict)
     """By the same key: the run that holds its responses."""
@@ -54,7 +33,7 @@ class SideEffectsPlan:
     left_out: Counter[str] = field(default_factory=Counter)  # what cannot be scored, by the reason
 
     @property
-    def todo(self) -> dict[str, list[Scored]]:
+    def todo(self) -> dict[str, list[Moved]]:
         """What was not scored yet."""
         left = {key: [one for one in some if one.key not in self.finished] for key, some in self.by_baseline.items()}
         return {key: some for key, some in left.items() if some}
@@ -80,31 +59,22 @@ def plan_side_effects(session: Session) -> SideEffectsPlan:
         baselines = {one.row.key: one for one in store.baselines(experiment.name)}
         scored = {one.row.key: one for one in store.side_effects(experiment.name)}
     for best in wanted:
-        stored = by_key.get(best.key or "")
-        told = stored_subject(session, stored.row) if stored else "its row cannot be read: see massact doctor"
-        baseline = baselines.get(stored.row.baseline_key or "") if stored else None
-        if stored is None or isinstance(told, str) or baseline is None:
-            plan.left_out[told if isinstance(told, str) else "its baseline is not in the store"] += 1
-            continue
-        for trait in experiment.traits:
-            if trait.name != best.trait:
-                one = _for_trait(session, trait, stored, told)
+        with counting(plan.left_out):
+            stored = by_key.get(best.key or "")
+            of, cell = stored_subject(session, stored and stored.row)
+            if stored is None or (baseline := baselines.get(stored.row.baseline_key or "")) is None:
+                raise LeftOutError("its baseline is not in the store")
+            for trait in (one for one in experiment.traits if one.name != best.trait):
+                subject = Subject(of.model, trait)
+                judge, dataset = session.judges.of(trait, subject.model).identity, session.datasets.of(trait)
+                told_of = {"trait": trait.name, "trait_digest": dataset.digest, "judge": judge}
+                one = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
                 plan.by_baseline.setdefault(one.baseline_key, []).append(one)
                 plan.baselines[one.baseline_key] = scored.get(one.baseline_key, baseline)
     least = experiment.least_scored
-    for key, known in scored.items():
-        if is_finished(known.row, scored.get(known.row.baseline_key or ""), least):
-            plan.finished.add(key)
+    rows = [one.row for one in scored.values()]
+    plan.finished = {row.key for row in rows if is_finished(row, scored.get(row.baseline_key or ""), least)}
     return plan
-
-
-def _for_trait(
-    session: Session, trait: TraitConfig, stored: Stored[EvaluationRow], told: tuple[Subject, Cell]
-) -> Scored:
-    of, cell = told
-    judge, digest = session.judges.of(trait, of.model).identity, session.datasets.of(trait).digest
-    cell = replace(cell, setting=replace(cell.setting, trait=trait.name, trait_digest=digest, judge=judge))
-    return Scored(stored, cell, Subject(of.model, trait))
 
 
 def run_side_effects(session: Session, parent: OpenRun | None = None) -> SideEffectsPlan:
@@ -125,7 +95,7 @@ def _source(session: Session, plan: SideEffectsPlan, baseline_key: str) -> CellS
     """The winners of one trait for another one."""
     wanted, baseline = {one.key: one for one in plan.todo[baseline_key]}, plan.baselines[baseline_key]
     first = next(iter(wanted.values()))
-    row, unsteered = first.source.row, stored_plan(session, replace(first.cell, steering=None), baseline)
+    unsteered = stored_plan(session, replace(first.cell, steering=None), baseline)
 
     def stored() -> Mapping[str, Stored[EvaluationRow]]:
         with session.stores.read() as store:
@@ -139,14 +109,6 @@ def _source(session: Session, plan: SideEffectsPlan, baseline_key: str) -> CellS
         cells = {key: stored_plan(session, one.cell, one.source) for key, one in left.items()}
         return Plan(len(wanted), cells, stored={key: one.source.run_id for key, one in left.items()})
 
-    place = Place(
-        row.experiment,
-        row.model,
-        row.model_variant,
-        row.n_questions or 0,
-        confirm_share=row.confirm_share,
-        kind=Kind.SIDE_EFFECT,
-    )
     return CellSource(
         subject=first.subject,
         questions=(),
@@ -154,6 +116,7 @@ def _source(session: Session, plan: SideEffectsPlan, baseline_key: str) -> CellS
         stored_baseline=lambda: stored().get(baseline_key, baseline),
         plan=plan_left,
         keeps_responses=lambda *_: False,
-        place=place,
+        kind=Kind.SIDE_EFFECT,
+        stored=first.source.row,
         left_out=plan.left_out,
     )

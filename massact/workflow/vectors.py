@@ -28,6 +28,7 @@ from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
 from massact.vectors.imported import read_vectors
+from massact.workflow.show import steered_row
 
 _FACTS = (
     "experiment", "model", "model_id", "model_revision", "trait", "label", "position", "layer", "coefficient",
@@ -63,12 +64,7 @@ def stored_vector(run_id: str, tracking_uri: str) -> tuple[EvaluationRow, torch.
     source = open_source(tracking_uri)
     with closing(source):
         store = RunStore(source)
-        row = store.rows([run_id]).get(run_id)
-        if row is None or row.layer is None or row.coefficient is None:
-            raise UsageError(
-                f"run {shown(run_id)} is no finished evaluation with a vector: massact runs and massact best --format "
-                "json name those that are"
-            )
+        row = steered_row(store, run_id)
         (run,) = source.finished_runs([run_id], tags=())
         stages = store.stages(Kind.CALIBRATION, row.experiment)
         n_layers = next((stage.row.n_layers for stage in stages if stage.row.model == row.model), None)

@@ -111,14 +111,12 @@ def ask_gaps(
     currency = answers.currency.over(by_group)
     rows = []
     for group, parts in declared.items():  # in the file's order
-        current = currency.part(group, parts)
+        current, recipe = currency.part(group, parts), recipe_of(group.label)
         if current is None:
             rows.append(GapRow(**asdict(group), status="missing"))
-        recipe = recipe_of(group.label)
         is_length = recipe is None or recipe.operator not in OWN_UNITS
         allowed = answers.coefficient_ranges.get(group.model) if is_length else None
-        others = [part for part in parts if part is not current]
-        ordered = others if current is None else [current, *others]
+        ordered = sorted(parts, key=lambda part: part is not current)
         rows += [_row(part, floor, allowed=allowed, is_current=part is current) for part in ordered]
     notes = (*setting_notes(declared), *currency.notes, *unscored_note(all_parts(declared)))
     return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(rows), notes=notes), declared)
