@@ -5,17 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from massact import domain
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
-from massact.domain import (
-    DEFAULT_BUDGET,
-    DEFAULT_CONFIDENCE,
-    DEFAULT_SCREEN,
-    DEFAULT_TOLERANCE,
-    SEARCH_MODES,
-    SEARCH_STARTS,
-)
 from massact.errors import UsageError
 from massact.labels import check_layers, normalise_label
 from massact.query import Filters
@@ -126,27 +119,27 @@ search_options = stacked(
     click.option("--position", type=TEXT, help="Position window; default: those of the phases."),
     click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: those of the phases."),
     click.option(
-        "--mode", type=click.Choice(SEARCH_MODES), default="search",
+        "--mode", type=click.Choice(domain.SEARCH_MODES), default="search",
         help="scan: the file's coefficients first, which finds a small one that works where larger ones do not.",
     ),
     click.option(
-        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET,
+        "--budget", type=click.IntRange(1), default=domain.DEFAULT_BUDGET,
         help="Evaluations of one label at one layer at most.",
     ),
     click.option(
-        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE,
+        "--tolerance", type=Number(0, min_open=True), default=domain.DEFAULT_TOLERANCE,
         help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
     ),
     click.option(
-        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN,
+        "--screen", type=click.IntRange(0), default=domain.DEFAULT_SCREEN,
         help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
     ),
     click.option(
-        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE,
+        "--confidence", type=Number(0.5, 1, max_open=True), default=domain.DEFAULT_CONFIDENCE,
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
     click.option(
-        "--start", type=click.Choice(SEARCH_STARTS), default="prior",
+        "--start", type=click.Choice(domain.SEARCH_STARTS), default="prior",
         help="Where first coefficients come from. probe: where short texts break, which the unsteered model reads; "
         "nothing is judged for it.",
     ),

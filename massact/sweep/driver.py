@@ -247,7 +247,7 @@ class Driver:
             self._session.stores.spool.put(run, experiment_id=self._parent.experiment_id)
 
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None) -> None:
-        baseline, questions = self._known_baseline(), self._source.questions
+        session, baseline, questions = self._session, self._known_baseline(), self._source.questions
         if baseline is not None and screening is not None and screening.n_first < len(questions):
             for one in self._screened(todo, screening):
                 self._put(one, baseline, tally)
@@ -256,7 +256,9 @@ class Driver:
             with self._results(cells, Part(questions)) as results:
                 for result in results:
                     if result.planned.cell.is_baseline:
-                        baseline = self._put_baseline(result, tally)
+                        tally.unscored += result.summary.n_unscored if isinstance(result, Evaluation) else 0
+                        self._keep(result, None, keep_responses=True)
+                        baseline = checked_baseline(session, self._model.name, result)
                     else:
                         baseline = baseline or self._baseline_of_another()
                         self._put(result, baseline, tally)
@@ -344,9 +346,9 @@ class Driver:
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge."""
         stored = self._source.stored_baseline()
-        is_anew = stored is None or self._lacks_metric(stored.row)
-        runs = {} if stored is None or is_anew else {stored.run_id: self._source.unsteered()}
-        for one in judged_again(*self._work, runs):
+        if stored is None or self._lacks_metric(stored.row):
+            return None
+        for one in judged_again(*self._work, {stored.run_id: self._source.unsteered()}):
             put_again(self._session, self._parent, self._place, one, None)
             return checked_baseline(self._session, self._model.name, one.evaluation)
         return None
@@ -359,12 +361,6 @@ class Driver:
                 "run the same command again"
             )
         return baseline
-
-    def _put_baseline(self, result: Evaluation | FailedCell, tally: Tally) -> Baseline:
-        if isinstance(result, Evaluation):
-            tally.unscored += result.summary.n_unscored
-        self._keep(result, None, keep_responses=True)
-        return checked_baseline(self._session, self._model.name, result)
 
     def _put(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
         key, keeps = cell_key(result.planned.cell), True
@@ -412,14 +408,8 @@ class Evaluator:
         self._requests: list[GridRequest] = []
         self._best: dict[tuple[str, str], float] = {}
         self._reuse = Alikeness(planner, session)
-        source = CellSource(
-            self.subject,
-            planner.questions.questions,
-            planner.baseline,
-            self._stored_baseline,
-            self._plan,
-            self._keeps_responses,
-        )
+        about = (self.subject, planner.questions.questions, planner.baseline)
+        source = CellSource(*about, self._stored_baseline, self._plan, self._keeps_responses)
         self._driver = Driver(session, parent, source)
         self.baseline_row = self._driver.baseline_row
 
@@ -463,9 +453,8 @@ class Evaluator:
         if keep != "best":
             return keep == "all"
         summary, steering = result.summary, result.planned.cell.steering
-        floor = as_floor(self._session.experiment.coherence_floor)
-        coherent = floor.is_met(summary) is True
-        if steering is None or summary.trait_mean is None or not coherent:
+        is_coherent = as_floor(self._session.experiment.coherence_floor).is_met(summary)
+        if steering is None or summary.trait_mean is None or not is_coherent:
             return False
         sign = 1 if self.planner.direction == "positive" else -1
         gain = (summary.trait_mean - (baseline.trait_mean or 0.0)) * sign

@@ -147,12 +147,9 @@ class Alikeness:
         order = dict.fromkeys((*self._declared, *map(_label, todo.values())))
         same = {}
         for by_label in spots.values():
-
-            def likeness_of(a: str, b: str, cells: Mapping[str, tuple[str, PlannedCell]] = by_label) -> float | None:
-                return self._likeness(cells[a][1], cells[b][1])
-
-            labels = [label for label in order if label in by_label]
-            for label, (source, measured) in alike_groups(labels, likeness_of, self._threshold).items():
+            cells = {label: by_label[label][1] for label in order if label in by_label}
+            groups = alike_groups(list(cells), lambda a, b, of=cells: self._likeness(of[a], of[b]), self._threshold)
+            for label, (source, measured) in groups.items():
                 if (key := by_label[label][0]) in todo:
                     same[key] = Same(source, by_label[source][0], measured)
         return same

@@ -23,6 +23,7 @@ HELP = (
     "/coefficient 24, /layer 3, /label probe: steer so from now on · /save: keep this with the evaluation's run · "
     "/new: begin anew · /quit"
 )
+_FACTS = ("model", "trait", "position", "label", "layer")
 _Turns = list[tuple[str, str]]
 
 
@@ -43,7 +44,7 @@ class Chat:
         name, _, value = line[1:].partition(" ")
         commands: dict[str, Callable[[str], str]] = {
             "coefficient": lambda text: self._steer(self.steered.at(_number(text))),
-            "layer": lambda text: self._steer(self._like(layer=int(_number(text)))),
+            "layer": lambda text: self._steer(self._stored.like(self.steered, layer=int(_number(text)))),
             "label": lambda text: self._steer(self._stored.like(self.steered, label=text)),
             "save": lambda _text: self.save(),
             "new": lambda _text: self._begin(),
@@ -52,10 +53,6 @@ class Chat:
         if name not in commands:
             raise UsageError(f"no command /{visible(name)}. {HELP}")
         return commands[name](value.strip())
-
-    def _like(self, *, layer: int) -> Steered:
-        """At another layer, with the coefficient that is best there."""
-        return self._stored.like(self.steered, layer=layer)
 
     def _steer(self, steered: Steered) -> str:
         self.steered = steered
@@ -76,16 +73,15 @@ class Chat:
             said = generate_thinking(model, self._generator, rows, self._settings)
         texts = [read_response(model, tokens)[1] or "" for tokens in said]
         self._said = tuple([*turns, ("assistant", text)] for turns, text in zip(asked, texts, strict=True))  # type: ignore[assignment]
-        told = {"run_id": self.steered.run_id, **self._facts(), "settings": str(self._settings)}
-        self._kept.append({"question": question, "unsteered": texts[0], "steered": texts[1], **told})
+        facts: dict[str, Any] = {name: getattr(self.steered.row, name) for name in _FACTS}
+        facts |= {"coefficient": self.steered.intervention.coefficient, "settings": str(self._settings)}
+        told = {"question": question, "unsteered": texts[0], "steered": texts[1], "run_id": self.steered.run_id}
+        self._kept.append(told | facts)
         names = ("unsteered", str(self.steered))
         width = shutil.get_terminal_size((120, 24)).columns
-        return "\n".join(columns([f"{n}\n{_shown(text)}" for n, text in zip(names, texts, strict=True)], width))
-
-    def _facts(self) -> dict[str, Any]:
-        row = self.steered.row
-        facts = {name: getattr(row, name) for name in ("model", "trait", "position", "label", "layer")}
-        return {**facts, "coefficient": self.steered.intervention.coefficient}
+        # without what a terminal would obey
+        shown_texts = ["\n".join(map(visible, text.splitlines())) or "(nothing)" for text in texts]
+        return "\n".join(columns([f"{n}\n{text}" for n, text in zip(names, shown_texts, strict=True)], width))
 
     def save(self) -> str:
         """Keep what was said as an artifact of the run of the evaluation that steers now."""
@@ -104,8 +100,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"{shown(text)} is no number") from None
-
-
-def _shown(text: str) -> str:
-    """What a model said, without what a terminal would obey."""
-    return "\n".join(map(visible, text.splitlines())) or "(nothing)"

@@ -95,15 +95,11 @@ def next_lines(stores: Stores) -> list[str]:
 
 def _start(uri: str) -> str:
     """The command that serves a database; one with a password is to be handed over by the environment."""
-    command = f"{_python()} -m massact serve"
+    path = Path(sys.executable)  # as it is called from here: `massact` need not be on the PATH
+    python = shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    command = f"{python} -m massact serve"
     if uri == resolve_tracking_uri(None) and "MLFLOW_TRACKING_URI" not in os.environ:
         return command
     if shown_uri(uri) != uri:
         return f"MLFLOW_BACKEND_STORE_URI=… {command}"
     return f"{command} --backend-store-uri {shlex.quote(uri)}"
-
-
-def _python() -> str:
-    """This interpreter, as it is called from here: `massact` need not be on the PATH."""
-    path = Path(sys.executable)
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -133,7 +133,7 @@ def run_evaluate(session: Session, request: Request) -> tuple[Tally, frozenset[s
     vectors = StoredVectors(session, request.model, request.trait)
     # where there is a project's run already, that is to say why it failed
     if PROJECT_RUN not in os.environ and not all(one.is_imported for one in request.recipes):
-        vectors.check(request.position)
+        vectors.extraction(request.position)
     params = {
         "model": request.model.name,
         "trait": request.trait.name,
