@@ -53,7 +53,7 @@ SHOWN = 10  # findings of one kind that are shown one by one
 @table_or_json_option("A line a finding, the first ten of each kind; or all of them as JSON.")
 @click.pass_context
 def doctor(
-    ctx: click.Context, experiment: str | None, tracking_uri: str, spool: Path, *, fix: bool, **told: Any
+    ctx: click.Context, /, experiment: str | None, tracking_uri: str, spool: Path, *, fix: bool, **told: Any
 ) -> None:
     """Find what is wrong in the run store and the spool, and with --fix mend what can be mended.
 

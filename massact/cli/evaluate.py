@@ -57,9 +57,9 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
     from massact.workflow.steps import Request, run_evaluate
 
     place = _model(session.experiment, options), _trait(session.experiment, options)
-    grid = (options[name] for name in ("position", "layers", "coefficients"))
+    position, layers, coefficients = (options[name] for name in ("position", "layers", "coefficients"))
     overrides = Overrides(options["max_new_tokens"], options["subset"], options["direction"])
-    request = Request.of(place, options["method"].split(","), *grid, overrides)
+    request = Request.of(place, options["method"].split(","), position, layers, coefficients, overrides)
     with working(session):
         if dry_run:
             show_request(session, request)

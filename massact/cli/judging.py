@@ -141,7 +141,7 @@ def _spreads(rows: Sequence[CanaryRow]) -> Iterator[str]:
             yield f"largest standard deviation of {name}: {max(stds):.2f}"
 
 
-def _tell(session: "Session", rows: Iterable[Any], notes: Iterable[str], options: dict[str, Any], **about: str) -> None:
+def _tell(session: "Session", rows: Iterable[Any], notes: Iterable[str], options: dict[str, Any], **about: Any) -> None:
     """Print rows as an answer, and its notes."""
     floor, output = session.experiment.coherence_floor, {name: options[name] for name in OUTPUT}
     answer = Answer(question="judge-check", floor=floor, rows=tuple(rows), notes=tuple(notes), **about)

@@ -25,7 +25,7 @@ from massact.floors import as_floor
 from massact.names import shown as shown_name
 from massact.names import visible
 from massact.query import Answer
-from massact.query.question import ABOUT_FLOOR, FILTERS, Parameter, Question
+from massact.query.question import ABOUT_FLOOR, FILTERS, Question
 from massact.query.rows import Column, flatten, printed, text_table, to_json, to_mapping, with_differences
 
 # answers as text; missing is empty or null, never 0
@@ -234,14 +234,12 @@ def _asked_by_flag(
     """The question that is asked; its flag is taken out of the options."""
     wanted = [flag for flag in flags if options.pop(flag)]
     for flag in wanted:
-        given = [one.name for one in posed.own if not _is_default(posed, one, options.get(one.key))]
+        told = [(one, options.get(one.key)) for one in posed.own]
+        written = ((one, value) for one, value in told if value not in (None, ()))
+        given = [one.name for one, value in written if one.is_repeated or one.write(value) != posed.default(one)]
         if given:
             raise UsageError(f"--{flag} is another question than --{given[0]}: ask for one of the two")
     return flags[wanted[0]] if wanted else posed
-
-
-def _is_default(posed: Question[..., Any], parameter: Parameter, value: Any) -> bool:
-    return value in (None, ()) or (not parameter.is_repeated and parameter.write(value) == posed.default(parameter))
 
 
 def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:

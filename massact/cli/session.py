@@ -253,7 +253,7 @@ def _stop(session: "Session", text: str) -> NoReturn:
 
 
 @contextmanager
-def show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
     """On stderr, for what takes over two seconds: what is being done and how much is left. A bar on a terminal;
     elsewhere, such as in a log of CI, a line now and then."""
     if sys.stderr.isatty():

@@ -53,7 +53,7 @@ target_option = click.option(
 @table_or_json_option("How the report is written.")
 @click.pass_context
 def import_command(
-    ctx: click.Context, path: Path, experiment: str, tracking_uri: str, *, published: bool, dry_run: bool, **told: Any
+    ctx: click.Context, /, path: Path, experiment: str, tracking_uri: str, *, dry_run: bool, **told: Any
 ) -> None:
     """Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.
 
@@ -65,6 +65,7 @@ def import_command(
       massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
       massact import --published figures.csv --experiment experiments/massive-activations.yaml
     """
+    published = bool(told["published"])
     if published and (told["model"] or told["trait"]):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
     if path.suffix.lower() == ".csv" and not published:

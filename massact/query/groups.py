@@ -357,7 +357,8 @@ class Currency:
         for part in all_parts(by_group):
             spot = (part.group.model, part.group.trait, part.group.position)
             if part.setting == winners.get(spot[:2], part.setting):
-                newest[spot] = max(part, newest.get(spot, part), key=_last)
+                among = (part, newest.get(spot, part))
+                newest[spot] = max(among, key=lambda one: (one.last, _or_least(one.baseline_trait_mean)))
         chosen = {spot: _against(part) for spot, part in newest.items()}
         return replace(self, chosen=chosen, undeclared=tuple(sorted(ranks.keys() - winners.keys())))
 
@@ -388,11 +389,6 @@ class Currency:
             return (max((part.last for part in one.slices.values()), default=-1), one.setting or "")
 
         return max(filter(is_current, several), key=newest_run, default=None)
-
-
-def _last(part: GroupInSetting) -> tuple[int, bool, float]:
-    baseline = part.baseline_trait_mean
-    return (part.last, baseline is not None, baseline or 0.0)
 
 
 def _against(part: GroupInSetting) -> Against:

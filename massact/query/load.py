@@ -147,16 +147,12 @@ def declared_by_data(experiment: "Experiment") -> Declared:
             digests[trait.name] = asked.digest
     setting = declared.setting
     if setting is not None:
-        weights = {model: _weights(reference) for model, reference in setting.weights.items()}
+        weights = dict(setting.weights)
+        for model, folder in ((model, Path(reference)) for model, reference in setting.weights.items()):
+            files = list(folder.glob("*.gguf")) if folder.is_dir() and not (folder / "config.json").exists() else []
+            weights |= {model: str(files[0])} if len(files) == 1 else {}  # of no other weights that file
         setting = replace(setting, question_sets=digests, weights=weights)
     return replace(declared, setting=setting)
-
-
-def _weights(reference: str) -> str:
-    """A reference of weights; of a folder with a GGUF file and no other weights that file."""
-    folder = Path(reference)
-    files = list(folder.glob("*.gguf")) if folder.is_dir() and not (folder / "config.json").exists() else []
-    return str(files[0]) if len(files) == 1 else reference
 
 
 def find_experiment_file(value: str | Path) -> Path:

@@ -73,8 +73,9 @@ def plan_confirm(session: Session) -> ConfirmPlan:
     plan, current = ConfirmPlan(confirmed=confirmed_rows(session)), dict[Subject, Setting]()
     for best in winning:
         with counting(plan.left_out):
-            subject, cell = stored_subject(session, row := rows.get(best.run_id or ""))
-            source = Stored(best.run_id or "", "FINISHED", None, row)
+            run_id = best.run_id or ""
+            subject, cell = stored_subject(session, rows.get(run_id))
+            source = Stored(run_id, "FINISHED", None, rows[run_id])
             chosen = Moved(source, subject, _moved(session, current, subject, cell))
             plan.by_subject.setdefault(subject, []).append(chosen)
     if not plan.n_cells:

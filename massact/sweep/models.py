@@ -189,8 +189,10 @@ class Judges:
         wanted = (config, trait.name, model.name if model else "")
         if wanted not in self._open:
             dataset, models = self._dataset(trait), self._models
-            told_by = (models.description, models.get)
-            steered = model and ModelSource(*(partial(one, model, model.instruct) for one in told_by))
+            steered = None
+            if model is not None:
+                about = (model, model.instruct)
+                steered = ModelSource(partial(models.description, *about), partial(models.get, *about))
             subject = Subject(
                 dataset.definition,
                 dataset.eval_prompt,

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
@@ -148,8 +149,9 @@ class Alikeness:
         same = {}
         for by_label in spots.values():
             cells = {label: by_label[label][1] for label in order if label in by_label}
-            groups = alike_groups(list(cells), lambda a, b, of=cells: self._likeness(of[a], of[b]), self._threshold)
-            for label, (source, measured) in groups.items():
+            for label, (source, measured) in alike_groups(
+                cells, partial(self._likeness, cells), self._threshold
+            ).items():
                 if (key := by_label[label][0]) in todo:
                     same[key] = Same(source, by_label[source][0], measured)
         return same
@@ -171,7 +173,8 @@ class Alikeness:
             if key in known.evaluated:
                 yield key, planned
 
-    def _likeness(self, a: PlannedCell, b: PlannedCell) -> float | None:
+    def _likeness(self, by_label: Mapping[str, PlannedCell], first: str, second: str) -> float | None:
+        a, b = by_label[first], by_label[second]
         digests = (_steering(a).vector_digest, _steering(b).vector_digest)
         if digests[0] == digests[1] or a.vector is None or b.vector is None:
             return None

@@ -6,6 +6,7 @@ Nothing is generated, and each judge is asked about each response once: a source
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from massact.errors import UsageError
 from massact.query.questions.best import ask_best, winners
@@ -61,13 +62,13 @@ def plan_side_effects(session: Session) -> SideEffectsPlan:
     for best in wanted:
         with counting(plan.left_out):
             stored = by_key.get(best.key or "")
-            of, cell = stored_subject(session, stored and stored.row)
+            of, cell = stored_subject(session, stored.row if stored else None)
             if stored is None or (baseline := baselines.get(stored.row.baseline_key or "")) is None:
                 raise LeftOutError("its baseline is not in the store")
             for trait in (one for one in experiment.traits if one.name != best.trait):
                 subject = Subject(of.model, trait)
                 judge, dataset = session.judges.of(trait, subject.model).identity, session.datasets.of(trait)
-                told_of = {"trait": trait.name, "trait_digest": dataset.digest, "judge": judge}
+                told_of: dict[str, Any] = {"trait": trait.name, "trait_digest": dataset.digest, "judge": judge}
                 one = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
                 plan.by_baseline.setdefault(one.baseline_key, []).append(one)
                 plan.baselines[one.baseline_key] = scored.get(one.baseline_key, baseline)

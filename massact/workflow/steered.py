@@ -62,11 +62,8 @@ class Stored:
         self.model, self.name = model, name
         self._experiment, self._uri = experiment, tracking_uri
         self._lock, self._bests = threading.Lock(), dict[str, str]()
-        self.of_run = lru_cache(256)(self._of_run)
+        self.of_run = lru_cache(256)(lambda run_id: Steered(run_id, *stored_intervention(model, run_id, tracking_uri)))
         """The evaluation of a run by its id; UsageError where it is none of the model's with a vector."""
-
-    def _of_run(self, run_id: str) -> Steered:
-        return Steered(run_id, *stored_intervention(self.model, run_id, self._uri))
 
     def bests(self) -> dict[str, str]:
         """The run of each best by its name, `MODEL/TRAIT/POSITION/LABEL`; that of a trait's greatest delta by

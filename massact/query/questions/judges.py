@@ -4,7 +4,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, Unpack
 
 from massact._lazy import np
 from massact.domain import Direction, Group
@@ -261,14 +261,14 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
         by_judges[(*pair.names, pair.a.setting, pair.b.setting)].append(pair)
     found = []
     for told, some in by_judges.items():
-        about = dict(zip(("judge_a", "judge_b", "setting_a", "setting_b"), told, strict=True))
+        about: dict[str, Any] = dict(zip(("judge_a", "judge_b", "setting_a", "setting_b"), told, strict=True))
         of_a = _best_labels({pair.a.group: [pair.a] for pair in some}, floor)
         of_b = _best_labels({pair.b.group: [pair.b] for pair in some}, floor)
         for place, a in of_a.items():
             b, at = of_b[place], dict(zip(("model", "trait", "position"), place, strict=True))
             flips = bool(a or b) and not (a and b and is_one(a, b))
             bests = {"label_a": a and a.label, "label_b": b and b.label, "best_a": a and a.best, "best_b": b and b.best}
-            found.append(JudgesWinner(**at, **about, **cast(Any, bests), flips=flips))
+            found.append(JudgesWinner(**about | at | bests, flips=flips))
     return tuple(sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b)))
 
 
