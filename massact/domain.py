@@ -359,7 +359,7 @@ class Prompting:
     """What stands before every question in a vector's place."""
 
     name: str
-    """`prompt` or `few_shot`; see `massact.sweep.baselines`."""
+    """`prompt` or `few_shot`; see `massact.sweep.winners`."""
     direction: Direction
     digest: str
     """Of its messages."""

@@ -45,25 +45,19 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     "judging": {
         "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
         "rejudge": "Score stored responses with another judge, without generating any again.",
-    },
-    "label": {
-        "label": "Have a person score stored responses, blind: without label, coefficient and the judge's scores."
+        "label": "Have a person score stored responses, blind: without label, coefficient and the judge's scores.",
     },
     "serve": {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
-    "chat": {
+    "steered": {
         "explore":
         "Show every evaluation of a store on a page of this machine: figures to click on, responses behind them.",
         "chat": "Talk with a steered model: every answer beside that of the same model unsteered.",
         "serve-model":
         "Serve a model and every best that the store holds of it, over the API of OpenAI: chats, texts and streams.",
-    },
-    "bake": {
         "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
-    },
-    "capability": {
         "capability": "Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.",
     },
     "vectors": {

@@ -137,7 +137,7 @@ def phase4() -> None:
     """
 
 
-@_phase("sweep.confirm:run_confirm", evaluating_options, dry_run_option, show="workflow.dry_run:show_confirm")
+@_phase("sweep.winners:run_confirm", evaluating_options, dry_run_option, show="workflow.dry_run:show_confirm")
 def confirm() -> None:
     """Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.
 
@@ -150,7 +150,7 @@ def confirm() -> None:
     """
 
 
-@_phase("sweep.baselines:run_baselines", evaluating_options, dry_run_option, show="workflow.dry_run:show_baselines")
+@_phase("sweep.winners:run_baselines", evaluating_options, dry_run_option, show="workflow.dry_run:show_baselines")
 def baselines() -> None:
     """Evaluate what winners are held against: a prompt, examples, random directions of the same norm.
 

@@ -12,15 +12,13 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
-from massact.sweep.baselines import PHASE as BASELINES
-from massact.sweep.baselines import baseline_cells, plan_baselines
-from massact.sweep.confirm import ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
 from massact.sweep.reuse import Alikeness, Known
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.search.probing import HALVINGS, TOKENS
 from massact.sweep.stored import Moved, Subject
+from massact.sweep.winners import BASELINES, ConfirmPlan, baseline_cells, plan_baselines, plan_confirm
 from massact.workflow.steps import Request, request_layers
 
 Spot = tuple[object, ...]

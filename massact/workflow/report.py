@@ -38,7 +38,7 @@ from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.methods import cosine
-from massact.workflow.run_notes import tell_evaluations
+from massact.workflow.outcome import tell_evaluations
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9  # labels of a place whose vectors are set side by side

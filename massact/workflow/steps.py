@@ -14,8 +14,6 @@ from massact.labels import check_layers, format_label, parse_label, parse_layers
 from massact.report.phase_notes import PhaseName
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.baselines import run_baselines
-from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
@@ -27,9 +25,10 @@ from massact.sweep.planner import (
     check_length,
     phase_gaps,
 )
+from massact.sweep.rejudge import run_side_effects
 from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
-from massact.sweep.side_effects import run_side_effects
 from massact.sweep.vectors import StoredVectors, pair_cosines
+from massact.sweep.winners import run_baselines, run_confirm
 from massact.vectors.positions import parse_position
 from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.outcome import log_outcome, require_steps, run_patterns

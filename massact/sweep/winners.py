@@ -1,31 +1,37 @@
-"""Confirming winners: each is evaluated once more, on questions that took no part in choosing it.
+"""What winners are evaluated for once more, sources for the driver: other questions, and what they are held against.
 
-The results are runs of a kind of their own, which no question about the grid sees: a confirmation must not become a
-second chance to win.
+The results are runs of kinds of their own, which no question about the grid sees: a confirmation must not become a
+second chance to win, nor can a prompt, examples or a random direction win.
 """
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 
-from massact.domain import Cell, Setting
-from massact.errors import MassactError, NothingToConfirmError, UsageError
+from massact.config import BaselinesConfig
+from massact.domain import NO_CLEANING, RANDOM, Cell, Coefficients, Message, Prompting, Setting
+from massact.errors import DataError, MassactError, MissingPrerequisiteError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
 from massact.floors import as_floor
-from massact.keys import differences
+from massact.json_text import parse_object
+from massact.keys import cell_key, differences, digest
 from massact.plugins import own_digest
-from massact.query.questions.best import BestRow, ask_best
+from massact.query.groups import recipe_of
+from massact.query.questions.best import BestRow, ask_best, winners
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow
+from massact.store.schema import Artifact, EvaluationRow, Kind
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
-from massact.sweep.planner import check_experiment, make_setting
+from massact.sweep.planner import GridRequest, Planner, check_experiment, make_setting
 from massact.sweep.reuse import is_finished
-from massact.sweep.stored import LeftOutError, Moved, Subject, counting, stored_plan, stored_subject
+from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
+from massact.sweep.stored_extractions import newest_extractions
 
 # Which cells are to be confirmed: every winner and every label tied with it, on the questions kept for that.
 
@@ -213,3 +219,138 @@ def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Moved,
             baseline_key: first.source.row.baseline_key or "",
         },
     )
+
+
+# Baselines: a prompt, examples, and random directions of the same norm.
+
+
+BASELINES = "baselines"
+_NO_TEMPLATE = digest({"chat_template": None})
+
+
+@dataclass(slots=True)
+class BaselinesPlan:
+    """What there is to evaluate."""
+
+    winners: dict[Subject, list[BestRow]] = field(default_factory=dict)  # of each place where something is coherent
+    left_out: dict[str, None] = field(default_factory=dict)  # what cannot be evaluated, in words
+
+
+def plan_baselines(session: Session) -> BaselinesPlan:
+    """The winners of the current setting, by model and trait. Raises UsageError: the file asks for no baselines."""
+    experiment = session.experiment
+    if experiment.baselines == BaselinesConfig():
+        raise UsageError(f"{experiment.file} names no baselines: write `baselines: [prompt, few_shot, random]`")
+    bests = ask_best.of(load_answers(session), experiment.coherence_floor).rows
+    found = [row for row in winners(bests).values() if row.is_current]
+    plan = BaselinesPlan()
+    for model, trait in product(experiment.models, experiment.traits):
+        mine = [row for row in found if (row.model, row.trait) == (model.name, trait.name)]
+        plan.winners[Subject(model, trait)] = mine
+        if experiment.baselines.random and not mine:
+            why = "where nothing has reached the floor yet"
+            plan.left_out[f"no random direction of {model.name}, {trait.name}, {why}"] = None
+    return plan
+
+
+def run_baselines(session: Session, parent: OpenRun | None = None) -> Tally:
+    """Evaluate the baselines that the experiment file names, as far as the store does not hold them."""
+    check_experiment(session, judges=True)
+    session.stores.send_leftovers()
+    plan, tally = plan_baselines(session), Tally()
+    with open_phase(session, BASELINES, parent, {"baselines": str(session.experiment.baselines)}) as run:
+        for subject, best in plan.winners.items():
+            cells = partial(baseline_cells, session, subject, best, plan.left_out)
+            tally.add(Driver(session, run, _baselines_source(session, subject, cells)).run())
+        session.stores.settle()
+    for reason in plan.left_out:
+        session.say(f"{BASELINES}: {reason}")
+    session.say(f"{BASELINES}: {tally}")
+    return tally
+
+
+def _baselines_source(session: Session, subject: Subject, make: "partial[dict[str, PlannedCell]]") -> CellSource:
+    experiment, planner = session.experiment, Planner(session, subject.model, subject.trait)
+
+    def stored_baseline() -> Stored[EvaluationRow] | None:
+        return find_baseline(session, cell_key(planner.baseline().cell))
+
+    def plan() -> Plan:
+        cells, baseline = make(), stored_baseline()
+        with session.stores.read() as store:
+            stored = {one.row.key: one for one in store.controls(experiment.name) if one.row.key in cells}
+        done = {key for key, one in stored.items() if is_finished(one.row, baseline, experiment.least_scored)}
+        left = {key: one for key, one in cells.items() if key not in done}
+        return Plan(len(cells), left, stored={key: stored[key].run_id for key in left if key in stored})
+
+    asked, keeps = planner.questions.questions, session.workload.save_responses != "none"
+    return CellSource(subject, asked, planner.baseline, stored_baseline, plan, lambda *_: keeps, kind=Kind.CONTROL)
+
+
+def baseline_cells(
+    session: Session, subject: Subject, best: Sequence[BestRow], left_out: dict[str, None]
+) -> dict[str, PlannedCell]:
+    """The cells of a model's and trait's baselines, by key."""
+    planner = Planner(session, subject.model, subject.trait)
+    unsteered = planner.baseline().cell
+    cells = list[PlannedCell]()
+    for name, messages in _prompts(session, subject, planner, left_out):
+        asked = Prompting(name, planner.direction, digest({"messages": messages}))
+        cells.append(PlannedCell(replace(unsteered, prompting=asked), None, before=messages))
+    for row in best:
+        recipe = recipe_of(row.label)
+        if recipe is None or row.layer is None or row.coefficient is None:
+            left_out[f"no random direction beside {row.label}, which an import told of"] = None
+            continue
+        at = ((row.layer,), Coefficients((row.coefficient,)))
+        seeds = range(1, session.experiment.baselines.random + 1)
+        random = (replace(recipe, method=RANDOM, cleaning=NO_CLEANING, seed=seed) for seed in seeds)
+        cells += planner.cells(GridRequest(row.position, one, *at) for one in random).values()
+    return {cell_key(one.cell): one for one in cells}
+
+
+def _prompts(
+    session: Session, subject: Subject, planner: Planner, left_out: dict[str, None]
+) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """What stands before every question, by the baseline's name."""
+    config, trait = session.experiment.baselines, subject.trait
+    if system := config.system(trait.name, session.datasets.of(trait).definition, planner.direction):
+        yield "prompt", (("system", system),)
+    if config.few_shot and planner.description.chat_template_digest == _NO_TEMPLATE:
+        left_out[f"no few_shot of {subject.model.name}: it has no chat template to take turns by"] = None
+    elif config.few_shot:
+        examples = _examples(session, subject, planner.direction)
+        if len(examples) < config.few_shot:
+            raise DataError(
+                f"{session.experiment.file}: baselines.few_shot: {config.few_shot} examples, and {trait.name} has "
+                f"{len(examples)}: write fewer"
+            )
+        turns = ((("user", asked), ("assistant", answer)) for asked, answer in examples[: config.few_shot])
+        yield "few_shot", tuple(message for turn in turns for message in turn)
+
+
+def _examples(session: Session, subject: Subject, direction: str) -> list[tuple[str, str]]:
+    """Prompts with answers that show the trait, or that do not where less of it is wanted: those of a trait of pairs,
+    else the contrastive prompts that extraction kept, with their continuations."""
+    dataset = session.datasets.of(subject.trait)
+    if dataset.has_answers:
+        side = dataset.positive if direction == "positive" else dataset.negative
+        return [(one.text, one.answer or "") for one in side]
+    with session.stores.read() as store:
+        stored = newest_extractions(session.experiment, store)
+    windows = session.experiment.extraction.positions
+    run = next((one for at in windows if (one := stored.get((subject.model.name, subject.trait.name, at)))), None)
+    if run is None:
+        raise MissingPrerequisiteError(
+            f"baselines.few_shot takes its examples from what extraction read of {subject.trait.name}: "
+            f"run massact extract --experiment {session.experiment.file} first"
+        )
+    path = session.stores.fetch(run.run_id, Artifact.CONTINUATIONS)
+    try:
+        table = parse_object(path.read_bytes())
+        rows = [dict(zip(table["columns"], one, strict=True)) for one in table["data"]]
+        kept = [one for one in rows if one["side"] == direction and one["kept"]]
+        texts = [(str(one["prompt"]), str(one["judged_text"] or one["continuation"] or "").strip()) for one in kept]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no table of continuations ({error!r}); run massact extract again") from error
+    return [one for one in texts if one[1]]
