@@ -1,7 +1,7 @@
 """What `--dry-run` shows: what there is to do, how long it may take and what the judge is asked. Writes nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -12,15 +12,13 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
-from massact.sweep.baselines import PHASE as BASELINES
-from massact.sweep.baselines import baseline_cells, plan_baselines
-from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
 from massact.sweep.reuse import Alikeness, Known
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.search.probing import HALVINGS, TOKENS
-from massact.sweep.stored import Subject
+from massact.sweep.stored import Moved, Subject
+from massact.sweep.winners import BASELINES, ConfirmPlan, baseline_cells, plan_baselines, plan_confirm
 from massact.workflow.steps import Request, request_layers
 
 Spot = tuple[object, ...]
@@ -51,8 +49,8 @@ class Forecast:
         return self.cells - self.finished - self.earlier - self.same
 
 
-def show_phases(session: Session, names: Sequence[str]) -> None:
-    session.show(forecast_text(session, forecast_phases(session, names)))
+def show_phase(session: Session, name: str) -> None:
+    session.show(forecast_text(session, forecast_phases(session, [name])))
 
 
 def show_request(session: Session, request: Request) -> None:
@@ -60,12 +58,8 @@ def show_request(session: Session, request: Request) -> None:
     session.stores.is_dry = True
     layers = request_layers(session, request)
     session.models.tell_way(request.model)
-    requests = [
-        GridRequest(position, recipe, layers, request.coefficients)
-        for position, recipe in product(request.positions, request.recipes)
-    ]
     subject = Subject(request.model, request.trait)
-    forecast = _Foresight(session).grid("evaluate", subject, requests, request.overrides)
+    forecast = _Foresight(session).grid("evaluate", subject, request.grids(layers), request.overrides)
     session.show(forecast_text(session, [forecast]))
 
 
@@ -91,10 +85,8 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
         lines.append(f"| {model} | {trait} | {len(chosen)} | {layers} | {most} | {calls} |")
     grids = "the declared grid first, then " if plan.mode == "scan" else ""
-    lines += [
-        "",
-        f"{grids}{plan.budget} evaluations of each label at each layer at most; stored ones are used as they are.",
-    ]
+    told = "evaluations of each label at each layer at most; stored ones are used as they are."
+    lines += ["", f"{grids}{plan.budget} {told}"]
     if plan.start == "probe":
         lines.append(
             f"Before them at most {n_probes} cells of short texts ({TOKENS} tokens) that no judge is asked about."
@@ -169,11 +161,10 @@ def show_baselines(session: Session) -> None:
 
 def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[Forecast]:
     """What there is to do of baselines, model by model: the least where winners are still to be found."""
-    foresight, name, done = _Foresight(session), session.experiment.name, set[str]()
+    foresight, least, done = _Foresight(session), session.experiment.least_scored, set[str]()
     if not is_absent(session.stores.tracking_uri):
         with session.stores.read() as store:
-            least = session.experiment.least_scored
-            done = {one.row.key for one in store.controls(name) if is_scored(one.row, least)}
+            done = {one.row.key for one in store.controls(session.experiment.name) if is_scored(one.row, least)}
     forecasts = []
     for subject, best in plan_baselines(session).winners.items():
         note, keys = "", set[str]()
@@ -184,13 +175,9 @@ def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[
         if any(one.todo for one in grid if (one.model, one.trait) == (subject.model.name, subject.trait.name)):
             note = note or "random directions at the places of winners that are still to be found"
         n_questions = len(session.datasets.questions(subject.trait).questions)
-        counted: dict[str, Any] = {
-            "cells": len(keys),
-            "finished": len(keys & done),
-            "note": note,
-            "is_least": bool(note),
-        }
-        forecasts.append(foresight.forecast(subject, len(keys - done) * n_questions, phase=BASELINES, **counted))
+        counted: dict[str, Any] = {"cells": len(keys), "finished": len(keys & done), "note": note}
+        n_responses = len(keys - done) * n_questions
+        forecasts.append(foresight.forecast(subject, n_responses, phase=BASELINES, is_least=bool(note), **counted))
     return forecasts
 
 
@@ -251,12 +238,9 @@ class _Foresight:
 
     def _confirm(self, subject: Subject, n_cells: int, n_done: int, needs_baseline: bool, note: str = "") -> Forecast:
         """So many cells, so many of them finished; with a note it is the least."""
-        n_responses = (n_cells - n_done + needs_baseline) * len(
-            self._session.datasets.confirming(subject.trait).questions
-        )
-        return self.forecast(
-            subject, n_responses, phase="confirm", cells=n_cells, finished=n_done, note=note, is_least=bool(note)
-        )
+        n_questions = len(self._session.datasets.confirming(subject.trait).questions)
+        counted: dict[str, Any] = {"cells": n_cells, "finished": n_done, "note": note, "is_least": bool(note)}
+        return self.forecast(subject, (n_cells - n_done + needs_baseline) * n_questions, phase="confirm", **counted)
 
     def forecast(
         self, subject: Subject, n_responses: int, overrides: Overrides = NO_OVERRIDES, **counted: Any
@@ -307,8 +291,8 @@ class _Foresight:
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 
-def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
-    return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
+def _has_baseline(plan: ConfirmPlan, cells: Sequence[Moved]) -> bool:
+    return any(one.baseline_key in plan.confirmed for one in cells)
 
 
 def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
@@ -376,11 +360,8 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     is_least = any(one.is_least for one in forecasts)
     asked = f"about {calls} judge calls" if is_least else f"{calls} judge calls at most"
     judge = session.experiment.judge
-    cost = (
-        ""
-        if any(part.kind == "openai" for part in judge.parts)
-        else f" (the judge {judge.name} runs here: they cost nothing)"
-    )
+    is_paid = any(part.kind == "openai" for part in judge.parts)
+    cost = "" if is_paid else f" (the judge {judge.name} runs here: they cost nothing)"
     lines = [f"{'at least ' if is_least else ''}{todo} cells to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers
