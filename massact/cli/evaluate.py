@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
-from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
+from massact.cli.session import WORKLOAD, dry_run_option, open_session, verbose_option, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.domain import (
     DEFAULT_BUDGET,
@@ -169,6 +169,7 @@ search_options = stacked(
     val_split_option,
     workload_options,
     dry_run_option,
+    verbose_option,
 )  # fmt: skip
 """What is searched for, and how far."""
 

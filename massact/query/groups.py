@@ -20,6 +20,7 @@ from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
 from massact.store.schema import DeclaredSetting, EvaluationRow, Kind, StoredPoint
+from massact.words import counted
 
 
 @dataclass(slots=True)
@@ -169,14 +170,14 @@ def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[G
     for part in _evaluated(evaluations):
         by_group[part.group].append(part)
     for parts in by_group.values():
-        parts.sort(key=_recency)
+        parts.sort(key=recency)
     baselines = _newest_baselines(by_group)
     for failure in failures:
         _add_failure(by_group, failure, baselines)
     for parts in by_group.values():
         for part in parts:
             part.failures.sort(key=lambda f: (_ended(f.finished_at), f.run_id), reverse=True)
-        parts.sort(key=_recency)
+        parts.sort(key=recency)
     return dict(by_group)
 
 
@@ -190,7 +191,7 @@ def _evaluated(evaluations: Evaluations) -> Iterator[GroupInSetting]:
 
 def _newest_baselines(by_group: Mapping[Group, Iterable[GroupInSetting]]) -> dict[tuple[str, str, str], float | None]:
     """The baseline used last of each model, trait and setting."""
-    parts = sorted((part for some in by_group.values() for part in some), key=_recency, reverse=True)
+    parts = sorted((part for some in by_group.values() for part in some), key=recency, reverse=True)
     return {(part.group.model, part.group.trait, part.setting): part.baseline_trait_mean for part in parts}
 
 
@@ -212,7 +213,7 @@ def _add_failure(
     part.last = max(part.last, _ended(failure.finished_at))
 
 
-def _recency(part: GroupInSetting) -> tuple[int, str, float]:
+def recency(part: GroupInSetting) -> tuple[int, str, float]:
     return (-part.last, part.setting, _or_least(part.baseline_trait_mean))
 
 
@@ -304,8 +305,8 @@ def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     """How many evaluations could not count, if any."""
     parts = list(parts)
     count = sum(part.points.n_unscored - part.points.n_short for part in parts)
-    lacking = "evaluation lacks" if count == 1 else "evaluations lack"
-    note = (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
+    lack = counted(count, "evaluation lacks", "evaluations lack")
+    note = (f"{lack} a coherence or a delta: counted neither as coherent nor as a miss",)
     return (*(note if count else ()), *short_note(parts))
 
 
@@ -315,7 +316,7 @@ def short_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     for part in parts:
         counts[part.sample.origin is None] += part.points.n_short
     return tuple(
-        f"{count} {'evaluation has' if count == 1 else 'evaluations have'} scores of too few responses (less than the "
+        f"{counted(count, 'evaluation has', 'evaluations have')} scores of too few responses (less than the "
         f"share least_scored): no result; {_MENDED if is_ours else _UNMENDED}"
         for is_ours, count in sorted(counts.items(), reverse=True)
         if count

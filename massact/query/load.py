@@ -17,6 +17,7 @@ from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.config import Experiment
@@ -184,7 +185,7 @@ def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
         found.append(f"the run store holds no evaluation of experiment {name!r}")
     n_foreign = store.count_foreign(name)
     if n_foreign:
-        runs_lie = "1 run of another tool lies" if n_foreign == 1 else f"{n_foreign} runs of other tools lie"
+        runs_lie = counted(n_foreign, "run of another tool lies", "runs of other tools lie")
         found.append(f"{runs_lie} in the same MLflow experiment, left out")
     return (*found, *answers.baseline_notes, *store.warnings)
 
@@ -214,7 +215,7 @@ def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
         known = ", ".join(sorted({*names, *all_metrics()}))
         raise UsageError(f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {known}")
     n = sum(counts)
-    have = "1 evaluation has" if n == 1 else f"{n} evaluations have"
+    have = counted(n, "evaluation has", "evaluations have")
     note = (
         f"{have} no {floor.metric}, counted neither at the floor nor as a miss: it was not measured. A sweep whose "
         "file has this floor evaluates them anew"

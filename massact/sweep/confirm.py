@@ -88,15 +88,17 @@ def plan_confirm(session: Session) -> ConfirmPlan:
 
 
 def confirmed_rows(session: Session) -> dict[str, Stored[EvaluationRow]]:
-    """What was confirmed and counts, by key: it has scores of enough responses and is compared with what has too."""
-    least = session.experiment.least_scored
+    """What was confirmed and counts, by key: it has scores of enough responses, and what the floor is of, and is
+    compared with what has too."""
+    least, floor = session.experiment.least_scored, as_floor(session.experiment.coherence_floor)
     with session.stores.read() as store:
         stored = {one.row.key: one for one in store.confirmations(session.experiment.name)}
 
     def counts(row: EvaluationRow) -> bool:
         baseline = stored.get(row.baseline_key or "")
         mean = or_nan(row.baseline_trait_mean)
-        return is_scored(row, least) and (baseline is None or bool(is_compared(mean, baseline.row, least)))
+        is_whole = is_scored(row, least) and not floor.is_lacking(row)
+        return is_whole and (baseline is None or bool(is_compared(mean, baseline.row, least)))
 
     return {key: one for key, one in stored.items() if counts(one.row)}
 

@@ -25,6 +25,7 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import Workload
 from massact.sweep.executors.base import WorkerReport
 from massact.sweep.stores import Stores
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.sweep.models import Judges, Models
@@ -133,7 +134,7 @@ class Datasets:
         n = len(questions.questions)
         if n < FEW_CONFIRMING and trait.name not in self._warned_of:
             self._warned_of.add(trait.name)
-            confirm = f"{n} question confirms" if n == 1 else f"{n} questions confirm"
+            confirm = counted(n, "question confirms", "questions confirm")
             self._say(
                 f"warning: {trait.name}: only {confirm}, which tells little: raise questions.confirm, or add questions"
             )
@@ -285,12 +286,12 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         return
     prices = session.experiment.judge.prices
     if say:
-        parts = [f"{used.calls} judge {'call' if used.calls == 1 else 'calls'}"]
+        parts = [counted(used.calls, "judge call")]
         if used.prompt_tokens or used.completion_tokens:
             parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
         if prices is not None:
             parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
-        before = "1 response was" if used.cached == 1 else f"{used.cached} responses were"
+        before = counted(used.cached, "response was", "responses were")
         session.detail(f"{', '.join(parts)}; {before} judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
@@ -341,10 +342,9 @@ def _text(reports: Sequence[WorkerReport]) -> str:
     busy = sum(one.busy_seconds for one in reports) / sum(one.present_seconds for one in reports)
     n_lost = sum(one.is_lost for one in reports)
     lost = f", {n_lost} of them lost" if n_lost else ""
-    machines = f"{len(nodes)} machine{'s' if len(nodes) != 1 else ''}"
-    workers = f"{len(reports)} worker{'s' if len(reports) != 1 else ''}"
-    n_cells = sum(one.cells for one in reports)
-    return f"{workers} on {machines}{lost}: {n_cells} cells, busy {min(1.0, busy):.0%} of the time"
+    workers = f"{counted(len(reports), 'worker')} on {counted(len(nodes), 'machine')}"
+    cells = counted(sum(one.cells for one in reports), "cell")
+    return f"{workers}{lost}: {cells}, busy {min(1.0, busy):.0%} of the time"
 
 
 def load_answers(

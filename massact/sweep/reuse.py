@@ -98,6 +98,12 @@ def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any
     return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
 
 
+def is_baseline(session: Session, row: EvaluationRow, *, generates: bool = True) -> bool:
+    """Whether a stored baseline counts: it has scores enough and, for what is generated, the metric of the floor."""
+    floor = as_floor(session.experiment.coherence_floor)
+    return is_scored(row, session.experiment.least_scored) and not (generates and floor.is_lacking(row))
+
+
 def _figures(point: StoredPoint, label: str | None) -> tuple[object, ...]:
     """Where a result lies, under a label, and what came of it."""
     return (

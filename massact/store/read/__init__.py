@@ -27,6 +27,7 @@ from massact.store.schema.rows import (
     decode_stage,
     metric_tag,
 )
+from massact.words import counted
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 
@@ -48,7 +49,7 @@ class RunStore:
         """What was left out of the answers so far, and why."""
         warnings = [*self._source.notes, *self._undeclared]
         if count := len(self._unreadable):
-            runs = "1 run holds" if count == 1 else f"{count} runs hold"
+            runs = counted(count, "run holds", "runs hold")
             first = next(iter(self._unreadable))
             warnings.insert(0, f"{runs} a row that cannot be read, left out (first: {first})")
         return warnings

@@ -18,6 +18,7 @@ from massact.store.schema import Tag
 from massact.store.spool.journal import DamagedLineError, Slot, create_journal, decode_run, explain, line_of, opening_of
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
+from massact.words import counted
 
 AT_ONCE = 50  # records read from a journal together, where it holds as many
 BYTES_AT_ONCE = 8_000_000  # their lines together, unless one alone is longer
@@ -333,4 +334,4 @@ class Spool:
 
 
 def _runs(n: int) -> str:
-    return "1 run is" if n == 1 else f"{n} runs are"
+    return counted(n, "run is", "runs are")
