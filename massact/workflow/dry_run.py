@@ -384,7 +384,8 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     lines = [f"{'at least ' if is_least else ''}{counted(todo, 'cell')} to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers
-        shared = f"{counted(n, 'worker')} of that kind: {_span(sum(known) / n)}" if n else "n workers an n-th of it"
+        take = counted(n, "worker of that kind takes", "workers of that kind take")
+        shared = f"{take} {_span(sum(known) / n)}" if n else "n workers an n-th of it"
         lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
     return lines
 
