@@ -126,8 +126,7 @@ _IDS_PER_QUERY = 999  # values in one statement that any SQLite takes
 
 
 class SqlWriter:
-    """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, never a run without
-    its own."""
+    """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, no run without."""
 
     at_once = 50  # more would hold the database's lock for long, fewer would wait for the disk too often
 
