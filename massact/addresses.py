@@ -235,8 +235,7 @@ def usable_uri(stored: str, given: str | None) -> str:
 
 
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:
-    """Write a file under another name and move it into place; one that is there keeps its mode. Raises UsageError: it
-    cannot be written; `remedy` says what to do."""
+    """Write a file aside and move it into place, with the mode of what was there. Raises UsageError, with `remedy`."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

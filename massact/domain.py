@@ -54,8 +54,7 @@ leaves unscored is no random part: of text that it cannot read it says nothing. 
 still is 54 of all; where half is, it may be 34."""
 
 LEAST_EFFECT = 10.0
-"""Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
-than the luckiest of those that did nothing."""
+"""Points of delta in the wanted direction below which a best coefficient is no more than the luckiest of many."""
 
 
 def all_methods() -> tuple[str, ...]:

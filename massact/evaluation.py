@@ -199,8 +199,7 @@ def stop_reason(responses: Sequence[Response], n_questions: int, screening: Scre
 
 
 def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evaluation:
-    """One evaluation of a cell whose questions were asked in two parts. `numbers`: of the questions of the first part
-    among all, in order."""
+    """One evaluation, asked in two parts. `numbers`: of the first part's questions among all, in order."""
     a, b = first.timing, rest.timing
     timing = Timing(
         a.generation_seconds + b.generation_seconds, a.judge_seconds + b.judge_seconds, a.n_tokens + b.n_tokens

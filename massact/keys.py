@@ -20,8 +20,7 @@ KEY_VERSION = 1
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:
-    """JSON with one spelling: sorted keys, no spaces, floats that are whole written as `800.0`. Raises ValueError: a
-    number is NaN or infinite."""
+    """JSON with one spelling: sorted keys, no spaces, `800.0` for a whole float. Raises ValueError: NaN or infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

@@ -64,8 +64,7 @@ _LABEL = re.compile(
 
 
 def parse_label(label: str) -> Recipe:
-    """The recipe that a label names. Raises UsageError: the label names no method, or a cleaning that does not
-    exist."""
+    """The recipe that a label names. Raises UsageError: it names no method, or a cleaning that does not exist."""
     match = _LABEL.fullmatch(label.strip())
     if match is None or not is_method(match["method"]):
         raise UsageError(
@@ -157,8 +156,7 @@ _PART = re.compile(
 
 
 def check_layers(spec: str) -> str:
-    """The specification, stripped, if it is one: how many layers there are need not be known. Raises UsageError: not a
-    layer specification."""
+    """The specification, stripped; how many layers there are need not be known. Raises UsageError: it is none."""
     spec = spec.strip()
     if spec != "all":
         for part in spec.split(","):
@@ -167,8 +165,7 @@ def check_layers(spec: str) -> str:
 
 
 def parse_layers(spec: str, n_layers: int) -> tuple[int, ...]:
-    """The layers that a specification names, ascending, each once. Raises UsageError: not a specification, or a layer
-    that a model of `n_layers` does not have."""
+    """The layers named, ascending, each once. Raises UsageError: no specification, or a layer that is not there."""
     if check_layers(spec) == "all":
         return tuple(range(n_layers))
     layers: set[int] = set()

@@ -50,8 +50,7 @@ def as_held(name: str, held: Iterable[str]) -> str:
 
 
 def check_distinct(names: Iterable[str]) -> None:
-    """Refuse names that a file system or a person would take for one another. Raises UsageError: two differ in upper
-    and lower case or in Unicode's forms alone."""
+    """Raises UsageError: two names differ in upper and lower case or in Unicode's forms alone, as people overlook."""
     known: dict[str, str] = {}
     for name in names:
         other = known.setdefault(folded(name), name)

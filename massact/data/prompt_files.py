@@ -84,8 +84,7 @@ def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
 
 
 def read_choices(path: Path) -> tuple[Choice, ...]:
-    """The questions of a file of the same form, to be chosen between (CAA's `test_dataset_ab.json`); else a
-    DataError."""
+    """The questions of such a file, to be chosen between (CAA's `test_dataset_ab.json`); else a DataError."""
     choices = []
     for matching, other in zip(*read_pairs(path), strict=True):
         choice = Choice(matching.text, (matching.answer or "", other.answer or ""))

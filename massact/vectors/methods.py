@@ -23,8 +23,7 @@ from massact.plugins import call_outside, load_plugin
 
 
 def zero_dims(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    """A copy of `values` `[..., d_model]` with the given dims at exactly zero. Raises DataError: a dim that `d_model`
-    does not have."""
+    """`values` `[..., d_model]` with some dims at exactly zero. Raises DataError: a dim that is not there."""
     outside = [dim for dim in dims if not 0 <= dim < values.shape[-1]]
     if outside:
         raise DataError(
@@ -53,8 +52,7 @@ def clean(values: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torc
 
 
 def normalise(vector: torch.Tensor, what: str = "a vector") -> torch.Tensor:
-    """The vector `[d_model]` scaled to unit L2 norm, as float32. Raises DataError: the vector is zero or not finite, so
-    it has no direction."""
+    """The vector `[d_model]` at unit L2 norm, float32. Raises DataError: it is zero or not finite: no direction."""
     exact = vector.double()
     norm = exact.norm()
     if not torch.isfinite(norm) or norm == 0:
@@ -180,8 +178,7 @@ _METHODS: dict[str, Method] = dict(
 
 
 def find_method(name: str) -> Method:
-    """The method of a name, massact's, another package's or the experiment's own. Raises PluginError: there is none, or
-    it cannot be loaded."""
+    """The method of a name, whoever adds it. Raises PluginError: there is none, or it cannot be loaded."""
     return _METHODS.get(name) or load_plugin("methods", name)
 
 

@@ -178,13 +178,13 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
     database: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Tracker(database, "study", floor=68)
-    execute: Callable[..., Any] = sa.Connection.exec_driver_sql
+    put: Callable[..., Any] = sa.Connection.exec_driver_sql
 
-    def cut(self: sa.Connection, statement: str, *about: Any) -> Any:
-        result = execute(self, statement, *about)
+    def cut(self: Any, statement: str, *args: Any, **options: Any) -> Any:
+        done = put(self, statement, *args, **options)
         if statement.startswith("INSERT INTO metrics"):
             raise error
-        return result
+        return done
 
     monkeypatch.setattr(sa.Connection, "exec_driver_sql", cut)
     with pytest.raises(error):

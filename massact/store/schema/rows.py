@@ -307,8 +307,7 @@ _ROWS: Mapping[Kind | None, type[Row]] = {
 
 
 def row_of(kind: Kind | None, tags: Mapping[str, str]) -> Any:
-    """The row of a run of a kind, `None`: of any that holds an evaluation's; `None` where it cannot be read or is
-    another kind's."""
+    """The row of a run of a kind (`None`: of any that holds an evaluation's); `None`: not readable, or of another."""
     with suppress(ValueError, TypeError):
         row = decode_row(_ROWS.get(kind, EvaluationRow), tags.get(Tag.ROW, ""), tags.get(Tag.CELL))
         return row if kind in (None, row.kind) else None

@@ -59,8 +59,7 @@ class Sender:
         self._writers: dict[str, RunWriter] = {}
 
     def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
-        """Send records of one MLflow experiment, by their ids; with `look`, or after a StoreError, some may be
-        there."""
+        """Send records of one MLflow experiment, by id; with `look`, or after a StoreError, some may be there."""
         try:
             return self._send(experiment_id, records, look=look)
         except Exception:
