@@ -94,7 +94,7 @@ def test_what_was_kept_before_is_not_given_up_where_others_are_contested(
         """The other says that it has the first key too, before it sees that one kept it."""
         if not other._held:
             other._held |= dict.fromkeys(map(sharing._short, KEYS[:2]))
-            other._write()
+            other._ask(other._keep)
         return write()
 
     monkeypatch.setattr(one, "_write", write_after_the_other)
