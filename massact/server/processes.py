@@ -24,6 +24,7 @@ from massact.errors import (
     UnknownExperimentError,
     UnknownNameError,
 )
+from massact.floors import Floor
 
 PROBLEM_TYPE = "application/problem+json"
 ABOUT = "https://massact.invalid/problems/"  # what problem types begin with: names, which nothing has to answer at
@@ -208,7 +209,7 @@ class Processes:
     """A few processes over one database. Threads may share it."""
 
     def __init__(self, database: str, limits: Limits) -> None:
-        self._database, self.limits = database, limits
+        self.database, self.limits = database, limits
         self._places = threading.Semaphore(limits.at_once)
         self._lock = threading.Lock()
         self._n_present = 0
@@ -216,7 +217,9 @@ class Processes:
 
     def ask(self, question: Mapping[str, Any]) -> Reply:
         deadline = time.monotonic() + self.limits.seconds
-        message = json.dumps(question).encode()
+        # JSON would make a floor of a metric one of coherence
+        told = {key: value.rule if isinstance(value, Floor) else value for key, value in question["given"].items()}
+        message = json.dumps({**question, "given": told}).encode()
         with self._lock:
             if self._n_present >= self.limits.at_once + self.limits.waiting:
                 raise self._busy()
@@ -269,7 +272,7 @@ class Processes:
             found = self._idle.pop()[1] if self._idle else None
         for _, process in old:
             process.end()
-        return found or _Process(self._database)
+        return found or _Process(self.database)
 
     def close(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,7 @@ from massact.addresses import first_line
 from massact.api import question
 from massact.domain import Message
 from massact.errors import DataError, MassactError, StoreError, UsageError
+from massact.evaluation import Progress
 from massact.json_text import parse_json
 from massact.keys import canonical_json, digest
 from massact.models.load import SteerableModel
@@ -91,7 +93,8 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
     lines = []
     with open_phase(session, "capability", params={"tasks": ",".join(options.tasks), "evaluation": run_id}) as phase:
         for name, task in tasks.items():
-            result, lm = _run(model, one, name, task, options, messages)
+            asked = (name, task, options, session.progress)
+            result, lm = _run(model, one, *asked, messages)
             if one is not None and not lm.has_steered:
                 session.say(
                     f"note: {name}: no token was steered: {evaluated.label} steers {one.tokens}, of which the task has "
@@ -99,7 +102,7 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
                     "closed to all"
                 )
             settings = _settings(model, name, result, options)
-            before = _known_unsteered(session, settings, result) or _run(model, None, name, task, options)[0].documents
+            before = _known_unsteered(session, settings, result) or _run(model, None, *asked)[0].documents
             row = _row(evaluated, name, result, before, settings)
             session.stores.tracker.write(_finished(row, evaluated, result, before, run_id), phase)
             lines.append(CapabilityLine(**asdict(row), label=evaluated.label))
@@ -180,6 +183,7 @@ def _run(
     name: str,
     task: Any,
     options: HarnessOptions,
+    progress: Progress,
     before: Sequence[Message] = (),
 ) -> tuple[_Result, "SteeredLM"]:
     """What the model gets on a task, under an intervention or after messages."""
@@ -188,7 +192,7 @@ def _run(
     from massact.models.harness import SteeredLM
 
     with _quiet():
-        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size)
+        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size, progress=partial(progress, name))
         try:
             how = {"num_fewshot": options.num_fewshot, "limit": options.limit, "bootstrap_iters": 0}
             told = simple_evaluate(lm, tasks=[task], apply_chat_template=options.is_chat, **how)
@@ -201,18 +205,25 @@ def _run(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the harness's warnings that it is given a model as it is, and git's that there is no repository."""
+    """Without the harness's warnings that it is given a model as it is, git's that there is no repository, and bars
+    beside ours."""
     from lm_eval import evaluator
+    from lm_eval.api import model, task
+    from lm_eval.models import huggingface
 
-    logger = logging.getLogger("lm_eval")
+    logger, modules, bar = logging.getLogger("lm_eval"), (model, task, huggingface), task.tqdm
     level, ask_git = logger.level, evaluator.get_git_commit_hash
     logger.setLevel(logging.ERROR)
     evaluator.get_git_commit_hash = lambda: None
+    for module in modules:
+        module.tqdm = lambda *args, **options: bar(*args, **{**options, "disable": True})
     try:
         yield
     finally:
         logger.setLevel(level)
         evaluator.get_git_commit_hash = ask_git
+        for module in modules:
+            module.tqdm = bar
 
 
 def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:

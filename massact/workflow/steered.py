@@ -76,7 +76,7 @@ class Stored:
     def __init__(self, model: SteerableModel, name: str, experiment: str, tracking_uri: str) -> None:
         """`name`: the model's in the experiment file; `experiment`: its file, or its name."""
         self.model, self.name = model, name
-        self._experiment, self._uri = experiment, tracking_uri
+        self._experiment, self.tracking_uri = experiment, tracking_uri
         self._lock, self._bests = threading.Lock(), dict[str, str]()
         self.of_run = lru_cache(256)(lambda run_id: Steered(run_id, *stored_intervention(model, run_id, tracking_uri)))
         """The evaluation of a run by its id; UsageError where it is none of the model's with a vector."""
@@ -84,7 +84,7 @@ class Stored:
     def bests(self) -> dict[str, str]:
         """The run of each best by its name, `MODEL/TRAIT/POSITION/LABEL`; that of a trait's greatest delta by
         `MODEL/TRAIT` as well."""
-        about: Any = {"tracking_uri": self._uri, "only": Filters(models=(self.name,))}
+        about: Any = {"tracking_uri": self.tracking_uri, "only": Filters(models=(self.name,))}
         rows: list[BestRow] = list(question("best").ask(self._experiment, about, {"intervals": False}).rows)
         known = [row for row in rows if row.run_id and row.is_current and not row.is_control]
         named: dict[str, str] = {}
@@ -117,7 +117,9 @@ class Stored:
         row = one.row
         only = Filters(models=(row.model,), traits=(row.trait,), positions=(str(row.position),))
         only = replace(only, labels=(label or str(row.label),), layers=() if layer is None else (layer,))
-        answer = question("runs").ask(self._experiment, {"tracking_uri": self._uri, "only": only}, {"sort": "delta"})
+        answer = question("runs").ask(
+            self._experiment, {"tracking_uri": self.tracking_uri, "only": only}, {"sort": "delta"}
+        )
         there: list[RunRow] = [row for row in answer.rows if row.status != "failed"]
         if not there:
             where = "" if layer is None else f" at layer {layer}"
