@@ -166,7 +166,7 @@ class RunStore:
 
     def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
-        return sorted(self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,)), key=_start)
+        return sorted(self._runs(experiment, Kind.PHASE, (), (Tag.PHASE, Tag.CONTENT)), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
