@@ -97,6 +97,7 @@ DEFAULT_TOLERANCE = 0.4  # a coefficient that is expected to gain fewer points t
 DEFAULT_SCREEN = 4  # questions after which a search gives up a hopeless cell
 DEFAULT_CONFIDENCE = 0.99  # chance that it does not give up a cell which could still win
 
+DEFAULT_SPOOL = ".massact/spool"  # folder of the spool unless another is named, under the working directory
 DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 

@@ -16,10 +16,9 @@ from massact.cli.options import Number, OrFile, stacked
 from massact.config import load_experiment
 from massact.config.judges import judge_like
 from massact.config.parse import with_validation_split
-from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, DEFAULT_SPOOL, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import EXECUTORS, RayOptions
 from massact.toy import is_toy
 

@@ -172,7 +172,7 @@ class VectorSources:
 
     def _read_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
         """`[n_layers, d_model]`; `None` where the extraction keeps no readable vectors of the label."""
-        from massact.store.write.stages import read_tensor
+        from massact.store.tensors import read_tensor
 
         name = f"{Artifact.VECTORS}/{label}.safetensors"
         return self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))

@@ -19,8 +19,8 @@ from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
+from massact.store.tensors import read_tensor
 from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
-from massact.store.write.stages import read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest

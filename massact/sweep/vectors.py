@@ -17,12 +17,11 @@ from massact.query.groups import recipe_of
 from massact.query.questions.compare import before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
-from massact.store.write.stages import read_activations, read_calibration, read_tensor
+from massact.store.tensors import read_tensor
+from massact.store.write.stages import read_activations, read_calibration
 from massact.sweep.context import Session
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.vectors.activations import Activations
-from massact.vectors.extract import make_vectors
-from massact.vectors.imported import read_vectors
 from massact.vectors.massive_dims import Calibration
 from massact.vectors.methods import clean, cosine, normalise, relative_strength, vector_digest
 
@@ -110,12 +109,16 @@ class StoredVectors:
                 f"{label} cannot be made of what was extracted without {recipe.method}: write that under "
                 f"extraction.methods, and run {extract_command(self._session.experiment)}"
             )
+        from massact.vectors.extract import make_vectors  # loads transformers
+
         activations = self.activations(position)
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
 
     def _read_imported(self, recipe: Recipe, label: str) -> torch.Tensor:
         """Unit vectors of another tool's file, cleaned; zero at layers that it has none of, or nothing is left of."""
+        from massact.vectors.imported import read_vectors
+
         config = next((one for one in self._imported if one.name == recipe.method), None)
         if config is None or recipe.cleaning.when == "before":
             why = "only cleaned afterwards: a file has no activations" if config else "not in the file's `vectors`"

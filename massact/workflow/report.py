@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from massact import __version__
-from massact.domain import RANDOM, Response
+from massact.domain import DEFAULT_SPOOL, RANDOM, Response
 from massact.errors import MassactError
 from massact.floors import as_floor
 from massact.labels import parse_label
@@ -41,6 +41,8 @@ from massact.toy import is_toy
 from massact.vectors.methods import cosine
 from massact.workflow.outcome import tell_evaluations
 
+FIGURES = Path(DEFAULT_SPOOL).with_name("figures")
+"""Where figures are kept for the next report."""
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9  # labels of a place whose vectors are set side by side
 
@@ -77,7 +79,7 @@ def run_report(
     tracker = session.stores.tracker
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
-        report = build_report(_collect(session, run))
+        report = build_report(_collect(session, run), FIGURES / f"{file_name(session.experiment.name)}.json")
         tell_evaluations(session, run, report.evidence)
         # within `output`, and no other experiment's
         taken = [path.name for path in output.iterdir()] if output.is_dir() else ()

@@ -25,8 +25,8 @@ from massact.query.groups import rank
 from massact.query.questions.best import BestRow
 from massact.store.read import RunStore, open_source
 from massact.store.schema import Artifact, EvaluationRow, Kind
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
 from massact.vectors.imported import read_vectors
 from massact.workflow.show import steered_row

@@ -29,8 +29,9 @@ from massact.judges import likelihood
 from massact.models.load import load_model
 from massact.store.responses import read_responses
 from massact.store.schema import encode_row
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_activations, read_tensor
+from massact.store.write.stages import read_activations
 from tests.support.doctor_store import make_store
 from tests.support.saved import save_adapter, save_model
 from tests.support.store_fixtures import EXPERIMENT, evaluation_row

@@ -10,6 +10,7 @@ from massact._lazy import Numbers, np
 from massact.query.groups import ComparableGroups, GroupInSetting, as_point
 from massact.query.rows import Point
 from massact.query.same_vector import Cosines, same_vector
+from massact.query.stats.means import root
 from massact.query.stats.paired import (
     CONFIDENCE,
     LARGEST,
@@ -179,8 +180,6 @@ def _cut(known: Moments, selected: int) -> float:
 @lru_cache(maxsize=4096)
 def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tuple[float, float, float]:
     """Low, high and median, in standard errors from the selected mean, which leads by `lead` of them."""
-    from scipy.optimize import brentq
-
     beta = alpha * _SIMULTANEOUS_SHARE
     bound = _simultaneous(n_cells, correlation, beta)
     rest = (alpha - beta) / (1 - beta)
@@ -194,7 +193,7 @@ def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tupl
         at_ends = excess(-bound, level), excess(bound, level)
         if at_ends[0] <= 0 or at_ends[1] >= 0:
             return -bound if at_ends[0] <= 0 else bound
-        return float(brentq(excess, -bound, bound, args=(level,)))
+        return root(lambda theta: excess(theta, level), -bound, bound)
 
     return limit(1 - rest / 2), limit(rest / 2), limit(0.5)
 
@@ -202,7 +201,6 @@ def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tupl
 @lru_cache(maxsize=1024)
 def _simultaneous(n_cells: int, correlation: float, beta: float) -> float:
     """b with P(|x_k| <= b for every k) = 1 - beta, for standard normal x of equal correlation."""
-    from scipy.optimize import brentq
     from scipy.special import ndtr, roots_hermitenorm
 
     nodes, weights = roots_hermitenorm(_NODES)
@@ -214,7 +212,7 @@ def _simultaneous(n_cells: int, correlation: float, beta: float) -> float:
         with np.errstate(divide="ignore"):
             return 1.0 - float(weights @ np.exp(n_cells * np.log(inside))) - beta
 
-    return float(brentq(outside, 0.1, 10.0))
+    return root(outside, 0.1, 10.0)
 
 
 def _phi(value: float) -> float:

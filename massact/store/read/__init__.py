@@ -141,7 +141,8 @@ class RunStore:
     def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
         _check_named(experiment)
-        return sorted(self._source.runs(experiment, kind=Kind.PHASE, statuses=(), tags=(Tag.PHASE,)), key=_start)
+        tags = (Tag.PHASE, Tag.CONTENT)
+        return sorted(self._source.runs(experiment, kind=Kind.PHASE, statuses=(), tags=tags), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not

@@ -49,7 +49,8 @@ class Tag(Name):
     CELL = "massact.cell"
     """The canonical JSON whose SHA-256 is the key; the artifact `cell.json` where it is too long for a tag."""
     SCORES = "massact.scores"
-    CONTENT = "massact.content"  # of an imported run: digest of the line that it was read from; see `massact.interop`
+    CONTENT = "massact.content"
+    """Digest of the line that an imported run was read from, see `massact.interop`; of phase 4: of all it says."""
     IMPORTED = "massact.imported"  # of an imported run: file, line number and the line itself, as JSON
     PHASE = "massact.phase"
     PARENT = "massact.parent"

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from massact.errors import DataError, lfs_advice
+from massact.errors import DataError
 from massact.json_text import parse_json, parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow
 from massact.store.schema.rows import row_params
+from massact.store.tensors import read_tensor
 from massact.store.write.client import fit_tag, parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker
@@ -33,31 +33,6 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, o
     header = {key: str(value) for key, value in provenance.items() if value is not None}
     content: bytes = save(dense, metadata=header)
     return content
-
-
-def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor of a safetensors file. Raises DataError: the file is missing, damaged, or holds no such tensor."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-            return tensor
-    except (OSError, SafetensorError) as error:
-        reason = _other_format(path) or error
-        raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
-
-
-def _other_format(path: Path) -> str | None:
-    """What a file is that is not opened, whatever its name: reading it could run what is in it."""
-    try:
-        with path.open("rb") as file:
-            begin = file.read(100)
-    except OSError:
-        return None
-    if advice := lfs_advice(begin):
-        return advice
-    kinds = {b"\x80": "a pickle", b"PK": "a zip archive, as torch.save and numpy write", b"\x93NUMPY": "a numpy file"}
-    found = next((kind for magic, kind in kinds.items() if begin.startswith(magic)), None)
-    return found and f"it is {found}: only safetensors are opened"
 
 
 def activation_files(activations: Activations, metadata: Mapping[str, object]) -> dict[str, bytes]:
