@@ -19,8 +19,7 @@ How the vector steers follows, where it is not just added to all tokens of one l
 Two spellings of one recipe print as one label, so that nothing is counted twice.
 
 And layer specifications: `all`, `15`, `5-20`, `5,10`, `0-30:5`, `30%-60%`; both ends belong to a range. A percentage is
-of the number of layers, rounded down, so `30%-60%` of 34 layers is 10 to 20.
-"""
+of the number of layers, rounded down, so `30%-60%` of 34 layers is 10 to 20."""
 
 import re
 from collections.abc import Iterable
