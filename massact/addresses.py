@@ -90,6 +90,7 @@ def resolve_tracking_uri(value: str | None) -> str:
     """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory. Raises ConfigError: it
     is no URI, or a tracking server's with a login in it; UnusableStoreError: it names a file that MLflow would take for
     another one."""
+    declared_ui()  # what is wrong with it is said before anything is done
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
     if "://" not in value:
         raise ConfigError(
@@ -106,6 +107,20 @@ def resolve_tracking_uri(value: str | None) -> str:
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials (docs/access.md)"
         )
     return value
+
+
+_UI = "MASSACT_UI"
+
+
+def declared_ui() -> str | None:
+    """The address of the UI that MASSACT_UI names, for links; ConfigError: it is none, or holds a login."""
+    told = os.environ.get(_UI, "").strip().rstrip("/")
+    parts = urlsplit(told)
+    if told and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+        raise ConfigError(
+            f"{_UI} is {shown_uri(told)!r}: write the UI's address without a login, such as http://HOST:PORT"
+        )
+    return told or None
 
 
 def shown_uri(uri: str) -> str:

@@ -330,7 +330,7 @@ class Steering:
 class Prompting:
     """What stands before every question in a vector's place."""
 
-    name: str  # `prompt` or `few_shot`; see `massact.sweep.baselines`
+    name: str  # `prompt` or `few_shot`; see `massact.sweep.winners`
     direction: Direction
     digest: str  # of its messages
 

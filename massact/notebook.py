@@ -297,10 +297,8 @@ def extract(  # noqa: PLR0913  # what a notebook has to say
     dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
     with model_lock(model.steerable.model):
         rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
-        neutral_rows = None
-        if neutral:
-            one = read_neutral(model.steerable, _texts(neutral), [window], is_chat=False, max_new_tokens=n_new)
-            neutral_rows = one[window]
+        how: Any = {"is_chat": False, "max_new_tokens": n_new}
+        neutral_rows = read_neutral(model.steerable, _texts(neutral), [window], **how)[window] if neutral else None
     is_paired = recipe.method == PAIRED_METHOD and len(positive) == len(negative)
     sides_of = (rows[: len(positive)], rows[len(positive) :])
     activations = split_sides(*sides_of, 0.0, is_paired=is_paired, neutral=neutral_rows)

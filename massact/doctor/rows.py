@@ -20,6 +20,7 @@ from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Stage
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.points import decode_points
 from massact.store.schema.rows import Row, format_param, row_of
+from massact.words import counted
 
 _AGAIN = "delete the run (mlflow runs delete --run-id {}): it stays restorable, and {}"
 _MADE_BY = {
@@ -144,13 +145,12 @@ class StoredCells(Check):
                     n_written += 1
         if n_written < len(run_ids):
             raise CannotMendError(f"{n_written} of {len(run_ids)} cells were written")
-        return f"{n_written} cells written"
+        return f"{counted(n_written, 'cell')} written"
 
 
 def _without_cell(count: int) -> str:
-    if count == 1:
-        return "1 run of an earlier version does not hold its cell"
-    return f"{count} runs of an earlier version do not hold their cells"
+    does_not = "run of an earlier version does not hold its cell", "runs of an earlier version do not hold their cells"
+    return counted(count, *does_not)
 
 
 class _Run(NamedTuple):

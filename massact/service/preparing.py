@@ -24,6 +24,7 @@ from massact.store.schema.names import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
 from massact.store.write.tracker import EVALUATIONS, VIEW_TAG
+from massact.words import counted
 
 PASSWORD_LENGTH = 12  # the least that MLflow takes
 _PASSWORD_WANTED = (
@@ -47,7 +48,7 @@ def _work(task: Task) -> list[str]:
     with _connected(task.database) as connection:
         n = int(connection.execute(sa.text(_ELSEWHERE)).scalar_one())
     if n:
-        what = "1 experiment keeps its" if n == 1 else f"{n} experiments keep their"
+        what = counted(n, "experiment keeps its", "experiments keep their")
         notes.append(
             f"note: {what} artifacts in folders, from before this database was served: the UI shows them as long as "
             "this machine has those folders; clients on other machines cannot read them"

@@ -17,6 +17,7 @@ from massact.store.schema.declared import Declared, declared_prefix, decode_decl
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
 from massact.store.schema.rows import AgreementRow, CapabilityRow, decode_many_scores, decode_metric, metric_tag, row_of
+from massact.words import counted
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 
@@ -37,7 +38,7 @@ class RunStore:
         """What was left out of the answers so far, and why."""
         warnings = [*self._source.notes, *self._undeclared]
         if count := len(self._unreadable):
-            runs = "1 run holds" if count == 1 else f"{count} runs hold"
+            runs = counted(count, "run holds", "runs hold")
             first = next(iter(self._unreadable))
             warnings.insert(0, f"{runs} a row that cannot be read, left out (first: {first})")
         return warnings

@@ -30,6 +30,7 @@ from massact.store.spool.journal import (
 )
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
+from massact.words import counted
 
 AT_ONCE = 50  # records read from a journal together, where it holds as many
 BYTES_AT_ONCE = 8_000_000  # their lines together, unless one alone is longer
@@ -345,4 +346,4 @@ class Spool:
 
 
 def _runs(n: int) -> str:
-    return "1 run is" if n == 1 else f"{n} runs are"
+    return counted(n, "run is", "runs are")
