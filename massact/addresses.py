@@ -1,8 +1,7 @@
 """Addresses of run stores and of artifact folders, the paths of this machine that they hold, and files written whole.
 
 An address quotes: `%20` in it is a space, and a `?` ends the path. MLflow writes the paths of this machine into
-addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one.
-"""
+addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one."""
 
 import os
 import re

@@ -1,8 +1,7 @@
 """The frozen values that every part speaks in: what was steered, how, and what came of it.
 
 Independent facts are separate fields; a label such as `mean_diff_top1` is made from them in
-`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
-"""
+`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins."""
 
 import math
 import re

@@ -1,8 +1,7 @@
 """What a name may be, and the file name that is made from one.
 
 Experiments, models, variants, traits, judges and users are named by people, by files of others and by stores that
-others wrote. Their names become MLflow names, tags, folders and cells of tables, so one rule holds for all.
-"""
+others wrote. Their names become MLflow names, tags, folders and cells of tables, so one rule holds for all."""
 
 import hashlib
 import re

@@ -112,8 +112,7 @@ def read_text(path: Path) -> str:
     """A file's text, without its byte order mark, line ends as `\\n`.
 
     Raises:
-        DataError: it cannot be read or is not UTF-8; the message names the line.
-    """
+        DataError: it cannot be read or is not UTF-8; the message names the line."""
     try:
         content = path.read_bytes()
     except OSError as error:

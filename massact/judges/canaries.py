@@ -2,8 +2,7 @@
 
 What is expected is what no trait decides: broken text and no text are incoherent, a plain refusal and a plain answer
 are coherent, and an order to the judge within broken text raises neither score. Only where a judge knows one trait,
-as the embedded one does, is its trait score expected too.
-"""
+as the embedded one does, is its trait score expected too."""
 
 import statistics
 from collections.abc import Sequence

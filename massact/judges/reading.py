@@ -2,8 +2,7 @@
 
 An answer is a score where it begins with an integer that counts nothing else (`85`, `**85**`, `85/100`, `85, because`),
 where it is a JSON object with a field such as `score`, or where it is `Score: 85`. A number in prose, in a list or in
-a judge's thoughts is none, and neither is one that the length limit may have cut.
-"""
+a judge's thoughts is none, and neither is one that the length limit may have cut."""
 
 import math
 import re

@@ -3,8 +3,7 @@
 The wording (the files of the folder `wording`) and how an answer is read (`massact.judges.reading`) are part of every
 cell's key through `Rubric.digest`: a changed word is another judge. The texts being judged are data. They
 stand between tags that they cannot contain, and the chat markup of common models inside them is disarmed,
-so that no response can end its own quotation.
-"""
+so that no response can end its own quotation."""
 
 import re
 from collections.abc import Sequence

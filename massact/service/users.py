@@ -2,8 +2,7 @@
 
 A reader has MLflow's default permission and no role; a writer has the role `massact-writer`, MLflow's grant `USE` on
 the workspace `default`; an administrator is one of MLflow's. What one user may do with one experiment is a grant of
-MLflow's on it.
-"""
+MLflow's on it."""
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,7 @@
 """Steering vectors as the files of other tools: each adds the same to the same activations (docs/vectors.md).
 
 What is written is the coefficient times the unit vector, so that a strength of 1 there is the evaluation here. Layers
-are decoder blocks from 0, and a vector is added to a block's output at every token, in all of these tools.
-"""
+are decoder blocks from 0, and a vector is added to a block's output at every token, in all of these tools."""
 
 import io
 import json

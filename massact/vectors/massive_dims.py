@@ -2,8 +2,7 @@
 
 Found from neutral prompts. The uniform list is the plan's: top 5 by |mean| at three layers or more, at every token as a
 bias is. Sun et al., "Massive Activations in Large Language Models" (2024), compare |h| of single tokens with the median
-|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`).
-"""
+|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

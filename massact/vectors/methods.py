@@ -2,8 +2,7 @@
 
 A method is a plain function `(positive, negative, seed) -> direction`, activations
 `[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. Other packages and an
-experiment's own code add methods (docs/extending.md).
-"""
+experiment's own code add methods (docs/extending.md)."""
 
 import hashlib
 import math
@@ -279,8 +278,7 @@ def likeness(a: torch.Tensor, b: torch.Tensor, dims: Sequence[int]) -> float:
     lengths count too, since one coefficient steers both.
 
     Args:
-        dims: the massive dims.
-    """
+        dims: the massive dims."""
     a, b = a.double(), b.double()
     return min(1.0, _agreement(a, b), _agreement(zero_dims(a, dims), zero_dims(b, dims)))  # rounding exceeds 1
 

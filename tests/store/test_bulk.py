@@ -178,13 +178,13 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
     database: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Tracker(database, "study", floor=68)
-    put: Callable[..., Any] = sa.Connection.exec_driver_sql
+    execute: Callable[..., Any] = sa.Connection.exec_driver_sql
 
-    def cut(self: Any, statement: str, *args: Any, **options: Any) -> Any:
-        done = put(self, statement, *args, **options)
+    def cut(self: sa.Connection, statement: str, *about: Any) -> Any:
+        result = execute(self, statement, *about)
         if statement.startswith("INSERT INTO metrics"):
             raise error
-        return done
+        return result
 
     monkeypatch.setattr(sa.Connection, "exec_driver_sql", cut)
     with pytest.raises(error):

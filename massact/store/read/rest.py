@@ -1,8 +1,7 @@
 """Raw runs from a tracking server: by massact's query API where it has that, else by MLflow's own search.
 
 The API gives what questions rank by and no more, which takes the server a hundredth of the time. Whether it is there
-shows the first request to it: it costs no other.
-"""
+shows the first request to it: it costs no other."""
 
 import math
 import re

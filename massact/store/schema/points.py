@@ -1,8 +1,7 @@
 """An evaluation as questions see it: the least that finds, ranks and names it, in one small tag.
 
 A question over 100,000 evaluations should take a second. Their whole rows take 120 MB, their params and metrics
-four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns.
-"""
+four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns."""
 
 import base64
 import hashlib

@@ -1,8 +1,7 @@
 """The spool of a process that evaluates: what is put is on the disk at once, and sent when the store takes it.
 
 A thread sends what is journalled and marks it, so that each record arrives once however often it is tried. What waits
-is kept on disk, not in memory.
-"""
+is kept on disk, not in memory."""
 
 import atexit
 import os
