@@ -166,7 +166,7 @@ def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[
         with session.stores.read() as store:
             done = {one.row.key for one in store.controls(session.experiment.name) if is_scored(one.row, least)}
     forecasts = []
-    for subject, best in plan_baselines(session).winners.items():
+    for subject, best in plan_baselines(session)[0].items():
         note, keys = "", set[str]()
         try:
             keys = set(baseline_cells(session, subject, best, {}))
