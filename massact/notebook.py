@@ -43,8 +43,7 @@ _ALLOWED = {
     "dtype": DTYPES, "device_map": DEVICE_MAPS, "attention": ATTENTION, "quantization": QUANTIZATION,
     "direction": ("positive", "negative"), "save_responses": ("all", "best", "none"),
 }  # fmt: skip
-_UNIT = 0.01
-"""By how much a norm may differ from 1: what bfloat16 rounds away and more."""
+_UNIT = 0.01  # by how much a norm may differ from 1: what bfloat16 rounds away and more
 
 
 class Loading(TypedDict, total=False):
@@ -310,16 +309,14 @@ def extract(  # noqa: PLR0913  # what a notebook has to say
 class Evaluating(TypedDict, total=False):
     """What else `evaluate` takes, as `massact evaluate` has it."""
 
-    model: str
-    """Of the experiment file; default: its first, likewise the trait."""
+    model: str  # of the experiment file; default: its first, likewise the trait
     trait: str
     max_new_tokens: int
     subset: int
     direction: Direction
     judge: str
     tracking_uri: str
-    save_responses: str
-    """`all`, `best` or `none`."""
+    save_responses: str  # `all`, `best` or `none`
     batch_rows: int
     alike: float | None
     """Cosine above which the vectors of two labels are evaluated once; `None`: each is evaluated itself."""

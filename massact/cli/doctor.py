@@ -27,6 +27,7 @@ from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.store.spool import send_leftovers
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
@@ -153,7 +154,7 @@ class _Report:
         now = time.monotonic()
         if now - self._said >= LOG_SECONDS:
             self._said = now
-            click.echo(f"{self.n_runs} finished runs looked at", err=True)
+            click.echo(f"{counted(self.n_runs, 'finished run')} looked at", err=True)
 
     def add(self, outcome: "Outcome") -> None:
         finding, state = outcome.finding, outcome.state
@@ -180,12 +181,11 @@ class _Report:
         click.echo(f"{chr(10) if self._counts else ''}{self._in_short()}")
 
     def _in_short(self) -> str:
-        runs = "1 finished run" if self.n_runs == 1 else f"{self.n_runs} finished runs"
         words = {"mended": "mended", "found": "can be mended with --fix", "remains": "to be seen to by hand"}
         parts = [f"{self.states[state]} {what}" for state, what in words.items() if self.states[state]]
         notes = self.states["note"]
-        told = f" ({notes} {'note' if notes == 1 else 'notes'})" if notes else ""
-        return f"{runs} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
+        told = f" ({counted(notes, 'note')})" if notes else ""
+        return f"{counted(self.n_runs, 'finished run')} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
 
 
 @click.command()

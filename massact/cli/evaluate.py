@@ -7,7 +7,7 @@ import click
 
 from massact import domain
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
-from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
+from massact.cli.session import WORKLOAD, dry_run_option, open_session, verbose_option, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.errors import UsageError
 from massact.labels import check_layers, normalise_label
@@ -151,6 +151,7 @@ search_options = stacked(
     val_split_option,
     workload_options,
     dry_run_option,
+    verbose_option,
 )  # fmt: skip
 """What is searched for, and how far."""
 

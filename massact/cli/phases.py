@@ -26,6 +26,7 @@ from massact.domain import floor_warning
 from massact.query.question import FLOOR
 from massact.store.databases import is_absent
 from massact.store.read import open_store
+from massact.words import counted
 from massact.workflow.status import list_prerequisites
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def _work(session: "Session", run: "Callable[[Session], Tally | None]", show: Ca
         for line in next_lines(session.stores):
             session.say(line)
     if tally is not None and tally.failed:
-        click.echo(f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True)
+        click.echo(
+            f"{counted(tally.failed, 'cell')} failed; the runs hold the reason, running again tries them", err=True
+        )
         raise click.exceptions.Exit(1)
 
 

@@ -17,6 +17,7 @@ from massact.data.new import new_files, write_new
 from massact.errors import UsageError
 from massact.names import as_held, check_name
 from massact.query.load import named_file
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.interop.names import Target
@@ -134,7 +135,7 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
         click.echo("  ".join([f"{path:<{width}}", *columns]))
     click.echo()
     done = "would be imported" if dry_run else "imported"
-    click.echo(f"{report.totals.imported} results {done} into the experiment {report.experiment!r}")
+    click.echo(f"{counted(report.totals.imported, 'result')} {done} into the experiment {report.experiment!r}")
     for line in _remarks(report):
         click.echo(line, err=True)
 
@@ -147,14 +148,14 @@ def _remarks(report: "ImportReport") -> Iterator[str]:
     for file in report.files:
         yield from (f"note: {file.path}: {note}" for note in file.notes[:SHOWN_PER_FILE])
         if len(file.notes) > SHOWN_PER_FILE:
-            yield f"note: {file.path}: {len(file.notes) - SHOWN_PER_FILE} more notes"
+            yield f"note: {file.path}: {counted(len(file.notes) - SHOWN_PER_FILE, 'more note')}"
         for refusal in file.refusals[:SHOWN_PER_FILE]:
             yield f"refused: {refusal.file}:{refusal.line}: {refusal.reason}"
         left = len(file.refusals) - SHOWN_PER_FILE
         if left > 0:
-            yield f"refused: {file.path}: {left} more lines (all of them: --refusals FILE or --format json)"
+            yield f"refused: {file.path}: {counted(left, 'more line')} (all of them: --refusals FILE or --format json)"
     if report.totals.refused:
-        yield f"{report.totals.refused} {'line' if report.totals.refused == 1 else 'lines'} refused"
+        yield f"{counted(report.totals.refused, 'line')} refused"
 
 
 @click.command(name="export")

@@ -19,6 +19,7 @@ from massact.store.read import RunStore
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import Declared, EvaluationRow, Points, PublishedRow, Scores, is_scored
 from massact.store.schema.points import Place
+from massact.words import counted
 
 EVEN = 0.5  # chance of being truly coherent that is asked of nothing: what is at or above the floor counts
 
@@ -295,7 +296,7 @@ class Answers:
         doubtful = {run for run, c in chances.items() if c < chance}
         whole = self.everything and self.everything.doubting(doubtful)
         n = sum(run in doubtful for points in self.evaluations.by_place.values() for run in points.run_ids())
-        evaluations = "1 evaluation is" if n == 1 else f"{n} evaluations are"
+        evaluations = counted(n, "evaluation is", "evaluations are")
         note = f"{evaluations} at or above the floor with a chance below {chance:g}: not counted as coherent"
         answers = replace(self, evaluations=self.evaluations.doubting(doubtful), everything=whole)
         return answers, (note,) if n else ()
@@ -337,9 +338,8 @@ def control_label(row: EvaluationRow) -> str:
 
 def _left_out(counts: Mapping[str, int]) -> str:
     n, n_settings = sum(counts.values()), len(counts)
-    what = "1 evaluation" if n == 1 else f"{n} evaluations"
-    others = "1 other setting" if n_settings == 1 else f"{n_settings} other settings"
-    return f"{what} in {others} {'is' if n == 1 else 'are'} left out, --all-settings answers all"
+    where = f"in {counted(n_settings, 'other setting')}"
+    return f"{counted(n, f'evaluation {where} is', f'evaluations {where} are')} left out, --all-settings answers all"
 
 
 def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:

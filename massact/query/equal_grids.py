@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from massact.query.evaluations import PointSet
 from massact.query.groups import ComparableGroups, GroupInSetting
+from massact.words import counted
 
 Parts = Mapping[str, GroupInSetting]
 
@@ -56,4 +57,4 @@ def _lost(parts: Parts, kept: Parts, floor: float, *, is_all: bool) -> Iterator[
             lost = ""
             if best and left and best.run_id != left.run_id:
                 lost = f" without its best ({best.delta:+.1f} at layer {best.layer}, {best.coefficient:g})"
-            yield f"{n} of {of} evaluations of {label}{lost}"
+            yield f"{n} of {counted(of, 'evaluation')} of {label}{lost}"

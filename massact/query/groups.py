@@ -20,6 +20,7 @@ from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
 from massact.store.schema import DeclaredSetting, EvaluationRow, Kind, StoredPoint
+from massact.words import counted
 
 
 @dataclass(slots=True)
@@ -171,16 +172,16 @@ def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[G
             sample, group = evaluations.samples[place[0]], group_of(place)
             by_group[group].append(GroupInSetting(group, place[0], baseline, sample, some, last=some.last))
     for parts in by_group.values():
-        parts.sort(key=_recency)
+        parts.sort(key=recency)
     # of each model, trait and setting the baseline used last
-    oldest_first = sorted(all_parts(by_group), key=_recency, reverse=True)
+    oldest_first = sorted(all_parts(by_group), key=recency, reverse=True)
     baselines = {(one.group.model, one.group.trait, one.setting): one.baseline_trait_mean for one in oldest_first}
     for failure in failures:
         _add_failure(by_group, failure, baselines)
     for parts in by_group.values():
         for part in parts:
             part.failures.sort(key=lambda f: (_ended(f.finished_at), f.run_id), reverse=True)
-        parts.sort(key=_recency)
+        parts.sort(key=recency)
     return dict(by_group)
 
 
@@ -202,7 +203,7 @@ def _add_failure(
     part.last = max(part.last, _ended(failure.finished_at))
 
 
-def _recency(part: GroupInSetting) -> tuple[int, str, float]:
+def recency(part: GroupInSetting) -> tuple[int, str, float]:
     return (-part.last, part.setting, _or_least(part.baseline_trait_mean))
 
 
@@ -286,8 +287,8 @@ def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     """How many evaluations could not count, if any."""
     parts = list(parts)
     count = sum(part.points.n_unscored - part.points.n_short for part in parts)
-    lacking = "evaluation lacks" if count == 1 else "evaluations lack"
-    note = (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
+    lack = counted(count, "evaluation lacks", "evaluations lack")
+    note = (f"{lack} a coherence or a delta: counted neither as coherent nor as a miss",)
     return (*(note if count else ()), *short_note(parts))
 
 
@@ -297,7 +298,7 @@ def short_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     for part in parts:
         counts[part.sample.origin is None] += part.points.n_short
     return tuple(
-        f"{count} {'evaluation has' if count == 1 else 'evaluations have'} scores of too few responses (less than the "
+        f"{counted(count, 'evaluation has', 'evaluations have')} scores of too few responses (less than the "
         f"share least_scored): no result; {_MENDED if is_ours else _UNMENDED}"
         for is_ours, count in sorted(counts.items(), reverse=True)
         if count

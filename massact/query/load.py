@@ -18,6 +18,7 @@ from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.config import Experiment
@@ -178,7 +179,7 @@ def _notes(store: RunStore, name: str, answers: Answers) -> Iterator[str]:
     if not answers.evaluations and not answers.failures:
         yield f"the run store holds no evaluation of experiment {name!r}"
     if n_foreign := store.count_foreign(name):
-        runs_lie = "1 run of another tool lies" if n_foreign == 1 else f"{n_foreign} runs of other tools lie"
+        runs_lie = counted(n_foreign, "run of another tool lies", "runs of other tools lie")
         yield f"{runs_lie} in the same MLflow experiment, left out"
     yield from (*answers.baseline_notes, *store.warnings)
 
@@ -208,7 +209,7 @@ def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
         known = ", ".join(sorted({*names, *all_metrics()}))
         raise UsageError(f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {known}")
     n = sum(counts)
-    have = "1 evaluation has" if n == 1 else f"{n} evaluations have"
+    have = counted(n, "evaluation has", "evaluations have")
     note = (
         f"{have} no {floor.metric}, counted neither at the floor nor as a miss: it was not measured. A sweep whose "
         "file has this floor evaluates them anew"

@@ -25,6 +25,7 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import Workload
 from massact.sweep.executors.base import WorkerReport
 from massact.sweep.stores import Stores
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.sweep.models import Judges, Models
@@ -133,7 +134,7 @@ class Datasets:
         n = len(questions.questions)
         if n < FEW_CONFIRMING and trait.name not in self._warned_of:
             self._warned_of.add(trait.name)
-            confirm = f"{n} question confirms" if n == 1 else f"{n} questions confirm"
+            confirm = counted(n, "question confirms", "questions confirm")
             self._say(
                 f"warning: {trait.name}: only {confirm}, which tells little: raise questions.confirm, or add questions"
             )
@@ -257,7 +258,8 @@ def open_phase(
         try:
             yield run
         except BaseException:
-            session.stores.patience.end()  # what went wrong may be the store, which is not waited for twice
+            # what went wrong may be the store, which is not waited for twice
+            session.stores.patience.is_under_way = False
             for log in logs:
                 with suppress(Exception):
                     log()
@@ -286,12 +288,12 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
     prices = session.experiment.judge.prices
     cost = None if prices is None else used.cost(prompt=prices.prompt, completion=prices.completion)
     if say:
-        parts = [f"{used.calls} judge {'call' if used.calls == 1 else 'calls'}"]
+        parts = [counted(used.calls, "judge call")]
         if used.prompt_tokens or used.completion_tokens:
             parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
         if cost is not None:
             parts.append(f"{cost:.4f} USD")
-        before = "1 response was" if used.cached == 1 else f"{used.cached} responses were"
+        before = counted(used.cached, "response was", "responses were")
         session.detail(f"{', '.join(parts)}; {before} judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
@@ -339,8 +341,8 @@ def _text(reports: Sequence[WorkerReport]) -> str:
     busy = sum(one.busy_seconds for one in reports) / sum(one.present_seconds for one in reports)
     n_lost, n_cells = sum(one.is_lost for one in reports), sum(one.cells for one in reports)
     lost = f", {n_lost} of them lost" if n_lost else ""
-    where = f"{n} worker{'s' * (n != 1)} on {n_nodes} machine{'s' * (n_nodes != 1)}{lost}"
-    return f"{where}: {n_cells} cells, busy {min(1.0, busy):.0%} of the time"
+    where = f"{counted(n, 'worker')} on {counted(n_nodes, 'machine')}{lost}"
+    return f"{where}: {counted(n_cells, 'cell')}, busy {min(1.0, busy):.0%} of the time"
 
 
 def load_answers(

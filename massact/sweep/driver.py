@@ -15,15 +15,16 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.metrics import Measured
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, Kind, is_scored
+from massact.store.schema import EvaluationRow, Kind
 from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
 from massact.store.write.tracker import OpenRun
 from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
-from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
+from massact.sweep.reuse import Alikeness, Same, alike_lines, is_baseline, read_sources
 from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, place_of, put_again
+from massact.words import counted
 
 _JUDGED_AT_ONCE = 16  # stored results that no other sweep begins from then on
 
@@ -54,8 +55,8 @@ class Tally:
         again = f"{self.again} judged again, " if self.again else ""
         short = f", {self.short} with too few scores, to be judged again" if self.short else ""
         elsewhere = f", {self.elsewhere} by another sweep" if self.elsewhere else ""
-        unscored = f", {self.unscored} responses unscored" if self.unscored else ""
-        before = f"{self.wanted} {'cell' if self.wanted == 1 else 'cells'}: {self.finished_before} finished already"
+        unscored = f", {counted(self.unscored, 'response')} unscored" if self.unscored else ""
+        before = f"{counted(self.wanted, 'cell')}: {self.finished_before} finished already"
         return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{unscored}{short}"
 
 
@@ -325,14 +326,9 @@ class Driver:
         stored = self._source.stored_baseline()
         if stored is None or stored.row.key != cell_key(self._source.unsteered().cell):
             return None  # or another judge's
-        if not is_scored(stored.row, self._session.experiment.least_scored) or self._lacks_metric(stored.row):
+        if not is_baseline(self._session, stored.row, generates=self._generates):
             return None
         return Baseline(stored.row.key, stored.row.trait_mean)
-
-    def _lacks_metric(self, baseline: EvaluationRow) -> bool:
-        """Whether a baseline has to be evaluated anew, since it lacks what the floor is of."""
-        floor = as_floor(self._session.experiment.coherence_floor)
-        return self._generates and not floor.is_coherence and floor.value_of(baseline) is None
 
     def _known_baseline(self) -> Baseline | None:
         """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
@@ -346,7 +342,8 @@ class Driver:
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge."""
         stored = self._source.stored_baseline()
-        if stored is None or self._lacks_metric(stored.row):
+        floor = as_floor(self._session.experiment.coherence_floor)
+        if stored is None or (self._generates and floor.is_lacking(stored.row)):
             return None
         for one in judged_again(*self._work, {stored.run_id: self._source.unsteered()}):
             put_again(self._session, self._parent, self._place, one, None)

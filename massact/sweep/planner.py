@@ -271,6 +271,11 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
             session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
             check_pairs(session.datasets.of(trait), "extraction.vetting.filter is paired")
+        asked, n = experiment.baselines.few_shot, len(getattr(session.datasets.of(trait), trait.direction))
+        if asked > n:
+            raise DataError(
+                f"{experiment.file}: baselines.few_shot: {asked} examples, and {trait.name} has {n}: write fewer"
+            )
         for model in experiment.models if judges else ():
             session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))

@@ -24,6 +24,7 @@ from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.planner import check_experiment
 from massact.sweep.reuse import Same, is_compared, is_finished
 from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
+from massact.words import counted
 
 
 def _is_own(moved: Moved) -> bool:
@@ -51,7 +52,11 @@ class RejudgePlan:
     def __str__(self) -> str:
         left_out = "".join(f"; {n} left out: {reason}" for reason, n in sorted(self.left_out.items()))
         n = len(self.evaluations)
-        todo = f"{n} evaluations ({self.n_responses} responses) to score" if n else "nothing to score"
+        todo = (
+            f"{counted(n, 'evaluation')} ({counted(self.n_responses, 'response')}) to score"
+            if n
+            else "nothing to score"
+        )
         same = f", {len(self.following)} the same as another" if self.following else ""
         return f"{todo}, {self.n_finished} scored by this judge already{same}{left_out}"
 

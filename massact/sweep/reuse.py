@@ -102,6 +102,12 @@ def is_finished(row: EvaluationRow, baseline: Stored[EvaluationRow] | None, leas
     return is_same and is_scored(row, least_scored)
 
 
+def is_baseline(session: Session, row: EvaluationRow, *, generates: bool = True) -> bool:
+    """Whether a stored baseline counts: it has scores enough and, for what is generated, the metric of the floor."""
+    floor = as_floor(session.experiment.coherence_floor)
+    return is_scored(row, session.experiment.least_scored) and not (generates and floor.is_lacking(row))
+
+
 def _figures(point: StoredPoint, label: str | None) -> tuple[object, ...]:
     """Where a result lies, under a label, and what came of it."""
     return (

@@ -6,7 +6,7 @@ second chance to win, nor can a prompt, examples or a random direction win.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -32,6 +32,7 @@ from massact.sweep.planner import GridRequest, Planner, check_experiment, make_s
 from massact.sweep.reuse import is_finished
 from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
 from massact.sweep.stored_extractions import newest_extractions
+from massact.words import counted
 
 # Which cells are to be confirmed: every winner and every label tied with it, on the questions kept for that.
 
@@ -90,12 +91,14 @@ def plan_confirm(session: Session) -> ConfirmPlan:
 
 
 def confirmed_rows(session: Session) -> dict[str, Stored[EvaluationRow]]:
-    """What was confirmed and counts, by key: it has scores of enough responses and is compared with what has too."""
-    least = session.experiment.least_scored
+    """What was confirmed and counts, by key: it has scores of enough responses, and what the floor is of, and is
+    compared with what has too."""
+    least, floor = session.experiment.least_scored, as_floor(session.experiment.coherence_floor)
     with session.stores.read() as store:
         stored = {one.row.key: one for one in store.confirmations(session.experiment.name)}
     baselines = {key: stored.get(one.row.baseline_key or "") for key, one in stored.items()}
-    return {key: one for key, one in stored.items() if is_finished(one.row, baselines[key], least)}
+    whole = {key: one for key, one in stored.items() if not floor.is_lacking(one.row)}
+    return {key: one for key, one in whole.items() if is_finished(one.row, baselines[key], least)}
 
 
 def _evaluate_first(session: Session) -> str:
@@ -254,7 +257,7 @@ def run_baselines(session: Session, parent: OpenRun | None = None) -> Tally:
     with open_phase(session, BASELINES, parent, {"baselines": str(session.experiment.baselines)}) as run:
         for subject, best in by_subject.items():
             cells = partial(baseline_cells, session, subject, best, left_out)
-            tally.add(Driver(session, run, _baselines_source(session, subject, cells)).run())
+            tally.add(Driver(session, run, controls_source(session, subject, cells)).run())
         session.stores.settle()
     for reason in left_out:
         session.say(f"{BASELINES}: {reason}")
@@ -262,8 +265,10 @@ def run_baselines(session: Session, parent: OpenRun | None = None) -> Tally:
     return tally
 
 
-def _baselines_source(session: Session, subject: Subject, make: "partial[dict[str, PlannedCell]]") -> CellSource:
+def controls_source(session: Session, subject: Subject, make: Callable[[], dict[str, PlannedCell]]) -> CellSource:
+    """The baselines of a model and trait as the driver takes them; `make` plans their cells."""
     experiment, planner = session.experiment, Planner(session, subject.model, subject.trait)
+    floor = as_floor(experiment.coherence_floor)
 
     def stored_baseline() -> Stored[EvaluationRow] | None:
         return find_baseline(session, cell_key(planner.baseline().cell))
@@ -272,6 +277,8 @@ def _baselines_source(session: Session, subject: Subject, make: "partial[dict[st
         cells, baseline = make(), stored_baseline()
         with session.stores.read() as store:
             stored = {one.row.key: one for one in store.controls(experiment.name) if one.row.key in cells}
+        # what lacks the floor's metric is generated again
+        stored = {key: one for key, one in stored.items() if not floor.is_lacking(one.row)}
         done = {key for key, one in stored.items() if is_finished(one.row, baseline, experiment.least_scored)}
         left = {key: one for key, one in cells.items() if key not in done}
         return Plan(len(cells), left, stored={key: stored[key].run_id for key in left if key in stored})
@@ -309,17 +316,28 @@ def _prompts(
     config, trait = session.experiment.baselines, subject.trait
     if system := config.system(trait.name, session.datasets.of(trait).definition, planner.direction):
         yield "prompt", (("system", system),)
-    if config.few_shot and planner.description.chat_template_digest == _NO_TEMPLATE:
+    if config.few_shot and not takes_turns(session, subject):
         left_out[f"no few_shot of {subject.model.name}: it has no chat template to take turns by"] = None
     elif config.few_shot:
         examples = _examples(session, subject, planner.direction)
         if len(examples) < config.few_shot:
-            raise DataError(
-                f"{session.experiment.file}: baselines.few_shot: {config.few_shot} examples, and {trait.name} has "
-                f"{len(examples)}: write fewer"
-            )
+            kept = f"extraction kept {counted(len(examples), 'example')}, of {config.few_shot}"
+            left_out[f"no few_shot of {subject.model.name}, {trait.name}: {kept}"] = None
+            return
         turns = ((("user", asked), ("assistant", answer)) for asked, answer in examples[: config.few_shot])
         yield "few_shot", tuple(message for turn in turns for message in turn)
+
+
+def takes_turns(session: Session, subject: Subject) -> bool:
+    """Whether a model has a chat template, which examples are told by."""
+    return session.models.description(subject.model, subject.model.instruct).chat_template_digest != _NO_TEMPLATE
+
+
+def n_prompted(session: Session, subject: Subject) -> int:
+    """How many baselines of a model and trait stand before the questions, and so need no winner."""
+    config, trait = session.experiment.baselines, subject.trait
+    system = config.system(trait.name, session.datasets.of(trait).definition, trait.direction)
+    return bool(system) + bool(config.few_shot and takes_turns(session, subject))
 
 
 def _examples(session: Session, subject: Subject, direction: str) -> list[tuple[str, str]]:
@@ -327,8 +345,7 @@ def _examples(session: Session, subject: Subject, direction: str) -> list[tuple[
     else the contrastive prompts that extraction kept, with their continuations."""
     dataset = session.datasets.of(subject.trait)
     if dataset.has_answers:
-        side = dataset.positive if direction == "positive" else dataset.negative
-        return [(one.text, one.answer or "") for one in side]
+        return [(one.text, one.answer or "") for one in getattr(dataset, direction)]
     with session.stores.read() as store:
         stored = newest_extractions(session.experiment, store)
     windows = session.experiment.extraction.positions

@@ -57,8 +57,7 @@ class HarnessOptions:
 class CapabilityLine(CapabilityRow):
     """A result as a table shows it."""
 
-    label: str | None = None
-    """What was done to the model: the evaluation's label."""
+    label: str | None = None  # what was done to the model: the evaluation's label
     columns: ClassVar[tuple[Column, ...]] = (
         text_column("label"),
         *(text_column(name) for name in ("task", "metric")),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,14 +12,23 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.databases import is_absent
-from massact.store.schema import EvaluationRow, Points, is_scored
+from massact.store.schema import EvaluationRow, Points
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
-from massact.sweep.reuse import Alikeness, Known
+from massact.sweep.reuse import Alikeness, Known, is_baseline
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.search.probing import HALVINGS, TOKENS
 from massact.sweep.stored import Moved, Subject
-from massact.sweep.winners import BASELINES, ConfirmPlan, baseline_cells, plan_baselines, plan_confirm
+from massact.sweep.winners import (
+    BASELINES,
+    ConfirmPlan,
+    baseline_cells,
+    controls_source,
+    n_prompted,
+    plan_baselines,
+    plan_confirm,
+)
+from massact.words import counted
 from massact.workflow.steps import Request, request_layers
 
 Spot = tuple[object, ...]
@@ -161,23 +171,26 @@ def show_baselines(session: Session) -> None:
 
 def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[Forecast]:
     """What there is to do of baselines, model by model: the least where winners are still to be found."""
-    foresight, least, done = _Foresight(session), session.experiment.least_scored, set[str]()
-    if not is_absent(session.stores.tracking_uri):
-        with session.stores.read() as store:
-            done = {one.row.key for one in store.controls(session.experiment.name) if is_scored(one.row, least)}
-    forecasts = []
-    for subject, best in plan_baselines(session)[0].items():
-        note, keys = "", set[str]()
+    foresight, (by_subject, left_out), forecasts = _Foresight(session), plan_baselines(session), []
+    for subject, best in by_subject.items():
+        names, note, n_finished, needs_baseline = (subject.model.name, subject.trait.name), "", 0, False
         try:
-            keys = set(baseline_cells(session, subject, best, {}))
+            source = controls_source(session, subject, partial(baseline_cells, session, subject, best, left_out))
+            held = source.plan()
+            n_cells, n_finished, stored = held.n_wanted, held.n_wanted - len(held.cells), source.stored_baseline()
+            needs_baseline = bool(held.cells) and not (stored and is_baseline(session, stored.row))
         except MissingPrerequisiteError as error:
-            note = f"what is held against winners is not known ({error})"
-        if any(one.todo for one in grid if (one.model, one.trait) == (subject.model.name, subject.trait.name)):
+            n_cells = n_prompted(session, subject)
+            note = f"random directions at the places of winners are not known ({error})"
+        if any(one.todo for one in grid if (one.model, one.trait) == names):
             note = note or "random directions at the places of winners that are still to be found"
+            needs_baseline = False  # the grid's
         n_questions = len(session.datasets.questions(subject.trait).questions)
-        counted: dict[str, Any] = {"cells": len(keys), "finished": len(keys & done), "note": note}
-        n_responses = len(keys - done) * n_questions
-        forecasts.append(foresight.forecast(subject, n_responses, phase=BASELINES, is_least=bool(note), **counted))
+        n_responses = (n_cells - n_finished + needs_baseline) * n_questions
+        told: dict[str, Any] = {"cells": n_cells, "finished": n_finished, "note": note, "is_least": bool(note)}
+        forecasts.append(foresight.forecast(subject, n_responses, phase=BASELINES, **told))
+    for reason in () if grid else left_out:
+        session.say(f"{BASELINES}: {reason}")
     return forecasts
 
 
@@ -287,7 +300,7 @@ class _Foresight:
         ahead.taken.update(same)
         ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
         done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
-        needs_baseline = baseline is None or not is_scored(baseline, self._session.experiment.least_scored)
+        needs_baseline = baseline is None or not is_baseline(self._session, baseline)
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 
@@ -357,15 +370,16 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
     is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
     time = f", {_span(sum(known))}" if known and is_whole else ""
-    is_least = any(one.is_least for one in forecasts)
-    asked = f"about {calls} judge calls" if is_least else f"{calls} judge calls at most"
+    is_least, asking = any(one.is_least for one in forecasts), counted(calls, "judge call")
+    asked = f"about {asking}" if is_least else f"{asking} at most"
     judge = session.experiment.judge
     is_paid = any(part.kind == "openai" for part in judge.parts)
     cost = "" if is_paid else f" (the judge {judge.name} runs here: they cost nothing)"
-    lines = [f"{'at least ' if is_least else ''}{todo} cells to do{time}, {asked}{cost}."]
+    lines = [f"{'at least ' if is_least else ''}{counted(todo, 'cell')} to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers
-        shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
+        take = counted(n, "worker of that kind takes", "workers of that kind take")
+        shared = f"{take} {_span(sum(known) / n)}" if n else "n workers an n-th of it"
         lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
     return lines
 
@@ -375,7 +389,7 @@ def _time(one: Forecast) -> str:
         return "none"
     if one.seconds is None:
         return "nothing measured yet"
-    return f"{_span(one.seconds)} (from {one.n_measured} evaluations)"
+    return f"{_span(one.seconds)} (from {counted(one.n_measured, 'evaluation')})"
 
 
 def _span(seconds: float) -> str:

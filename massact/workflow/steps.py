@@ -26,10 +26,11 @@ from massact.sweep.planner import (
     phase_gaps,
 )
 from massact.sweep.rejudge import run_side_effects
-from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
+from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_texts
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.sweep.winners import run_baselines, run_confirm
 from massact.vectors.positions import parse_position
+from massact.words import counted
 from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.outcome import log_outcome, require_steps, run_patterns
 from massact.workflow.report import run_report
@@ -95,7 +96,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
             sink = calibration.sink or ("none" if known else "not measured")
             lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
             session.say(f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}")
-        _note(session, run, "\n".join(lines), brief="")
+        _note(session, run, "\n".join(lines), "")
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
@@ -112,8 +113,8 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
                 n_new += count
-        brief = f"{n_new} windows extracted now" if n_new else "every window was extracted already"
-        _note(session, run, "\n".join(lines), brief="" if parent else brief)
+        brief = f"{counted(n_new, 'window')} extracted now" if n_new else "every window was extracted already"
+        _note(session, run, "\n".join(lines), "" if parent else brief)
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
@@ -192,8 +193,8 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
-        _note(session, run, "", brief=text)
+        texts = search_texts(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
+        _note(session, run, *texts)
     return searched.tally
 
 
@@ -210,7 +211,7 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     return tally
 
 
-def _note(session: Session, run: OpenRun, text: str, *, brief: str) -> None:
+def _note(session: Session, run: OpenRun, text: str, brief: str) -> None:
     session.stores.tracker.set_tag(run, MlflowTag.NOTE, text or brief)
     session.tell(text, brief)
 

@@ -15,6 +15,7 @@ from massact.query.load import About, Needs
 from massact.query.question import question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
+from massact.words import counted
 
 N_RUNGS = 3  # how many coefficients are suggested per bracket
 START_FRACTION = 0.25
@@ -203,7 +204,7 @@ class GapsAnswer(Answer[GapRow]):
         n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)
         if n_remaining:
             are = "is a gap" if n_remaining == 1 else "are gaps"
-            return False, f"{n_remaining} of {n_groups} groups {are} at {as_floor(self.floor).reach}"
+            return False, f"{n_remaining} of {counted(n_groups, 'group')} {are} at {as_floor(self.floor).reach}"
         reach = "the 1 group reaches" if n_groups == 1 else f"all {n_groups} groups reach"
         return True, f"no gaps: {reach} {as_floor(self.floor).reach}"
 

@@ -18,6 +18,7 @@ from massact.query.same_vector import is_one
 from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
 from massact.query.tables import LABEL, PLACE, flips_column, number_column, point_column, text_column
 from massact.store.schema import StoredPoint
+from massact.words import counted
 
 _LEAST_FOR_RANKS = 3  # evaluations below which a rank correlation says nothing
 
@@ -286,7 +287,7 @@ def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
         )
     n_alone = sum(pair.n_alone for pair in pairs)
     if n_alone:
-        yield f"{n_alone} evaluations were scored by one judge of a pair alone and are left out"
+        yield f"{counted(n_alone, 'evaluation')} left out, which one judge of a pair alone has scored"
 
 
 def _in_words(one: JudgesWinner) -> str:

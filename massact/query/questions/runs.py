@@ -16,6 +16,7 @@ from massact.query.question import choice, question, whole
 from massact.query.rows import Answer, Column, PlaceRow
 from massact.query.same_vector import SAME_AS
 from massact.store.schema import StoredPoint, point_of
+from massact.words import counted
 
 RunStatus = Literal["ok", "below_floor", "unscored", "failed"]
 """`ok`: at or above the floor, and compared with a baseline; `below_floor`; `unscored`: it lacks a
@@ -115,7 +116,7 @@ def ask_runs(
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
         passed_over = f" and the offset of {offset}" if offset else ""
-        notes += (f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",)
+        notes += (f"{left_out} of {counted(len(found), 'evaluation')} left out by the limit of {limit}{passed_over}",)
     rows_shown = tuple(_row(one, floor) for one in shown)
     return told_apart(Answer(question="runs", floor=floor, rows=rows_shown, notes=notes), by_group)
 

@@ -10,9 +10,10 @@ from typing import Any, Unpack, cast
 import torch
 
 from massact.domain import Choice, Message
+from massact.errors import PluginError
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
-from massact.judges.choices import choice_text
+from massact.judges.rules import choice_text
 from massact.metrics import NEUTRAL, Reading
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
@@ -52,8 +53,8 @@ class CellGenerator:
         try:
             with model_lock(self._model.model):  # the judge may be the same model
                 generated = list(self._made(batch))
-        except (RuntimeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
+        except (RuntimeError, ValueError, PluginError) as error:
+            reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         else:
             yield from generated
             return
