@@ -16,8 +16,7 @@ from massact.errors import ConfigError, UnusableStoreError, UsageError
 DEFAULT_STORE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "postgres")
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_BUCKET = re.compile(r"[^:/?#@]*[/?#]")
-"""A host without a login or a port, and what ends it."""
+_BUCKET = re.compile(r"[^:/?#@]*[/?#]")  # a host without a login or a port, and what ends it
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|token|key|secret|sig|credential|authori", re.IGNORECASE)
 _LEAST_SECRET = 3
 """Characters of a secret that is looked for in the text of an error; a shorter one is in every other word."""
@@ -219,7 +218,10 @@ def stored_uri(tracking_uri: str) -> str:
     """A tracking URI without its password, that of a SQLite file with the file's whole path."""
     scheme, _, rest = tracking_uri.strip().partition("://")
     if scheme.lower().startswith("sqlite"):
-        return _whole_path(scheme, rest)
+        path, mark, query = rest.removeprefix("/").partition("?")
+        # a URI of SQLite's own (file:...) and a database in memory are no paths
+        is_relative = path and not path.startswith(("/", "file:", ":memory:"))
+        return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
     login = _OF_SERVER if scheme.lower().startswith("http") else _OF_DATABASE
     rest = login.sub(r"\1@", rest, count=1) if login.match(rest) else rest
     place, _, query = rest.partition("?")
@@ -230,13 +232,6 @@ def stored_uri(tracking_uri: str) -> str:
 def usable_uri(stored: str, given: str | None) -> str:
     """The URI to reach a stored one: the given one, with its password, where it names the same place."""
     return given if given is not None and stored_uri(given) == stored else stored
-
-
-def _whole_path(scheme: str, rest: str) -> str:
-    path, mark, query = rest.removeprefix("/").partition("?")
-    # a URI of SQLite's own (file:...) and a database in memory are no paths
-    is_relative = path and not path.startswith(("/", "file:", ":memory:"))
-    return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
 
 
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.cli.options import experiments_in, table_or_json_option, tracking_uri_option
+from massact.cli.questions import write
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
@@ -46,7 +47,6 @@ target_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Read and report, and write nothing.")
 @click.option(
     "--refusals",
-    "refusals_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="File for all refused lines, one JSON object a line.",
@@ -54,17 +54,7 @@ target_option = click.option(
 @table_or_json_option("How the report is written.")
 @click.pass_context
 def import_command(
-    ctx: click.Context,
-    path: Path,
-    *,
-    experiment: str,
-    tracking_uri: str,
-    model: str | None,
-    trait: str | None,
-    published: bool,
-    dry_run: bool,
-    refusals_file: Path | None,
-    output_format: str,
+    ctx: click.Context, /, path: Path, experiment: str, tracking_uri: str, *, dry_run: bool, **told: Any
 ) -> None:
     """Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.
 
@@ -76,15 +66,16 @@ def import_command(
       massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
       massact import --published figures.csv --experiment experiments/massive-activations.yaml
     """
-    if published and (model or trait):
+    published = bool(told["published"])
+    if published and (told["model"] or told["trait"]):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
     if path.suffix.lower() == ".csv" and not published:
         raise UsageError(f"{path} is a CSV file: published figures are imported with --published")
-    target = find_target(experiment, model=model, trait=trait)
+    target = find_target(experiment, model=told["model"], trait=told["trait"])
     report = _import(path, target, tracking_uri, published=published, dry_run=dry_run)
-    if refusals_file is not None:
-        _write_refusals(refusals_file, report)
-    if output_format == "json":
+    if told["refusals"] is not None:
+        write("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), told["refusals"])
+    if told["output_format"] == "json":
         click.echo(json.dumps(report.to_document(dry_run=dry_run), indent=2))
     else:
         _print_table(report, dry_run=dry_run)
@@ -165,13 +156,6 @@ def _remarks(report: "ImportReport") -> Iterator[str]:
         yield f"{counted(report.totals.refused, 'line')} refused"
 
 
-def _write_refusals(path: Path, report: "ImportReport") -> None:
-    try:
-        path.write_text("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}. Name a file in a folder that exists") from error
-
-
 @click.command(name="export")
 @target_option
 @tracking_uri_option
@@ -187,14 +171,7 @@ def _write_refusals(path: Path, report: "ImportReport") -> None:
 @click.option("--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced.")
 @click.option("--overwrite", is_flag=True, help="Replace results files that are there.")
 def export_command(
-    experiment: str,
-    *,
-    tracking_uri: str,
-    output: Path,
-    no_responses: bool,
-    no_vectors: bool,
-    superseded: bool,
-    overwrite: bool,
+    experiment: str, tracking_uri: str, output: Path, *, no_responses: bool, no_vectors: bool, **told: bool
 ) -> None:
     """Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.
 
@@ -210,9 +187,7 @@ def export_command(
     target = find_target(experiment, held=experiments_in(tracking_uri))
     if is_absent(tracking_uri):
         raise UsageError("there is no run store yet: run `massact main` or pass --tracking-uri")
-    options = ExportOptions(
-        responses=not no_responses, vectors=not no_vectors, superseded=superseded, overwrite=overwrite
-    )
+    options = ExportOptions(responses=not no_responses, vectors=not no_vectors, **told)
     datasets = {trait.name: trait.dataset for trait in (target.config.traits if target.config else ())}
     report = Exporter(tracking_uri, target.experiment, options, datasets).run(output)
     for file, held in report.files.items():

@@ -136,7 +136,8 @@ class Exporter:
 
     def _write_vectors(self, folder: Path, stage: StoredStage) -> None:
         """Write `{method}/layer{N}.pt` and `{method}/metadata.json`."""
-        from massact.store.write.stages import read_tensor, torch_file  # loads torch
+        from massact.store.write.stages import read_tensor  # loads torch
+        from massact.vectors.formats import torch_bytes
 
         for label in stage.row.labels:
             name = f"{Artifact.VECTORS}/{label}.safetensors"
@@ -146,7 +147,7 @@ class Exporter:
                 self._report.notes.append(f"vectors left out: {error}")
                 continue
             for layer, vector in enumerate(vectors):
-                self._write(folder / label / f"layer{layer}.pt", [torch_file(vector)])
+                self._write(folder / label / f"layer{layer}.pt", [torch_bytes(vector.clone())])
             metadata = {
                 "model": stage.row.model_id,
                 "trait": stage.row.trait,

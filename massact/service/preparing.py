@@ -46,7 +46,9 @@ def _work(task: Task) -> list[str]:
         return notes + tuned(task.database)
     if task.users_file is not None:
         _set_up_users()
-    if n := strange_places(task.database):
+    with _connected(task.database) as connection:
+        n = int(connection.execute(sa.text(_ELSEWHERE)).scalar_one())
+    if n:
         what = counted(n, "experiment keeps its", "experiments keep their")
         notes.append(
             f"note: {what} artifacts in folders, from before this database was served: the UI shows them as long as "
@@ -93,6 +95,11 @@ def _set_up_users() -> None:
 # The run store's database before a service starts on it: made where there is none, refused where it is not right.
 
 PROXIED_ARTIFACTS = "mlflow-artifacts:/"  # the artifact root of experiments whose artifacts go through the server
+_ELSEWHERE = (
+    "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE '/%' OR "
+    "artifact_location LIKE 'file:%')"
+)
+"""Of experiments that keep their artifacts where only some machines come to: in folders of one of them."""
 
 
 def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
@@ -114,16 +121,6 @@ def _connected(uri: str, **options: Any) -> Iterator[sa.Connection]:
             yield connection
     finally:
         engine.dispose()
-
-
-def strange_places(uri: str) -> int:
-    """How many experiments keep their artifacts where only some machines come to: in folders of one of them."""
-    query = (
-        "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE '/%' OR "
-        "artifact_location LIKE 'file:%')"
-    )
-    with _connected(uri) as connection:
-        return int(connection.execute(sa.text(query)).scalar_one())
 
 
 def viewed_experiments(uri: str) -> list[tuple[int, str]]:

@@ -400,19 +400,16 @@ def _connection(path: Path, mode: str) -> sqlite3.Connection:
 
 def _is_wal(path: Path) -> bool:
     """Whether the header says that writes go to a file beside the database first."""
-    try:
-        with path.open("rb") as file:
-            return file.read(20)[18:20] == b"\2\2"
-    except OSError:
-        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(20)[18:20] == b"\2\2"
+    return False
 
 
 def _is_pending(path: Path) -> bool:
     """Whether such writes are there."""
-    try:
+    with suppress(OSError):
         return os.stat(f"{path}-wal").st_size > 0
-    except OSError:
-        return False
+    return False
 
 
 def _stamp(path: Path) -> tuple[int, int]:

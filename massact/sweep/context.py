@@ -258,7 +258,8 @@ def open_phase(
         try:
             yield run
         except BaseException:
-            session.stores.patience.end()  # what went wrong may be the store, which is not waited for twice
+            # what went wrong may be the store, which is not waited for twice
+            session.stores.patience.is_under_way = False
             for log in logs:
                 with suppress(Exception):
                     log()
@@ -285,12 +286,13 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
     if used == Usage():
         return
     prices = session.experiment.judge.prices
+    cost = None if prices is None else used.cost(prompt=prices.prompt, completion=prices.completion)
     if say:
         parts = [counted(used.calls, "judge call")]
         if used.prompt_tokens or used.completion_tokens:
             parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
-        if prices is not None:
-            parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
+        if cost is not None:
+            parts.append(f"{cost:.4f} USD")
         before = counted(used.cached, "response was", "responses were")
         session.detail(f"{', '.join(parts)}; {before} judged before")
     metrics = {
@@ -298,20 +300,17 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,
         JudgeMetric.COMPLETION_TOKENS: used.completion_tokens,
         JudgeMetric.CACHED: used.cached,
+        JudgeMetric.COST: cost,
     }
-    values = {name.value: float(value) for name, value in metrics.items()}
-    if prices is not None:
-        values[JudgeMetric.COST.value] = used.cost(prompt=prices.prompt, completion=prices.completion)
-    session.stores.tracker.log(run, metrics=values)
+    known = {name.value: float(value) for name, value in metrics.items() if value is not None}
+    session.stores.tracker.log(run, metrics=known)
 
 
 def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
-    reports = [_since(before.get(one.number), one) for one in session.reports]
-    reports = [one for one in reports if one.present_seconds > 0]
-    if not reports:
+    since = (_since(before.get(one.number), one) for one in session.reports)
+    if not (reports := [one for one in since if one.present_seconds > 0]):
         return
-    steps = [step for one in reports for step in _steps(one)]
-    text = _text(reports)
+    steps, text = [step for one in reports for step in _steps(one)], _text(reports)
     session.stores.tracker.log(run, metrics={WorkerMetric.WORKERS.value: float(len(reports))}, steps=steps)
     session.stores.tracker.set_tag(run, Tag.EXECUTOR, f"ray: {text}")
     if say:
@@ -338,13 +337,12 @@ def _steps(one: WorkerReport) -> list[Step]:
 
 
 def _text(reports: Sequence[WorkerReport]) -> str:
-    nodes = sorted({one.node for one in reports if one.node})
+    n, n_nodes = len(reports), len({one.node for one in reports if one.node})
     busy = sum(one.busy_seconds for one in reports) / sum(one.present_seconds for one in reports)
-    n_lost = sum(one.is_lost for one in reports)
+    n_lost, n_cells = sum(one.is_lost for one in reports), sum(one.cells for one in reports)
     lost = f", {n_lost} of them lost" if n_lost else ""
-    workers = f"{counted(len(reports), 'worker')} on {counted(len(nodes), 'machine')}"
-    cells = counted(sum(one.cells for one in reports), "cell")
-    return f"{workers}{lost}: {cells}, busy {min(1.0, busy):.0%} of the time"
+    where = f"{counted(n, 'worker')} on {counted(n_nodes, 'machine')}{lost}"
+    return f"{where}: {counted(n_cells, 'cell')}, busy {min(1.0, busy):.0%} of the time"
 
 
 def load_answers(

@@ -1,7 +1,7 @@
 """What `--dry-run` shows: what there is to do, how long it may take and what the judge is asked. Writes nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
@@ -13,15 +13,21 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points
-from massact.sweep.baselines import PHASE as BASELINES
-from massact.sweep.baselines import baseline_cells, controls_source, n_prompted, plan_baselines
-from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
 from massact.sweep.reuse import Alikeness, Known, is_baseline
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.search.probing import HALVINGS, TOKENS
-from massact.sweep.stored import Subject
+from massact.sweep.stored import Moved, Subject
+from massact.sweep.winners import (
+    BASELINES,
+    ConfirmPlan,
+    baseline_cells,
+    controls_source,
+    n_prompted,
+    plan_baselines,
+    plan_confirm,
+)
 from massact.words import counted
 from massact.workflow.steps import Request, request_layers
 
@@ -53,8 +59,8 @@ class Forecast:
         return self.cells - self.finished - self.earlier - self.same
 
 
-def show_phases(session: Session, names: Sequence[str]) -> None:
-    session.show(forecast_text(session, forecast_phases(session, names)))
+def show_phase(session: Session, name: str) -> None:
+    session.show(forecast_text(session, forecast_phases(session, [name])))
 
 
 def show_request(session: Session, request: Request) -> None:
@@ -62,12 +68,8 @@ def show_request(session: Session, request: Request) -> None:
     session.stores.is_dry = True
     layers = request_layers(session, request)
     session.models.tell_way(request.model)
-    requests = [
-        GridRequest(position, recipe, layers, request.coefficients)
-        for position, recipe in product(request.positions, request.recipes)
-    ]
     subject = Subject(request.model, request.trait)
-    forecast = _Foresight(session).grid("evaluate", subject, requests, request.overrides)
+    forecast = _Foresight(session).grid("evaluate", subject, request.grids(layers), request.overrides)
     session.show(forecast_text(session, [forecast]))
 
 
@@ -93,10 +95,8 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
         lines.append(f"| {model} | {trait} | {len(chosen)} | {layers} | {most} | {calls} |")
     grids = "the declared grid first, then " if plan.mode == "scan" else ""
-    lines += [
-        "",
-        f"{grids}{plan.budget} evaluations of each label at each layer at most; stored ones are used as they are.",
-    ]
+    told = "evaluations of each label at each layer at most; stored ones are used as they are."
+    lines += ["", f"{grids}{plan.budget} {told}"]
     if plan.start == "probe":
         lines.append(
             f"Before them at most {n_probes} cells of short texts ({TOKENS} tokens) that no judge is asked about."
@@ -251,12 +251,9 @@ class _Foresight:
 
     def _confirm(self, subject: Subject, n_cells: int, n_done: int, needs_baseline: bool, note: str = "") -> Forecast:
         """So many cells, so many of them finished; with a note it is the least."""
-        n_responses = (n_cells - n_done + needs_baseline) * len(
-            self._session.datasets.confirming(subject.trait).questions
-        )
-        return self.forecast(
-            subject, n_responses, phase="confirm", cells=n_cells, finished=n_done, note=note, is_least=bool(note)
-        )
+        n_questions = len(self._session.datasets.confirming(subject.trait).questions)
+        counted: dict[str, Any] = {"cells": n_cells, "finished": n_done, "note": note, "is_least": bool(note)}
+        return self.forecast(subject, (n_cells - n_done + needs_baseline) * n_questions, phase="confirm", **counted)
 
     def forecast(
         self, subject: Subject, n_responses: int, overrides: Overrides = NO_OVERRIDES, **counted: Any
@@ -307,8 +304,8 @@ class _Foresight:
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 
-def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
-    return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
+def _has_baseline(plan: ConfirmPlan, cells: Sequence[Moved]) -> bool:
+    return any(one.baseline_key in plan.confirmed for one in cells)
 
 
 def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
@@ -376,11 +373,8 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     is_least, asking = any(one.is_least for one in forecasts), counted(calls, "judge call")
     asked = f"about {asking}" if is_least else f"{asking} at most"
     judge = session.experiment.judge
-    cost = (
-        ""
-        if any(part.kind == "openai" for part in judge.parts)
-        else f" (the judge {judge.name} runs here: they cost nothing)"
-    )
+    is_paid = any(part.kind == "openai" for part in judge.parts)
+    cost = "" if is_paid else f" (the judge {judge.name} runs here: they cost nothing)"
     lines = [f"{'at least ' if is_least else ''}{counted(todo, 'cell')} to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers

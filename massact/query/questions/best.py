@@ -211,11 +211,11 @@ def ask_best(
         parts = by_group.get(group, [])
         if not parts:
             found.append(BestRow(**asdict(group), **_recipe_fields(group.label), status="missing"))
-        current = currency.part(group, parts)
+        now = currency.part(group, parts)
         for part in parts:
             row = best_row(part, floor, is_declared=is_declared, beliefs=beliefs.get(beside(part)))
             chance = chances.get(row.run_id or "")
-            row = replace(row, coherent_chance=chance, is_current=part is current)
+            row = replace(row, coherent_chance=chance, is_current=part is now)
             row = replace(row, costs=answers.costs.get(row.key or "", ()))
             if costs and row.nearest_miss and is_at_floor(row.nearest_miss, floor):
                 row = replace(row, status="missing", nearest_miss=None)  # it is coherent, and costs too much

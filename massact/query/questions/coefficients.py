@@ -83,7 +83,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     all_strata = strata(by_group)
     found = [best_row(part, floor) for one in strata(shown) for _, part in sorted(one.slices.items())]
     bests = tuple(row for row in found if row.status == "ok")
-    telling = tuple(row for row in bests if tells(row))
+    telling, silent = (tuple(row for row in bests if tells(row) is wanted) for wanted in (True, False))
     ratios, shifts = (
         tuple(one for one in some if not labels or {one.label, one.reference} & set(labels))
         for some in (
@@ -94,7 +94,6 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     strengths = _strengths(telling)
     # of a method that nobody declared or evaluated nothing is asked
     named = labels or {one for group in by_group for one in (group.label, f"{group.label}_top1")}
-    silent = tuple(row for row in bests if not tells(row))
     notes = (*usual_notes(shown), *_left_out(found, bests, silent))
     answer = CoefficientsAnswer(
         question="coefficients",

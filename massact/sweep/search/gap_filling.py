@@ -180,7 +180,7 @@ def search_texts(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int, 
     return "\n\n".join(filter(None, [*parts, end])), brief
 
 
-def _bests(endings: Endings) -> Iterator[tuple[tuple[str, ...], Ending]]:
+def _bests(endings: Endings) -> Iterator[tuple[tuple[str, str, str, str], Ending]]:
     for names, ladders in _by_group(endings).items():
         yield names, max(ladders, key=lambda one: -1.0 if one.gain is None else one.gain)
 
