@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from tests.support.browser import Page, chromium, needs_chromium
 from tests.support.prepared import PreparedStores
 from tests.support.processes import Process
-from tests.support.small_plan import EXPERIMENT, Place
+from tests.support.small_plan import EXPERIMENT, Place, model_server
 from tests.support.store_fixtures import tracking_server
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -269,13 +268,7 @@ def test_hostile_responses_are_text_and_a_running_sweep_fills_in(
 
 def test_trying_it_beside_a_model_server(explorer: str, place: Place, page: Page) -> None:
     winner = next(row for row in best(place, 68) if row["standing"] == "winner")
-    environment = {**place.environment, "MASSACT_MODEL_KEY": "key"}
-    line = ("serve-model", "--experiment", "small.yaml", "--port", "0")
-    server = Process("massact", *line, cwd=place.folder, env=environment)
-    try:
-        assert server.stdout is not None
-        told = "".join(takewhile(lambda line: "and the id of" not in line, iter(server.stdout.readline, "")))
-        api = re.findall(r"API: +(\S+)", told)[0]
+    with model_server(place, "key") as (_, api):
         show(page, explorer, run=winner["run_id"])
         page.wait_for(ANSWERED)
         fields = "['address', 'key', 'start'].map((id) => document.getElementById(id))"
@@ -295,8 +288,6 @@ def test_trying_it_beside_a_model_server(explorer: str, place: Place, page: Page
         page.wait_for("document.getElementById('key').value === 'key'")  # kept for this tab
         page.run("document.getElementById('key').value = 'another'; document.getElementById('ask').requestSubmit()")
         page.wait_for("document.getElementById('answers').textContent.includes('no such key')")
-    finally:
-        server.kill()
 
 
 def test_on_a_tracking_server_it_links_to_mlflow(place: Place, page: Page, tmp_path: Path) -> None:
