@@ -30,12 +30,12 @@ from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
-from massact.vectors.methods import cosine
+from massact.vectors.arrays import array_cosine
+from massact.vectors.massive_dims import read_calibration
 from massact.workflow.run_notes import tell_evaluations
 
 FIGURES = Path(DEFAULT_SPOOL).with_name("figures")
@@ -216,10 +216,10 @@ def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> CosineMatrix | 
     if top.layer is None or len(labels) < 2:
         return None
     try:
-        of_layer = [vectors.of(top.position, parse_label(label))[top.layer] for label in labels]
+        of_layer = [vectors.array(top.position, parse_label(label))[top.layer] for label in labels]
     except (MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
         return None
-    values = tuple(tuple(cosine(a, b) for b in of_layer) for a in of_layer)
+    values = tuple(tuple(array_cosine(a, b) for b in of_layer) for a in of_layer)
     return CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
 
 
