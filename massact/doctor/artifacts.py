@@ -178,8 +178,9 @@ class VectorSources:
 
     def _make_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
         """The same, made again from the activations that it keeps."""
-        from massact.store.write.stages import read_activations, read_calibration
+        from massact.store.write.stages import read_activations
         from massact.vectors.extract import make_vectors
+        from massact.vectors.massive_dims import read_calibration
 
         calibrated, seed = self._calibrations.get(stage.row.calibration_key or ""), self._context.seed
         if calibrated is None or seed is None:

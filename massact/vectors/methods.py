@@ -4,7 +4,6 @@ A method is a plain function `(positive, negative, seed) -> direction`, activati
 `[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. Other packages and an
 experiment's own code add methods (docs/extending.md)."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -17,6 +16,7 @@ import torch
 from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, PluginError
 from massact.plugins import call_outside, load_plugin
+from massact.vectors.arrays import array_digest
 
 # Cleaning: what is done to massive dims, in the activations before a vector is made or in the vector after.
 
@@ -217,7 +217,7 @@ class Separation:
 
 def vector_digest(vector: torch.Tensor) -> str:
     """SHA-256, in hex, of the vector `[d_model]` as little-endian float32."""
-    return hashlib.sha256(vector.detach().cpu().float().numpy().astype("<f4").tobytes()).hexdigest()
+    return array_digest(vector.detach().cpu().float().numpy())
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:

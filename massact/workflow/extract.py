@@ -18,14 +18,14 @@ from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
 from massact.plugins import own_digest
 from massact.store.schema import Artifact, Kind, StageRow
-from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction, read_calibration
+from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
 from massact.vectors.activations import Dropped, PromptStatus, PromptStatuses, decide_statuses, has_window, split_sides
 from massact.vectors.calibrate import calibrate
 from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, read_neutral, vet
-from massact.vectors.massive_dims import Calibration
+from massact.vectors.massive_dims import Calibration, read_calibration
 from massact.vectors.methods import find_method
 from massact.vectors.positions import Position, parse_position
 

@@ -18,12 +18,11 @@ from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
 from massact.store.schema import Artifact, Kind
 from massact.store.write.registry import prior_name, register_prior
-from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
-from massact.vectors.massive_dims import Calibration
+from massact.vectors.massive_dims import Calibration, read_calibration
 from massact.vectors.methods import vector_digest
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"

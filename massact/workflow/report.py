@@ -33,12 +33,12 @@ from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
-from massact.vectors.methods import cosine
+from massact.vectors.arrays import array_cosine
+from massact.vectors.massive_dims import read_calibration
 from massact.workflow.outcome import tell_evaluations
 
 FIGURES = Path(DEFAULT_SPOOL).with_name("figures")
@@ -210,8 +210,8 @@ def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> Iterator[Cosine
     if top.layer is None or len(labels) < 2:
         return
     with suppress(MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
-        of_layer = [vectors.of(top.position, parse_label(label))[top.layer] for label in labels]
-        values = tuple(tuple(cosine(a, b) for b in of_layer) for a in of_layer)
+        of_layer = [vectors.array(top.position, parse_label(label))[top.layer] for label in labels]
+        values = tuple(tuple(array_cosine(a, b) for b in of_layer) for a in of_layer)
         yield CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
 
 

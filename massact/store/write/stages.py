@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from massact.errors import DataError
-from massact.json_text import parse_json, parse_object
+from massact.json_text import parse_json
 from massact.store.schema import Artifact, MlflowTag, StageRow
 from massact.store.schema.rows import row_params
 from massact.store.tensors import read_tensor
@@ -21,7 +21,7 @@ from massact.store.write.client import fit_tag, parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
-from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
+from massact.vectors.massive_dims import Calibration, calibration_json
 
 if TYPE_CHECKING:  # it loads transformers
     from massact.vectors.extract import Contrast, LabelVectors, Vetting
@@ -168,14 +168,6 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
     files = {Artifact.CALIBRATION.value: f"{text}\n".encode()}
     steps = _calibration_steps(calibration)
     tracker.write(_stage_run(row, f"calibration · {row.model}", parent, steps=steps, files=files), parent)
-
-
-def read_calibration(path: Path) -> Calibration:
-    """The calibration in a `calibration.json`. Raises DataError: the file is not one of ours."""
-    try:
-        return parse_calibration(parse_object(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error
 
 
 def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> None:
