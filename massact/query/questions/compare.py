@@ -88,7 +88,7 @@ class ComparisonRow(PlaceRow):
     numbers to pick from allowed for."""
     p_value: float | None = None
     """Two-sided, of a test that flips the signs of the questions' differences: of `difference`, or of
-    `difference_expected` where that is less significant."""
+    `difference_expected` where that is less significant; no less than where the interval would end at zero."""
     p_corrected: float | None = None
     """The same, corrected for the number of comparisons in this answer (Holm)."""
     matched_coherence: float | None = None
