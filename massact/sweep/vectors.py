@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -70,17 +71,12 @@ class StoredVectors:
     def activations(self, position: str) -> Activations:
         """What the vectors at a position were made from."""
         if position not in self._activations:
-            found = self._extraction(position)
-            self._activations[position] = read_activations(
-                self._session.stores.fetch(found.run_id, Artifact.ACTIVATIONS)
-            )
+            path = self._session.stores.fetch(self.extraction(position).run_id, Artifact.ACTIVATIONS)
+            self._activations[position] = read_activations(path)
         return self._activations[position]
 
-    def check(self, position: str) -> None:
-        """Make sure that vectors can be had at a position, without reading any."""
-        self._extraction(position)
-
-    def _extraction(self, position: str) -> Stored[StageRow]:
+    def extraction(self, position: str) -> Stored[StageRow]:
+        """The extraction at a position; MissingPrerequisiteError where there is none as the experiment asks for."""
         found = self._extractions.get(position)
         if found is None:
             raise MissingPrerequisiteError(
@@ -98,7 +94,7 @@ class StoredVectors:
     def _read(self, position: str, recipe: Recipe, label: str) -> torch.Tensor:
         if recipe.is_imported:
             return self._read_imported(recipe, label)
-        found, fetch = self._extraction(position), self._session.stores.fetch
+        found, fetch = self.extraction(position), self._session.stores.fetch
         if label in found.row.labels:
             try:
                 path = fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")
@@ -143,11 +139,9 @@ class StoredVectors:
 def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
     """Facts about one recipe's vector at each layer, without evaluating anything."""
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
-    facts = {}
-    for layer in layers:
-        strength = unit_strength(of_recipe[layer], calibration, layer)
-        facts[layer] = VectorFacts(unit_strength=strength, norm=calibration.layers[layer].norm)
-    return facts
+    strengths = {layer: unit_strength(of_recipe[layer], calibration, layer) for layer in layers}
+    norms = calibration.layers
+    return {layer: VectorFacts(unit_strength=one, norm=norms[layer].norm) for layer, one in strengths.items()}
 
 
 def unit_strength(vector: torch.Tensor, calibration: Calibration, layer: int) -> float:
@@ -168,14 +162,12 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
         if next(iter(points)).vector_digest:  # an imported result has no vector in the store
             at = ((position, layer) for layer in points.layers)
             places.setdefault((model_name, trait_name), set()).update(at)
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            if not pairs or (model.name, trait.name) not in places:
-                continue
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        if pairs and (model.name, trait.name) in places:
             with suppress(MissingPrerequisiteError):  # extracted elsewhere
                 vectors = StoredVectors(session, model, trait)
                 for position, layer in sorted(places[model.name, trait.name]):
-                    cosines.update(_of_place(session, vectors, pairs, (model.name, position, layer)))
+                    cosines |= _of_place(session, vectors, pairs, (model.name, position, layer))
     return cosines
 
 

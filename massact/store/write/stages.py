@@ -1,6 +1,5 @@
 """Calibrations and extractions as runs, and the files that runs keep: safetensors, tables in MLflow's format."""
 
-import io
 import json
 import math
 import time
@@ -45,13 +44,6 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
     except (OSError, SafetensorError) as error:
         reason = _other_format(path) or error
         raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
-
-
-def torch_file(tensor: torch.Tensor) -> bytes:
-    """A tensor as `torch.save` writes it, for programs that read nothing else; it holds no code to run."""
-    file = io.BytesIO()
-    torch.save(tensor.contiguous().clone(), file)
-    return file.getvalue()
 
 
 def _other_format(path: Path) -> str | None:
