@@ -188,7 +188,7 @@ class Beliefs:
         self, place: ComparableGroups, floor: float, scores: QuestionScores, cosines: Cosines | None = None
     ) -> None:
         self._place, self._floor, self._scores, self._cosines = place, floor, scores, cosines
-        self._picked: dict[tuple[str, str], Picked | None] = {}
+        self._picked: dict[tuple[str, str, tuple[str, ...]], Picked | None] = {}
 
     @cached_property
     def _cells(self) -> tuple[dict[str, int], Cells] | None:
@@ -287,14 +287,14 @@ class Beliefs:
 
     def _of(self, part: GroupInSetting, point: Point) -> Picked | None:
         """An evaluation, which was picked among the coherent ones of its label."""
-        key = (part.group.label, point.run_id)
+        rivals = part.points.coherent_runs(self._floor)
+        key = (part.group.label, point.run_id, tuple(rivals))
         if key not in self._picked:
-            self._picked[key] = self._among(part, point)
+            self._picked[key] = self._among(part, point, rivals)
         return self._picked[key]
 
-    def _among(self, part: GroupInSetting, point: Point) -> Picked | None:
-        rivals = part.points.coherent_runs(self._floor)
-        if self._cells and point.run_id in rivals and point.run_id in self._cells[0]:
+    def _among(self, part: GroupInSetting, point: Point, rivals: list[str]) -> Picked | None:
+        if self._cells and point.run_id in rivals and self._cells[0].keys() >= set(rivals):
             rows, cells = self._cells
             return cells.picked([rows[run] for run in rivals], rows[point.run_id])
         runs = [*rivals, *([] if point.run_id in rivals else [point.run_id])]
