@@ -351,3 +351,16 @@ def test_a_label_that_is_one_vector_with_the_winner_is_never_behind() -> None:
         "mean_diff_cleaned": "tied",
         "probe": "behind",
     }
+
+
+def test_what_one_pair_comes_to_does_not_depend_on_the_pairs_asked_before() -> None:
+    grid = [scored("probe", 1000.0 + at, noisy(30 - 4 * at, shift=at)) for at in range(6)]
+    grid += [scored("probe_top1", 1000.0 + at, noisy(20 - at, shift=3 * at)) for at in range(6)]
+    grid += [scored("mean_diff", 1000.0 + at, noisy(25 - at, shift=5 * at + 1)) for at in range(2)]
+    answers = answers_of(rows_of(grid), scores=scores_of(grid))
+    pairs = [("probe", "probe_top1"), ("probe", "mean_diff")]
+    (alone,) = ask_compare.of(answers, FLOOR, pairs=pairs[1:]).rows
+    wider, after = ask_compare.of(answers, FLOOR, pairs=pairs).rows
+    assert wider.best_a == alone.best_a, "of six evaluations and of two"
+    assert alone.difference_expected == after.difference_expected
+    assert (alone.difference_low, alone.difference_high) == (after.difference_low, after.difference_high)
