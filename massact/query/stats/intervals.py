@@ -23,6 +23,7 @@ from massact.query.stats.paired import (
 )
 
 _SIMULTANEOUS_SHARE = 0.4  # share of the error that the simultaneous bound takes; the source proposes 0.1
+_REACH = 2.0  # standard errors within which a cell must be of the selected one, and it of the cell, to be a rival
 _LEAST_LEAD = 0.1  # standard errors by which the selected cell is taken to lead at least
 _LARGEST_CORRELATION = 0.99
 _NODES = 64  # of the integral over what correlated means have in common
@@ -78,7 +79,9 @@ class Picked:
         freedom = 1 / ((1 - share) ** 2 / known.freedom + share**2 / (known.n_questions - 1))
         error = math.sqrt(variance) * float(stdtrit(freedom, 1 - alpha / 2)) / float(ndtri(1 - alpha / 2))
         cut = min(_cut(known, self.selected), mean - _LEAST_LEAD * error)
-        low, high, estimate = _limits((mean - cut) / error, len(self.cells), round(share, 3), alpha)
+        reach = _REACH * np.sqrt(known.variances)
+        n_rivals = int(np.count_nonzero(known.means + reach >= mean - reach[self.selected]))
+        low, high, estimate = _limits((mean - cut) / error, n_rivals, round(share, 3), alpha)
         below, above = (_tilted(limit, known.skewness) for limit in (low, high))
         low, high = mean + min(below, 0.0) * error, mean + max(above, 0.0) * error
         if is_few_valued(own):
