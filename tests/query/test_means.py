@@ -1,14 +1,13 @@
 """The interval of a mean between two ends."""
 
-from math import comb, tanh
+from math import comb
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
 from scipy.stats import beta
 
-from massact.query.stats.means import bounded_mean_interval, delta_ends, pulled_mean, root
+from massact.query.stats.means import bounded_mean_interval, delta_ends, pulled_mean
 
 LEVEL = 0.04
 """Both sides together: 0.8 of the error that is asked for."""
@@ -122,18 +121,3 @@ def test_a_confirmed_delta_lies_in_its_interval_wherever(world: Any, n: int) -> 
         low, high = bounded_mean_interval(steered - base, *ends, confidence=0.95)
         held += low <= true <= high
     assert held >= 0.95 * 300
-
-
-@pytest.mark.parametrize("within", [2e-12, 1e-4])
-def test_a_root_is_scipys_to_the_last_digit(within: float) -> None:
-    random, n = np.random.default_rng(0), 0
-    for _ in range(500):
-        a, b, low, high = random.normal(size=4).tolist()
-
-        def function(x: float, a: float = a, b: float = b) -> float:
-            return tanh(a + 3 * x) + b * x**3
-
-        if function(low) * function(high) < 0:
-            n += 1
-            assert root(function, low, high, within=within) == brentq(function, low, high, xtol=within)
-    assert n > 100

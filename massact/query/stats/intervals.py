@@ -10,7 +10,7 @@ from massact._lazy import Indices, Numbers, np
 from massact.query.groups import ComparableGroups, GroupInSetting, as_point
 from massact.query.rows import Point
 from massact.query.same_vector import Cosines, same_vector
-from massact.query.stats.means import bounded_mean_interval, root
+from massact.query.stats.means import bounded_mean_interval
 from massact.query.stats.noise import LEAST_VARIANCE, Moments, Spots, moments
 from massact.query.stats.paired import (
     CONFIDENCE,
@@ -126,6 +126,8 @@ def _cut(known: Moments, selected: int) -> float:
 @lru_cache(maxsize=4096)
 def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tuple[float, float, float]:
     """Low, high and median, in standard errors from the selected mean, which leads by `lead` of them."""
+    from scipy.optimize import brentq
+
     beta = alpha * _SIMULTANEOUS_SHARE
     bound = _simultaneous(n_cells, correlation, beta)
     rest = (alpha - beta) / (1 - beta)
@@ -137,7 +139,7 @@ def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tupl
     def limit(level: float) -> float:
         if excess(-bound, level) <= 0:
             return -bound
-        return bound if excess(bound, level) >= 0 else root(lambda theta: excess(theta, level), -bound, bound)
+        return bound if excess(bound, level) >= 0 else float(brentq(excess, -bound, bound, args=(level,)))
 
     low = limit(1 - rest)
     return low if low <= -lead else max(limit(1 - rest / 2), -lead), limit(rest / 2), limit(0.5)
@@ -146,6 +148,7 @@ def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tupl
 @lru_cache(maxsize=1024)
 def _simultaneous(n_cells: int, correlation: float, beta: float) -> float:
     """b with P(x_k <= b for every k) = 1 - beta, for standard normal x of equal correlation."""
+    from scipy.optimize import brentq
     from scipy.special import log_ndtr, roots_hermitenorm
 
     nodes, weights = roots_hermitenorm(_NODES)
@@ -155,7 +158,7 @@ def _simultaneous(n_cells: int, correlation: float, beta: float) -> float:
     def outside(bound: float) -> float:
         return 1.0 - float(weights @ np.exp(n_cells * log_ndtr((bound - shift) / scale))) - beta
 
-    return root(outside, 0.1, 10.0)
+    return float(brentq(outside, 0.1, 10.0))
 
 
 def _phi(value: float) -> float:

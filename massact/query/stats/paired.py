@@ -15,7 +15,7 @@ from massact.floors import DEFAULT_FLOOR, Floor, as_floor
 from massact.query.evaluations import Evaluations
 from massact.query.groups import GroupInSetting
 from massact.query.rows import AnyPoint, Point
-from massact.query.stats.means import bounded_mean_interval, root
+from massact.query.stats.means import bounded_mean_interval
 from massact.store.read import RunStore
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
@@ -111,6 +111,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _p_value(differences: Numbers) -> float:
     """Of sign flips, and no less than where the interval that is given would end at zero."""
+    from scipy.optimize import brentq
+
     flipped = max(_sign_flip(differences), _student(differences))
     if not is_few_valued(differences):
         return flipped
@@ -121,7 +123,7 @@ def _p_value(differences: Numbers) -> float:
 
     if nearest(flipped) >= 0:
         return flipped
-    return 1.0 if nearest(1.0) <= 0 else root(nearest, flipped, 1.0, within=1e-4)
+    return 1.0 if nearest(1.0) <= 0 else float(brentq(nearest, flipped, 1.0, xtol=1e-4))
 
 
 def _student(differences: Numbers) -> float:
