@@ -1,8 +1,7 @@
 """How a request is answered by a process, or refused with a problem (RFC 9457): what went wrong and what to do.
 
 A thread could not be stopped, and would share Python's lock with those that take in runs. So a few processes answer,
-started when needed, ended when they take too long or have nothing to do.
-"""
+started when needed, ended when they take too long or have nothing to do."""
 
 import json
 import math

@@ -1,7 +1,6 @@
 """What the explorer's page is made of: evaluations by column, who is tied at which floor, one evaluation whole.
 
-No mlflow, no flask: `massact.server.answering` answers from here.
-"""
+No mlflow, no flask: `massact.server.answering` answers from here."""
 
 import json
 from collections.abc import Callable, Mapping

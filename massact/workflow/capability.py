@@ -194,14 +194,8 @@ def _run(
     with _quiet():
         lm = SteeredLM(model, one, before=before, batch_size=options.batch_size, progress=partial(progress, name))
         try:
-            told = simple_evaluate(
-                lm,
-                tasks=[task],
-                num_fewshot=options.num_fewshot,
-                limit=options.limit,
-                apply_chat_template=options.is_chat,
-                bootstrap_iters=0,
-            )
+            how = {"num_fewshot": options.num_fewshot, "limit": options.limit, "bootstrap_iters": 0}
+            told = simple_evaluate(lm, tasks=[task], apply_chat_template=options.is_chat, **how)
         except (MassactError, RuntimeError, MemoryError):
             raise
         except Exception as error:  # a task's own code
@@ -240,12 +234,8 @@ def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
     samples = [(part, sample) for part, sample in samples if sample["filter"] == first]
     metric = _metric(name, [sample for _, sample in samples], told["higher_is_better"][parts[0]])
     documents = {f"{part}/{one['doc_id']}": float(one[metric]) for part, one in samples}
-    given = told["results"].get(name, {})
-    figures = {
-        key.split(",")[0]: float(value)
-        for key, value in given.items()
-        if key.endswith(f",{first}") and isinstance(value, int | float) and math.isfinite(value)
-    }
+    given = {key: value for key, value in told["results"].get(name, {}).items() if key.endswith(f",{first}")}
+    figures = {key.split(",")[0]: float(value) for key, value in given.items() if _is_number(value)}
     if len(parts) == 1 and not math.isclose(figures.get(metric, math.nan), fmean(documents.values()), abs_tol=1e-9):
         raise UsageError(f"the task {name}: its {metric} is no mean over documents, which could be set side by side")
     hashes = sorted(f"{one['doc_hash']} {one['prompt_hash']} {one['target_hash']}" for _, one in samples)

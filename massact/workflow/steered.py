@@ -1,4 +1,4 @@
-"""The interventions that a store holds of one model, by the names that people ask for them, and talking under them."""
+"""The interventions that a store holds of one model, by name: to steer by, to talk under, and as weights."""
 
 import json
 import math
@@ -10,11 +10,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from massact.api import question
 from massact.domain import Conversation, Generation
 from massact.errors import UsageError
+from massact.keys import cell_json
+from massact.models.bake import Baked, bake, why_not
 from massact.models.generate import Generator
 from massact.models.load import SteerableModel, model_lock
 from massact.models.prompting import Intervention, Row, encode_chat, read_response
@@ -25,11 +28,13 @@ from massact.query.answers import Filters
 from massact.query.groups import gain
 from massact.query.questions.best import BestRow
 from massact.query.questions.runs import RunRow
-from massact.store.read import open_source
+from massact.store.read import base, open_source
 from massact.store.schema import EvaluationRow, stored_cell
 from massact.store.write.artifacts import Mender
+from massact.sweep.context import Session
+from massact.sweep.stored import LeftOutError, stored_plan, stored_subject
 from massact.vectors.steering import intervention_of
-from massact.workflow.show import columns
+from massact.workflow.show import columns, steered_row
 from massact.workflow.vectors import stored_vector
 
 _RUN_ID, _CHANGES = re.compile(r"[0-9a-f]{32}"), re.compile(r"@(?=[a-z]+=[^@/]*$)")
@@ -222,3 +227,52 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"{shown(text)} is no number") from None
+
+
+# An intervention written into the weights of its model, as a checkpoint.
+
+
+_COMPARED = 4  # of the trait's questions: what logits are compared on
+
+
+def bake_run(session: Session, run_id: str, output: Path) -> Baked:
+    """Write the checkpoint: the weights that were steered, with what the evaluation of a run did to them. Raises
+    UsageError: the run is no evaluation of the file's, it cannot be written into weights, or the folder is there.
+    DataError, StoreError: its vector cannot be read."""
+    if output.exists():
+        raise UsageError(f"{output} is there already: name a folder that is not")
+    with session.stores.read() as store:
+        row = steered_row(store, run_id)
+    try:
+        subject, cell = stored_subject(session, row)
+    except LeftOutError as error:
+        raise UsageError(f"run {shown(run_id)} cannot be baked: {error}") from None
+    vector = stored_plan(session, cell, base.Stored(run_id, "FINISHED", None, row)).vector
+    assert cell.steering is not None
+    assert vector is not None
+    n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
+    one = intervention_of(cell.steering, vector, n_blocks)
+    if reason := why_not(one, n_blocks):  # before weights are loaded
+        raise UsageError(f"it cannot be baked: {reason}")
+    model = session.models.get(subject.model, subject.model.instruct)
+    if model.identity != cell.setting.model:
+        raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
+    questions = session.datasets.of(subject.trait).questions[:_COMPARED]
+    baked = bake(model, one, [encode_chat(model, question) for question in questions])
+    facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
+    _save(model, json.dumps(facts, indent=2), output)
+    return baked
+
+
+def _save(model: SteerableModel, facts: str, output: Path) -> None:
+    begun = output.with_name(f".{output.name}.part")
+    shutil.rmtree(begun, ignore_errors=True)
+    try:
+        model.model.save_pretrained(begun)
+        model.tokenizer.save_pretrained(begun)
+        (begun / "massact.json").write_text(f"{facts}\n", encoding="utf-8")
+        begun.rename(output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}; name another --output") from error
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)

@@ -24,7 +24,7 @@ from massact.metrics import DEFAULT_METRICS
 from massact.store.read import open_store, stored_runs
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
-from massact.store.write.stages import read_tensor
+from massact.store.tensors import read_tensor
 from massact.sweep.context import Session, Workload
 from massact.sweep.executors import RayOptions
 from massact.sweep.planner import Overrides

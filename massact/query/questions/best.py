@@ -112,8 +112,8 @@ class BestRow(PlaceRow):
     delta_unbiased: float | None = None
     """The delta as often too high as too low, which that of a picked best is not; a noisy figure, as `delta_low` is."""
     delta_expected: float | None = None
-    """The delta that is expected of it, given those of all coherent evaluations of its label: on average half as far
-    off the true one as `delta`, which was picked for being large."""
+    """The delta that is expected of it, given those of its label, and of other labels at its layer and coefficient: on
+    average half as far off the true one as `delta`, which was picked for being large."""
     standing: Standing | None = None
     """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
     same_as: str | None = None
