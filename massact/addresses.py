@@ -17,8 +17,7 @@ from massact.errors import ConfigError, UnusableStoreError, UsageError
 DEFAULT_STORE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "postgres")
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_BUCKET = re.compile(r"[^:/?#@]*[/?#]")
-"""A host without a login or a port, and what ends it."""
+_BUCKET = re.compile(r"[^:/?#@]*[/?#]")  # a host without a login or a port, and what ends it
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|token|key|secret|sig|credential|authori", re.IGNORECASE)
 _LEAST_SECRET = 3
 """Characters of a secret that is looked for in the text of an error; a shorter one is in every other word."""
@@ -93,6 +92,7 @@ def resolve_tracking_uri(value: str | None) -> str:
     """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory. Raises ConfigError: it
     is no URI, or a tracking server's with a login in it; UnusableStoreError: it names a file that MLflow would take for
     another one."""
+    declared_ui()  # what is wrong with it is said before anything is done
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
     if "://" not in value:
         raise ConfigError(
@@ -109,6 +109,20 @@ def resolve_tracking_uri(value: str | None) -> str:
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials (docs/access.md)"
         )
     return value
+
+
+_UI = "MASSACT_UI"
+
+
+def declared_ui() -> str | None:
+    """The address of the UI that MASSACT_UI names, for links; ConfigError: it is none, or holds a login."""
+    told = os.environ.get(_UI, "").strip().rstrip("/")
+    parts = urlsplit(told)
+    if told and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+        raise ConfigError(
+            f"{_UI} is {shown_uri(told)!r}: write the UI's address without a login, such as http://HOST:PORT"
+        )
+    return told or None
 
 
 def shown_uri(uri: str) -> str:
@@ -205,7 +219,10 @@ def stored_uri(tracking_uri: str) -> str:
     """A tracking URI without its password, that of a SQLite file with the file's whole path."""
     scheme, _, rest = tracking_uri.strip().partition("://")
     if scheme.lower().startswith("sqlite"):
-        return _whole_path(scheme, rest)
+        path, mark, query = rest.removeprefix("/").partition("?")
+        # a URI of SQLite's own (file:...) and a database in memory are no paths
+        is_relative = path and not path.startswith(("/", "file:", ":memory:"))
+        return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
     login = _OF_SERVER if scheme.lower().startswith("http") else _OF_DATABASE
     rest = login.sub(r"\1@", rest, count=1) if login.match(rest) else rest
     place, _, query = rest.partition("?")
@@ -216,13 +233,6 @@ def stored_uri(tracking_uri: str) -> str:
 def usable_uri(stored: str, given: str | None) -> str:
     """The URI to reach a stored one: the given one, with its password, where it names the same place."""
     return given if given is not None and stored_uri(given) == stored else stored
-
-
-def _whole_path(scheme: str, rest: str) -> str:
-    path, mark, query = rest.removeprefix("/").partition("?")
-    # a URI of SQLite's own (file:...) and a database in memory are no paths
-    is_relative = path and not path.startswith(("/", "file:", ":memory:"))
-    return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
 
 
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:

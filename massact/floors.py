@@ -125,6 +125,10 @@ class Floor(float):
         """A value of what it is of."""
         return "" if value is None else f"{value:.1f}" if self.is_coherence else f"{value:.3g}"
 
+    def is_lacking(self, one: Measured) -> bool:
+        """Whether a result lacks the metric that the floor is of, and so can neither count nor be a miss."""
+        return not self.is_coherence and self.value_of(one) is None
+
     def is_met(self, one: Measured) -> bool | None:
         """Whether a result counts; `None` where it lacks what the floor is of."""
         measure = self.measure_of(one)

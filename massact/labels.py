@@ -173,7 +173,10 @@ def parse_layers(spec: str, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers))
     layers: set[int] = set()
     for part in spec.split(","):
-        named = _expand(_match(part, spec), n_layers)
+        match = _match(part, spec)
+        start = _index(match["start"], match["p1"], n_layers)
+        end = _index(match["end"], match["p2"], n_layers) if match["end"] else start
+        named = range(start, end + 1, int(match["step"] or 1))
         if named[-1] >= n_layers:  # asked before the range is walked, which a slip of the pen makes endless
             outside = next(layer for layer in named if layer >= n_layers)
             raise UsageError(
@@ -192,12 +195,6 @@ def format_layers(layers: Iterable[int]) -> str:
         else:
             runs.append([layer])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _expand(match: re.Match[str], n_layers: int) -> range:
-    start = _index(match["start"], match["p1"], n_layers)
-    end = _index(match["end"], match["p2"], n_layers) if match["end"] else start
-    return range(start, end + 1, int(match["step"] or 1))
 
 
 def _index(number: str, percent: str, n_layers: int) -> int:

@@ -44,11 +44,6 @@ def kl(reading: Reading) -> float | None:
     return _mean(reading.kl)
 
 
-def kl_neutral(reading: Reading) -> float | None:
-    """The same over the first tokens of the unsteered model's answers to neutral prompts."""
-    return _mean(reading.neutral_kl)
-
-
 def perplexity(reading: Reading) -> float | None:
     """Of the first tokens of the response under the unsteered model: exp of their mean negative log-probability."""
     mean = _mean(reading.log_probabilities)
@@ -79,7 +74,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 _OWN: Mapping[str, Metric] = {
     "kl": kl,
-    NEUTRAL: kl_neutral,
+    NEUTRAL: lambda reading: _mean(reading.neutral_kl),  # the same over answers to neutral prompts
     "perplexity": perplexity,
     "distinct_1": lambda reading: distinct(reading.tokens, 1),
     "distinct_2": lambda reading: distinct(reading.tokens, 2),

@@ -252,21 +252,16 @@ def _stop(session: "Session", text: str) -> NoReturn:
 
 
 @contextmanager
-def show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
     """On stderr, for what takes over two seconds: what is being done and how much is left. A bar on a terminal;
     elsewhere, such as in a log of CI, a line now and then."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=what, file=sys.stderr, delay=QUIET_SECONDS, leave=False) as bar:
-            yield lambda n: _advance(bar, n)
+            yield bar.update
     else:
-        lines = _Lines(what, total)
-        yield lines.advance
-
-
-def _advance(bar: Any, n: int) -> None:
-    bar.update(n)
+        yield _Lines(what, total).advance
 
 
 class _Lines:
@@ -281,11 +276,7 @@ class _Lines:
         now = time.monotonic()
         if now - self._said < LOG_SECONDS or self._done >= self._total:
             return
-        self._said = now
-        click.echo(f"{self._what}: {self._done} of {self._total}{self._left(now)}", err=True)
-
-    def _left(self, now: float) -> str:
+        self._said, seconds = now, (now - self._began) / self._done * (self._total - self._done)
         # work comes in batches: what a first small share took says little about the rest
-        if self._done < self._total / 10:
-            return ""
-        return f", about {(now - self._began) / self._done * (self._total - self._done):.0f} s left"
+        left = "" if self._done < self._total / 10 else f", about {seconds:.0f} s left"
+        click.echo(f"{self._what}: {self._done} of {self._total}{left}", err=True)

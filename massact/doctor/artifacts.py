@@ -34,6 +34,7 @@ from massact.store.responses import parse_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.schema.rows import format_param
 from massact.store.write.artifacts import fetch_from
+from massact.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -291,6 +292,6 @@ class UnreachableArtifacts(Check):
         for place, why in sorted(files.unreachable.items()):
             count = files.n_unseen[place]
             yield self.finding(
-                what=f"{count} files under {place} could not be looked at: {why}",
+                what=f"{counted(count, 'file')} under {place} could not be looked at: {why}",
                 advice="run it where that place can be read, or with --no-artifacts to leave files out",
             )

@@ -32,6 +32,7 @@ from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.rows import decode_scores
 from massact.store.tensors import read_tensor, torch_file
 from massact.store.write.artifacts import fetch_from
+from massact.words import counted
 
 T = TypeVar("T")
 _STAYING = {
@@ -104,9 +105,9 @@ class Exporter:
             report.files[output / path] = "calibration"
         for path, stage in vectors.items():
             write_folder(output / path, self._vector_files(stage), _REMEDY)
-            report.files[output / path] = f"vectors of {len(stage.row.labels)} labels"
+            report.files[output / path] = f"vectors of {counted(len(stage.row.labels), 'label')}"
         if n_unreadable:
-            report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
+            report.notes.append(f"{counted(n_unreadable, 'run')} left out, with a row that cannot be read")
         self._note_what_stays()
         return report
 
@@ -164,7 +165,7 @@ class Exporter:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
         for kind, (one, several) in _STAYING.items():
             count = sum(1 for _ in stored_runs(self._tracking_uri, self._experiment, kind, tags=()))
-            what = f"{count} {one if count == 1 else several}"
+            what = counted(count, one, several)
             self._report.notes += [f"{what} in the run store: the format has no place for them"] if count else []
 
     def _collect(self, index: ExportIndex) -> int:
@@ -221,13 +222,14 @@ class Exporter:
         self._write(path, (line.encode() + b"\n" for line in (header, *lines)))
         n_baselines = sum(result.is_baseline for result in results)
         self._report.files[path] = (
-            f"{len(results) - n_baselines} evaluations, {n_baselines} baselines, {len(responses)} with responses"
+            f"{counted(len(results) - n_baselines, 'evaluation')}, {counted(n_baselines, 'baseline')}, "
+            f"{len(responses)} with responses"
         )
         n_other = _n_other_baseline(results)
         if n_other:
             self._report.notes.append(
-                f"{path}: {n_other} evaluations were compared with another baseline than its "
-                "newest: imported elsewhere they get another delta"
+                f"{path}: {counted(n_other, 'evaluation')} compared with another baseline than its newest: "
+                "imported elsewhere they get another delta"
             )
 
     def _line(self, result: StoredResult, taken: dict[str, bytes]) -> str:

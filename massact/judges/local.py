@@ -180,12 +180,12 @@ class PlainPrompts:
 
     def after(self, tokens: Tokens) -> torch.Tensor:
         """See `Prompts`."""
-        return torch.cat([self._read((*prompt, *tokens)) for prompt in self._prompts])
-
-    def _read(self, tokens: Tokens) -> torch.Tensor:
-        ids = torch.tensor([tokens], device=self._model.device)
-        output = self._model.model(input_ids=ids, **reading_arguments(self._model.model, torch.ones_like(ids)))
-        return torch.softmax(output.logits[:, -1].float(), dim=-1)
+        read, model = [], self._model
+        for prompt in self._prompts:
+            ids = torch.tensor([(*prompt, *tokens)], device=model.device)
+            output = model.model(input_ids=ids, **reading_arguments(model.model, torch.ones_like(ids)))
+            read.append(torch.softmax(output.logits[:, -1].float(), dim=-1))
+        return torch.cat(read)
 
 
 # What a local model would answer to prompts: the probabilities of the first thing it writes. No text is generated.

@@ -96,6 +96,11 @@ class OpenAIJudge:
         self._spent: Counter[str] = Counter()
         self._spent_lock = threading.Lock()
 
+    @classmethod
+    def of(cls, config: JudgeConfig, subject: Subject) -> "OpenAIJudge":
+        """See `massact.judges.open_judge`."""
+        return cls(config, Rubric.of(config, subject))
+
     def __repr__(self) -> str:
         return f"OpenAIJudge({self.identity.model!r})"
 
@@ -322,7 +327,3 @@ def _read_key(variable: str, host: str) -> str:
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigError(f"the environment variable {variable} holds a character that no key has")
     return key
-
-
-def open_openai_judge(config: JudgeConfig, subject: Subject) -> OpenAIJudge:
-    return OpenAIJudge(config, Rubric.of(config, subject))

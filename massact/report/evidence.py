@@ -425,8 +425,3 @@ def listed(words: Iterable[str], limit: int = 4) -> str:
     if rest > 0:
         return f"{', '.join(shown)} and {rest} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`1 group`, `2 groups`."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"

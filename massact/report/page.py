@@ -17,7 +17,7 @@ from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
 from massact.report.costs import costs_section, effects_section
 from massact.report.curve import curve_section
-from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
+from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, listed
 from massact.report.glance import glance_section
 from massact.report.heat_maps import heat_section, positions_section
 from massact.report.kept import drawn_from, keep, read_kept
@@ -36,6 +36,7 @@ from massact.report.results import (
 from massact.report.section import Picture, Section, escape_markdown, number, pictures
 from massact.report.summary import ShortAnswer, answers_in_short, caveat
 from massact.report.trade_off import tradeoff_section
+from massact.words import counted
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     gaps_section,

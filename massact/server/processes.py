@@ -136,10 +136,6 @@ class Limits:
     def answer_bytes(self) -> int:
         return int(self.megabytes * 1e6)
 
-    @property
-    def raw_bytes(self) -> int:
-        return 4 * self.answer_bytes
-
 
 def limits_of(environment: Mapping[str, str] = os.environ) -> Limits:
     """The limits that the environment sets, such as MASSACT_SERVER_SECONDS."""

@@ -19,6 +19,7 @@ from massact.store.retry import Patience, held_back, is_outage
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import is_alive, read_process
 from massact.store.write.tracker import OpenRun, Tracker
+from massact.words import counted
 
 BEAT_SECONDS = 10.0  # how often a sweep gives a sign of life
 LEASE_SECONDS = 60.0  # a sweep whose sign of life did not change for so long is taken for dead
@@ -128,7 +129,7 @@ class Sharing:
             n = len(other.keys & wanted)
             if n and f"wait {other.run_id}" not in self._told:
                 self._told.add(f"wait {other.run_id}")
-                self._say(f"waiting for {n} cells that {other.shown} has in hand")
+                self._say(f"waiting for {counted(n, 'cell')} that {other.shown} has in hand")
         time.sleep(max(seconds, POLL_SECONDS))
         self._read()
         self._unsure -= wanted

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,7 +74,7 @@ class StoredVectors:
         """The same as numpy's: what the extraction holds is read without torch."""
         recipe = recipe.of_vector
         label = format_label(recipe)
-        if not recipe.is_imported and label in (found := self._extraction(position)).row.labels:
+        if not recipe.is_imported and label in (found := self.extraction(position)).row.labels:
             vectors: Numbers = self._fetched(found, label, "np")
             return vectors
         return self.of(position, recipe).numpy()
@@ -83,17 +84,12 @@ class StoredVectors:
         from massact.store.write.stages import read_activations
 
         if position not in self._activations:
-            found = self._extraction(position)
-            self._activations[position] = read_activations(
-                self._session.stores.fetch(found.run_id, Artifact.ACTIVATIONS)
-            )
+            path = self._session.stores.fetch(self.extraction(position).run_id, Artifact.ACTIVATIONS)
+            self._activations[position] = read_activations(path)
         return self._activations[position]
 
-    def check(self, position: str) -> None:
-        """Make sure that vectors can be had at a position, without reading any."""
-        self._extraction(position)
-
-    def _extraction(self, position: str) -> Stored[StageRow]:
+    def extraction(self, position: str) -> Stored[StageRow]:
+        """The extraction at a position; MissingPrerequisiteError where there is none as the experiment asks for."""
         found = self._extractions.get(position)
         if found is None:
             raise MissingPrerequisiteError(
@@ -111,7 +107,7 @@ class StoredVectors:
     def _read(self, position: str, recipe: Recipe, label: str) -> "torch.Tensor":
         if recipe.is_imported:
             return self._read_imported(recipe, label)
-        found = self._extraction(position)
+        found = self.extraction(position)
         if label in found.row.labels:
             return self._fetched(found, label)
         methods = {one.method for one in map(recipe_of, found.row.labels) if one}
@@ -166,11 +162,9 @@ class StoredVectors:
 def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
     """Facts about one recipe's vector at each layer, without evaluating anything."""
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
-    facts = {}
-    for layer in layers:
-        strength = unit_strength(of_recipe[layer], calibration, layer)
-        facts[layer] = VectorFacts(unit_strength=strength, norm=calibration.layers[layer].norm)
-    return facts
+    strengths = {layer: unit_strength(of_recipe[layer], calibration, layer) for layer in layers}
+    norms = calibration.layers
+    return {layer: VectorFacts(unit_strength=one, norm=norms[layer].norm) for layer, one in strengths.items()}
 
 
 def unit_strength(vector: "torch.Tensor", calibration: Calibration, layer: int) -> float:
@@ -193,14 +187,12 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
         if next(iter(points)).vector_digest:  # an imported result has no vector in the store
             at = ((position, layer) for layer in points.layers)
             places.setdefault((model_name, trait_name), set()).update(at)
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            if not pairs or (model.name, trait.name) not in places:
-                continue
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        if pairs and (model.name, trait.name) in places:
             with suppress(MissingPrerequisiteError):  # extracted elsewhere
                 vectors = StoredVectors(session, model, trait)
                 for position, layer in sorted(places[model.name, trait.name]):
-                    cosines.update(_of_place(session, vectors, pairs, (model.name, position, layer)))
+                    cosines |= _of_place(session, vectors, pairs, (model.name, position, layer))
     return cosines
 
 

@@ -63,11 +63,11 @@ def decide_statuses(
 
 def pair_up(positive: Dropped, negative: Dropped) -> tuple[list[PromptStatus | None], list[PromptStatus | None]]:
     """Leave out what belongs to something that is left out."""
-    return _with_partner(positive, negative), _with_partner(negative, positive)
-
-
-def _with_partner(side: Dropped, others: Dropped) -> list[PromptStatus | None]:
-    return [why or (PromptStatus.PAIR if other else None) for why, other in zip(side, others, strict=True)]
+    first, second = (
+        [why or (PromptStatus.PAIR if other else None) for why, other in zip(side, others, strict=True)]
+        for side, others in ((positive, negative), (negative, positive))
+    )
+    return first, second
 
 
 def _split(side: Dropped, validation_split: float) -> PromptStatuses:
@@ -169,5 +169,4 @@ def split_sides(
 
 def has_window(rows: torch.Tensor) -> list[bool]:
     """Whether each prompt's window held a token: `rows` is `[n, n_layers, d_model]`, NaN where it did not."""
-    found: list[bool] = (~rows.isnan().flatten(1).any(dim=1)).tolist()
-    return found
+    return list((~rows.isnan().flatten(1).any(dim=1)).tolist())

@@ -12,8 +12,9 @@ from massact.models.prompting import encode_chat
 from massact.names import shown
 from massact.store.read.base import Stored
 from massact.sweep.context import Session
-from massact.sweep.stored import stored_plan, stored_subject
+from massact.sweep.stored import LeftOutError, stored_plan, stored_subject
 from massact.vectors.steering import intervention_of
+from massact.workflow.show import steered_row
 
 _PROMPTS = 4  # of the trait's questions: what logits are compared on
 
@@ -25,24 +26,21 @@ def bake_run(session: Session, run_id: str, output: Path) -> Baked:
     if output.exists():
         raise UsageError(f"{output} is there already: name a folder that is not")
     with session.stores.read() as store:
-        row = store.rows([run_id]).get(run_id)
-    told = stored_subject(session, row) if row is not None else "it is no finished evaluation; massact runs lists them"
-    if row is None or isinstance(told, str) or told[1].steering is None:
-        raise UsageError(
-            f"run {shown(run_id)} cannot be baked: {told if isinstance(told, str) else 'it is a baseline'}"
-        )
-    subject, cell = told
-    planned = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row))
-    if cell.steering is not None and planned.vector is not None:  # before weights are loaded
-        n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
-        if reason := why_not(intervention_of(cell.steering, planned.vector, n_blocks), n_blocks):
-            raise UsageError(f"it cannot be baked: {reason}")
+        row = steered_row(store, run_id)
+    try:
+        subject, cell = stored_subject(session, row)
+    except LeftOutError as error:
+        raise UsageError(f"run {shown(run_id)} cannot be baked: {error}") from None
+    vector = stored_plan(session, cell, Stored(run_id, "FINISHED", None, row)).vector
+    assert cell.steering is not None
+    assert vector is not None
+    n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
+    one = intervention_of(cell.steering, vector, n_blocks)
+    if reason := why_not(one, n_blocks):  # before weights are loaded
+        raise UsageError(f"it cannot be baked: {reason}")
     model = session.models.get(subject.model, subject.model.instruct)
     if model.identity != cell.setting.model:
         raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
-    assert cell.steering is not None
-    assert planned.vector is not None
-    one = intervention_of(cell.steering, planned.vector, len(model.blocks))
     questions = session.datasets.of(subject.trait).questions[:_PROMPTS]
     baked = bake(model, one, [encode_chat(model, question) for question in questions])
     facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}

@@ -30,7 +30,7 @@ from massact.query.stats.means import matched_interval
 from massact.query.tables import interval_column, number_column, text_column
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, stored_cell
 from massact.store.schema.rows import CapabilityRow, format_param, run_name
-from massact.store.write.client import parent_tags, row_tags, run_tags
+from massact.store.write.client import parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun
 from massact.sweep.context import Session, open_phase
 from massact.workflow.steered import stored_intervention
@@ -57,8 +57,7 @@ class HarnessOptions:
 class CapabilityLine(CapabilityRow):
     """A result as a table shows it."""
 
-    label: str | None = None
-    """What was done to the model: the evaluation's label."""
+    label: str | None = None  # what was done to the model: the evaluation's label
     columns: ClassVar[tuple[Column, ...]] = (
         text_column("label"),
         *(text_column(name) for name in ("task", "metric")),
@@ -244,11 +243,8 @@ def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
 
 def _metric(name: str, samples: Sequence[Mapping[str, Any]], is_better: Mapping[str, bool | None]) -> str:
     """`acc_norm` where the task has it, else its first that is a number for each document, the more the better."""
-    usable = [
-        metric
-        for metric in samples[0]["metrics"]
-        if is_better.get(metric) and all(isinstance(_number(one[metric]), float) for one in samples)
-    ]
+    better = (metric for metric in samples[0]["metrics"] if is_better.get(metric))
+    usable = [metric for metric in better if all(_is_number(one[metric]) for one in samples)]
     if not usable:
         raise UsageError(
             f"the task {name} has no metric that is a number for each document, the more the better (it has "
@@ -257,12 +253,11 @@ def _metric(name: str, samples: Sequence[Mapping[str, Any]], is_better: Mapping[
     return "acc_norm" if "acc_norm" in usable else str(usable[0])
 
 
-def _number(value: object) -> float | None:
+def _is_number(value: Any) -> bool:
     try:
-        number = float(value)  # type: ignore[arg-type]  # numpy's numbers too
+        return math.isfinite(float(value))  # of numpy's numbers too
     except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+        return False
 
 
 def _settings(model: SteerableModel, task: str, result: _Result, options: HarnessOptions) -> str:
@@ -325,20 +320,19 @@ def _finished(
     row: CapabilityRow, evaluated: EvaluationRow, result: _Result, before: Mapping[str, float], run_id: str
 ) -> FinishedRun:
     """The run under the evaluation's, with the marks of both models by document."""
-    now, name = int(time.time() * 1000), f"capability · {row.task} · {run_name(evaluated)}"[:250]
+    name = f"capability · {row.task} · {run_name(evaluated)}"[:250]
     table = {
         "columns": ["document", "steered", "unsteered"],
         "data": [[document, value, before[document]] for document, value in result.documents.items()],
     }
     told = ("value", "unsteered", "delta", "delta_low", "delta_high", "n_documents")
     shown = json.dumps([{"path": Artifact.DOCUMENTS.value, "type": "table"}])
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(run_id)
-        | {MlflowTag.TABLES.value: shown},
+    return row_run(
+        row,
+        name,
+        ended_at=int(time.time() * 1000),
+        tags=parent_tags(run_id) | {MlflowTag.TABLES.value: shown},
         params={one: format_param(getattr(row, one)) for one in ("task", "metric", "evaluation_key")},
         metrics={one: float(getattr(row, one)) for one in told} | dict(result.figures),
-        started_at=now,
-        finished_at=now,
         files={Artifact.DOCUMENTS.value: json.dumps(table).encode()},
-    )  # fmt: skip
+    )

@@ -57,16 +57,9 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
     if run_id is not None:
         session.detail(f"{config.name}: calibrated already, run {run_id}")
         return Calibrated(key, read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION)))
-    calibration = calibrate(
-        model, prompts, max_new_tokens=settings.max_new_tokens, n_top=settings.n_top, progress=session.progress
-    )
-    row = StageRow(
-        **stage_fields(session, config, config.instruct, model),
-        kind=Kind.CALIBRATION,
-        key=key,
-        cell=cell,
-        massive_dims=calibration.uniform_dims,
-    )
+    how: Any = {"max_new_tokens": settings.max_new_tokens, "n_top": settings.n_top, "progress": session.progress}
+    calibration, fields = calibrate(model, prompts, **how), stage_fields(session, config, config.instruct, model)
+    row = StageRow(**fields, kind=Kind.CALIBRATION, key=key, cell=cell, massive_dims=calibration.uniform_dims)
     log_calibration(session.stores.tracker, parent, row, calibration)
     return Calibrated(key, calibration)
 
@@ -189,15 +182,10 @@ def _identify(
     model = session.models.get(config, config.base)
     positions = [parse_position(text) for text in session.experiment.extraction.positions]
     identity = judge.identity if judge is not None else None
-    cells = {
-        position: _extraction_cell(session, model, trait, str(position), calibration_key, identity)
-        for position in positions
-    }
-    row = {
-        "trait": trait.name,
-        "validation_split": session.experiment.extraction.validation_split,
-        "vetting": vetting_words(session.experiment),
-    }
+    about = (session, model, trait)
+    cells = {one: _extraction_cell(*about, str(one), calibration_key, identity) for one in positions}
+    split, vetting = session.experiment.extraction.validation_split, vetting_words(session.experiment)
+    row = {"trait": trait.name, "validation_split": split, "vetting": vetting}
     return cells, {**stage_fields(session, config, config.base, model), **row}
 
 
@@ -228,14 +216,8 @@ def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: 
 
 
 def _vet(session: Session, judge: Judge, contrast: Contrast, rule: VettingConfig) -> Vetting:
-    vetting = vet(
-        contrast,
-        judge,
-        positive_at_least=rule.positive_at_least,
-        negative_at_most=rule.negative_at_most,
-        paired=rule.is_paired,
-        progress=session.progress,
-    )
+    limits = {"positive_at_least": rule.positive_at_least, "negative_at_most": rule.negative_at_most}
+    vetting = vet(contrast, judge, **limits, paired=rule.is_paired, progress=session.progress)
     unscored = [one.reason for one in vetting.verdicts if one.trait is None]
     if unscored:
         session.say(f"warning: {len(unscored)} continuations have no trait score; the first: {unscored[0]}")
@@ -266,13 +248,8 @@ def _log_window(
         said = [f"{sum(status in kept for status in side)} of {len(side)}" for side in statuses]
         session.say(f"{fields['position']}: {said[0]} positive and {said[1]} negative prompts kept")
     row = StageRow(**fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors)))
-    sources = Sources(
-        read.contrast,
-        statuses,
-        read.vetting,
-        row.vetting,
-        dataset_warnings(session.datasets.of(trait), trait.direction),
-    )
+    warnings = dataset_warnings(session.datasets.of(trait), trait.direction)
+    sources = Sources(read.contrast, statuses, read.vetting, row.vetting, warnings)
     log_extraction(session.stores.tracker, parent, row, Extracted(activations, vectors, sources))
 
 

@@ -4,8 +4,10 @@ import importlib.metadata
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 from massact import __version__
@@ -36,7 +38,7 @@ from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.arrays import array_cosine
 from massact.vectors.massive_dims import read_calibration
-from massact.workflow.run_notes import tell_evaluations
+from massact.workflow.outcome import tell_evaluations
 
 FIGURES = Path(DEFAULT_SPOOL).with_name("figures")
 """Where figures are kept for the next report."""
@@ -118,17 +120,15 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         held = replace(answers, controls=tuple(store.controls(experiment.name)), side_effects=effects)
         held = held.with_scores(store, experiment.coherence_floor)
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
-        calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
+        stages = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
+    calibrations = {model: tracker.fetch(run_id, Artifact.CALIBRATION) for model, run_id in stages.items()}
     address = ui_address(session.stores.tracking_uri)
     # without the scores by question, which nothing here needs
     bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)
     facts = Facts(
         baselines=tuple(stored.row for stored in baselines),
-        calibrations={
-            model: read_calibration(tracker.fetch(run_id, Artifact.CALIBRATION))
-            for model, run_id in calibrations.items()
-        },
+        calibrations={model: read_calibration(path) for model, path in calibrations.items()},
         published=published,
         agreements=agreements,
         costs=ask_costs.of(held, experiment.coherence_floor).rows,
@@ -195,32 +195,23 @@ def _label_cosines(session: Session, bests: Iterable[BestRow]) -> Iterator[Cosin
     """Cosines between the labels of each place, at the layer of its best; a place without vectors has none."""
     # an imported result has no vector in the store
     known = [row for row in bests if row.method is not None and row.vector_digest is not None]
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            rows = [row for row in known if (row.model, row.trait) == (model.name, trait.name)]
-            if not rows:
-                continue
-            try:
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        if rows := [row for row in known if (row.model, row.trait) == (model.name, trait.name)]:
+            with suppress(MassactError):  # extracted elsewhere
                 vectors = StoredVectors(session, model, trait)
-            except MassactError:
-                continue  # extracted elsewhere
-            for position in dict.fromkeys(row.position for row in rows):
-                matrix = _matrix(vectors, [row for row in rows if row.position == position])
-                if matrix is not None:
-                    yield matrix
+                for position in dict.fromkeys(row.position for row in rows):
+                    yield from _matrix(vectors, [row for row in rows if row.position == position])
 
 
-def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> CosineMatrix | None:
+def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> Iterator[CosineMatrix]:
     top = max(bests, key=lambda row: gain(row.delta, row.direction))
     labels = sorted(dict.fromkeys(row.label for row in bests), key=_order)[:_MOST_LABELS]
     if top.layer is None or len(labels) < 2:
-        return None
-    try:
+        return
+    with suppress(MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
         of_layer = [vectors.array(top.position, parse_label(label))[top.layer] for label in labels]
-    except (MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
-        return None
-    values = tuple(tuple(array_cosine(a, b) for b in of_layer) for a in of_layer)
-    return CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
+        values = tuple(tuple(array_cosine(a, b) for b in of_layer) for a in of_layer)
+        yield CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
 
 
 def _order(label: str) -> tuple[int, str, int]:
@@ -239,18 +230,16 @@ def _samples(
 ) -> Iterator[Sample]:
     """Per model and trait the answers to one question of baseline, best and over the cliff, where they were kept."""
     bests = list(bests)
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            rows = [row for row in bests if (row.model, row.trait) == (model.name, trait.name)]
-            if rows:
-                top = max(rows, key=lambda row: gain(row.delta, trait.direction))
-                yield from _of_place(session, answers, baselines, top)
-                continue
-            place = _SamplePlace(session, f"{model.name}, {trait.name}")
-            for stored in baselines:
-                if (stored.row.model, stored.row.trait) == (model.name, trait.name):
-                    place.judge = stored.row.judge
-                    yield from place.sample(stored.run_id, "baseline", "unsteered")
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        names = (model.name, trait.name)
+        if rows := [row for row in bests if (row.model, row.trait) == names]:
+            top = max(rows, key=lambda row: gain(row.delta, trait.direction))
+            yield from _of_place(session, answers, baselines, top)
+            continue
+        place = _SamplePlace(session, ", ".join(names))
+        for stored in (one for one in baselines if (one.row.model, one.row.trait) == names):
+            place.judge = stored.row.judge
+            yield from place.sample(stored.run_id, "baseline", "unsteered")
 
 
 def _of_place(
@@ -292,20 +281,16 @@ class _SamplePlace:
 
     def _responses(self, run_id: str | None) -> list[Response]:
         """What a run kept; nothing where it kept none, which `--save-responses` decides."""
-        if run_id is None:
-            return []
-        try:
-            return list(read_responses(self.session.stores.fetch(run_id, Artifact.RESPONSES)))
-        except MassactError:
-            return []
+        with suppress(MassactError):
+            if run_id is not None:
+                return list(read_responses(self.session.stores.fetch(run_id, Artifact.RESPONSES)))
+        return []
 
     def sample(self, run_id: str | None, role: SampleRole, how: str) -> Iterator[Sample]:
         """The run's response to the question of the place, if it kept any."""
-        responses = self._responses(run_id)
-        if not responses:
+        if not (responses := self._responses(run_id)):
             return
-        same = (response for response in responses if response.question == self.question)
-        response = next(same, responses[0])
+        response = next((one for one in responses if one.question == self.question), responses[0])
         self.question = self.question or response.question
         yield Sample(
             title=f"{role[0].upper()}{role[1:]}: {how}",
@@ -333,13 +318,9 @@ def _run_with_responses(answers: Answers, result: BestRow | StoredPoint) -> str 
 
 def _over_cliff(answers: Answers, best: BestRow, floor: float) -> StoredPoint | None:
     """The smallest coefficient beyond the best, of the same vector, whose text is below the floor."""
-    beyond = [
-        point
-        for point in _points(answers, best, best.label)
-        if (point.vector_digest, point.layer) == (best.vector_digest, best.layer)
-        and abs(point.coefficient) > abs(best.coefficient or 0.0)
-        and is_below_floor(point, floor)
-    ]
+    below = (point for point in _points(answers, best, best.label) if is_below_floor(point, floor))
+    here = (point for point in below if (point.vector_digest, point.layer) == (best.vector_digest, best.layer))
+    beyond = (point for point in here if abs(point.coefficient) > abs(best.coefficient or 0.0))
     return min(beyond, key=lambda point: abs(point.coefficient), default=None)
 
 

@@ -20,9 +20,8 @@ import requests
 from massact.config import load_experiment
 from massact.models.load import load_model
 from massact.query.answers import Filters
-from massact.workflow.chat import Chat
 from massact.workflow.show import Shown, read_shown
-from massact.workflow.steered import Stored
+from massact.workflow.steered import Chat, Stored
 from massact.workflow.vectors import best_run
 from tests.support.prepared import PreparedStores
 from tests.support.processes import Process
@@ -271,7 +270,7 @@ def test_what_a_terminal_would_obey_is_shown_as_text(place: Place, monkeypatch: 
     stored = Stored(model, config.name, str(place.folder / "small.yaml"), place.uri)
     steered = stored.find(BEST)
     assert steered is not None
-    monkeypatch.setattr("massact.workflow.chat.read_response", lambda *_: (None, "\x1b[2J\x07gone\u202e"))
+    monkeypatch.setattr("massact.workflow.steered.read_response", lambda *_: (None, "\x1b[2J\x07gone\u202e"))
     from massact.domain import Generation
 
     said = Chat(stored, steered, Generation(4), place.uri).answer("how")

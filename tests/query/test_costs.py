@@ -58,8 +58,8 @@ def test_the_best_delta_within_the_cost_wins(limits: tuple[tuple[str, float], ..
 
 def test_it_is_said_what_is_not_known_and_what_costs_more() -> None:
     notes = _asked(("hellaswag", -2.0)).notes
-    assert "1 coherent evaluations cost more" in notes[0]
-    assert "1 coherent evaluations were never run on hellaswag and do not count; the best of them is probe" in notes[1]
+    assert "1 coherent evaluation costs more" in notes[0]
+    assert "1 coherent evaluation never run on hellaswag, not counted; the best of them is probe" in notes[1]
     assert "massact capability --run run-setting-1-probe-15-2000 --tasks hellaswag" in notes[1]
 
 

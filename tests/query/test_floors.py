@@ -101,7 +101,7 @@ def test_the_nearest_miss_is_the_one_nearest_to_the_limit_and_gaps_try_below_it(
     assert row.nearest_miss is not None
     assert row.nearest_miss.coefficient == 100
     assert all(abs(value) < 100 for bracket in row.brackets for value in bracket.try_next)
-    assert answer.verdict() == (False, "1 of 1 groups is a gap at kl 0.05 or less")
+    assert answer.verdict() == (False, "1 of 1 group is a gap at kl 0.05 or less")
     assert "miss: kl" in str(answer)
     assert "0.1 (layer 15, 100)" in str(answer)
 

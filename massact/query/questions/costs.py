@@ -17,6 +17,8 @@ from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.stats.intervals import NOTHING, Beliefs, own_interval
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, interval_column, number_column, text_column
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
 
 
 def _metric_column(name: str) -> Column:
@@ -109,12 +111,9 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
     random = random_rows(answers, place, floor)
     deltas = [one.row.delta for one in random if one.row.delta is not None]
     believed = Beliefs(place, floor, answers.scores).of(place.slices[label], best) if answers.scores else NOTHING
-    yield replace(
-        _row(answers, place, "winner", label, best, "ok"),
-        delta_low=believed.delta_low,
-        delta_high=believed.delta_high,
-        p_value=None if best.delta is None else random_p(best.delta, deltas, place.direction),
-    )
+    p_value = None if best.delta is None else random_p(best.delta, deltas, place.direction)
+    row = _row(answers, place, "winner", label, best, "ok")
+    yield replace(row, delta_low=believed.delta_low, delta_high=believed.delta_high, p_value=p_value)
     for part in controls_of(answers, place, floor):
         point = part.best(floor) or part.nearest_miss(floor)
         if point is None:
@@ -123,20 +122,16 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
         low, high = own_interval(answers.scores, part, point)
         if part.group.label == RANDOM_LABEL:
             coherences = [one.row.coherence_mean for one in random if one.row.coherence_mean is not None]
+            coherence, metrics = fmean(coherences) if coherences else None, _mean_metrics(random)
             low, high = (float(end) for end in np.quantile(deltas, (0.025, 0.975)))
-            row = replace(
-                row,
-                delta=fmean(deltas),
-                coherence_mean=fmean(coherences) if coherences else None,
-                n_random=len(deltas),
-                metrics=_mean_metrics([one.row.metrics or {} for one in random]),
-            )
+            row = replace(row, delta=fmean(deltas), coherence_mean=coherence, n_random=len(deltas), metrics=metrics)
             row = replace(row, status="ok" if as_floor(floor).is_met(row) else "below_floor")
         yield replace(row, delta_low=low, delta_high=high)
 
 
-def _mean_metrics(several: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+def _mean_metrics(random: Sequence[Stored[EvaluationRow]]) -> dict[str, float] | None:
     """The mean of each metric that all have."""
+    several = [one.row.metrics or {} for one in random]
     names = [name for name in several[0] if all(name in one for one in several)] if several else []
     return {name: fmean(one[name] for one in several) for name in names} or None
 

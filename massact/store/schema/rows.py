@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from massact.domain import AllDims, Direction, Mode
 from massact.json_text import parse_json, parse_object, read_as
@@ -296,9 +297,22 @@ def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
 
 decode_evaluation = partial(decode_row, EvaluationRow)
 decode_stage = partial(decode_row, StageRow)
-decode_published = partial(decode_row, PublishedRow)
-decode_agreement = partial(decode_row, AgreementRow)
-decode_capability = partial(decode_row, CapabilityRow)
+_ROWS: Mapping[Kind | None, type[Row]] = {
+    Kind.CALIBRATION: StageRow,
+    Kind.EXTRACTION: StageRow,
+    Kind.PUBLISHED: PublishedRow,
+    Kind.AGREEMENT: AgreementRow,
+    Kind.CAPABILITY: CapabilityRow,
+}  # of all other kinds evaluations
+
+
+def row_of(kind: Kind | None, tags: Mapping[str, str]) -> Any:
+    """The row of a run of a kind, `None`: of any that holds an evaluation's; `None` where it cannot be read or is
+    another kind's."""
+    with suppress(ValueError, TypeError):
+        row = decode_row(_ROWS.get(kind, EvaluationRow), tags.get(Tag.ROW, ""), tags.get(Tag.CELL))
+        return row if kind in (None, row.kind) else None
+    return None
 
 
 # Per-question scores, as one compact JSON in the tag `massact.scores`.
@@ -340,18 +354,13 @@ def metric_tag(name: str) -> str:
 
 def decode_metric(text: str) -> tuple[float | None, ...]:
     """The values that `encode_metrics` wrote. Raises ValueError, TypeError: no such values."""
-    return _score_list(parse_json(text))
+    values: tuple[float | None, ...] = read_as(tuple[float | None, ...], parse_json(text))
+    return values
 
 
 def decode_scores(text: str) -> Scores:
     """The scores that `encode_scores` wrote. Raises ValueError, TypeError, KeyError: not such scores."""
-    values = parse_json(text)
-    if not isinstance(values, dict):
-        raise TypeError(f"not per-question scores: {text[:80]!r}")
-    trait, coherence = _score_list(values["trait"]), _score_list(values["coherence"])
-    if len(trait) != len(coherence):
-        raise ValueError(f"{len(trait)} trait scores, but {len(coherence)} of coherence")
-    return Scores(trait, coherence)
+    return _decode_together([text])[0]
 
 
 def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
@@ -362,14 +371,16 @@ def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
         try:
             decoded += _decode_together(some)
         except (ValueError, TypeError, KeyError):  # at least one is none: find which
-            decoded += map(_decoded, some)
+            decoded += [None] if len(some) == 1 else chain.from_iterable(decode_many_scores([one]) for one in some)
     return decoded
 
 
 def _decode_together(texts: Sequence[str]) -> list[Scores]:
     parsed = parse_json(f"[{','.join(texts)}]")
-    if len(parsed) != len(texts) or set(map(type, parsed)) != {dict}:
-        raise TypeError("not one object a text")
+    if len(parsed) != len(texts):
+        raise ValueError("not one object a text")
+    if set(map(type, parsed)) != {dict}:
+        raise TypeError(f"not per-question scores: {texts[0][:80]!r}")
     pairs = [(scores["trait"], scores["coherence"]) for scores in parsed]
     if set(map(type, chain.from_iterable(pairs))) != {list}:
         raise TypeError("not a list of scores")
@@ -379,16 +390,3 @@ def _decode_together(texts: Sequence[str]) -> list[Scores]:
     if any(len(trait) != len(coherence) for trait, coherence in pairs):
         raise ValueError("scores of trait and coherence differ in number")
     return [Scores(tuple(trait), tuple(coherence)) for trait, coherence in pairs]
-
-
-def _decoded(text: str) -> Scores | None:
-    try:
-        return decode_scores(text)
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _score_list(values: object) -> tuple[float | None, ...]:
-    if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
-        raise TypeError(f"not a list of scores: {str(values)[:80]}")
-    return tuple(values)

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import socket
-import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -78,16 +77,6 @@ def encode(record: Record) -> bytes:
     """A record as a whole line."""
     text = json.dumps({"format": FORMAT, **_values(record)}, separators=(",", ":")).encode()
     return b"%s %s\n" % (_checksum(text), text)
-
-
-def opening_of(store: str, experiment: str) -> bytes:
-    """The first line of this process's journal."""
-    return encode(Opening(store, experiment, socket.gethostname(), os.getpid(), int(time.time() * 1000)))
-
-
-def line_of(id_: str, store: str, experiment_id: str, run: FinishedRun) -> bytes:
-    """The line of a run that is to be sent."""
-    return encode(RunRecord(id_, Home(store, experiment_id), run))
 
 
 def decode(line: bytes) -> Record:

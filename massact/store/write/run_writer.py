@@ -171,9 +171,12 @@ class SqlWriter:
     def insert(self, tables: Tables) -> None:
         """Insert rows by table, in the order of `COLUMNS`: all of them or none."""
         with self._errors(), self._engine.begin() as connection:
-            for name in COLUMNS:
+            for name, columns in COLUMNS.items():
                 if rows := tables.get(name):
-                    self._put(connection, name, rows)
+                    listed = ",".join(f'"{column}"' for column in columns)
+                    insert = f"INSERT INTO {name} ({listed}) VALUES ({','.join([self._mark] * len(columns))})"  # noqa: S608  # constants
+                    # to the driver: SQLAlchemy's handling of values row by row takes longer than the insert
+                    connection.exec_driver_sql(insert, list(rows))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -198,12 +201,6 @@ class SqlWriter:
             tables["metrics"].extend(history)
             tables["latest_metrics"].extend(latest)
         self.insert(tables)
-
-    def _put(self, connection: sa.Connection, name: str, rows: Sequence[TableRow]) -> None:
-        columns = ",".join(f'"{column}"' for column in COLUMNS[name])
-        marks = ",".join([self._mark] * len(COLUMNS[name]))
-        # to the driver: SQLAlchemy's handling of values row by row takes longer than the insert
-        connection.exec_driver_sql(f"INSERT INTO {name} ({columns}) VALUES ({marks})", list(rows))  # noqa: S608  # names are constants
 
 
 def metric_rows(run_id: str, steps: Iterable[Step], timestamp: int) -> tuple[list[TableRow], list[TableRow]]:
