@@ -1,8 +1,7 @@
 """Addresses of run stores and of artifact folders, the paths of this machine that they hold, and files written whole.
 
 An address quotes: `%20` in it is a space, and a `?` ends the path. MLflow writes the paths of this machine into
-addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one.
-"""
+addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one."""
 
 import os
 import re
@@ -236,8 +235,7 @@ def usable_uri(stored: str, given: str | None) -> str:
 
 
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:
-    """Write a file under another name and move it into place; one that is there keeps its mode. Raises UsageError: it
-    cannot be written; `remedy` says what to do."""
+    """Write a file aside and move it into place, with the mode of what was there. Raises UsageError, with `remedy`."""
     try:
         mode = path.stat().st_mode & 0o7777 if path.exists() else None
         part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")

@@ -1,8 +1,7 @@
 """The frozen values that every part speaks in: what was steered, how, and what came of it.
 
 Independent facts are separate fields; a label such as `mean_diff_top1` is made from them in
-`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
-"""
+`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins."""
 
 import math
 import re
@@ -54,8 +53,7 @@ leaves unscored is no random part: of text that it cannot read it says nothing. 
 still is 54 of all; where half is, it may be 34."""
 
 LEAST_EFFECT = 10.0
-"""Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
-than the luckiest of those that did nothing."""
+"""Points of delta in the wanted direction below which a best coefficient is no more than the luckiest of many."""
 
 
 def all_methods() -> tuple[str, ...]:

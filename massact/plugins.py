@@ -1,8 +1,7 @@
 """What others add (docs/extending.md): packages, by entry points, methods, operators, judges, metrics, executors, run
 stores and questions; an experiment's own files methods, operators and metrics, as `module:function`.
 
-They are looked for when a name is asked for that massact itself does not have, and loaded when they are used.
-"""
+They are looked for when a name is asked for that massact itself does not have, and loaded when they are used."""
 
 import hashlib
 import json

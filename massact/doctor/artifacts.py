@@ -1,7 +1,6 @@
 """Vectors and responses of finished evaluations: there, readable, and the ones that the row tells of.
 
-A vector that is lost is made again from what extractions keep. What gives another digest is not used.
-"""
+A vector that is lost is made again from what extractions keep. What gives another digest is not used."""
 
 import threading
 from collections import OrderedDict

@@ -168,7 +168,7 @@ def judged_again(
         if held is None:
             continue
         batch.append(held)
-        if sum(map(size, batch)) >= RESPONSES_AT_ONCE:
+        if sum(max(len(one.unscored), 1) for one in batch) >= RESPONSES_AT_ONCE:
             yield from judged(session, parent, subject, batch)
             batch = []
     yield from judged(session, parent, subject, batch)
@@ -267,11 +267,6 @@ def _exchange(response: Response) -> Exchange:
 
 def _is_unscored(response: Response) -> bool:
     return response.trait is None or response.coherence is None
-
-
-def size(held: Again) -> int:
-    """What a result takes of a batch: the responses that the judge is asked about, 1 at least."""
-    return max(len(held.unscored), 1)
 
 
 def is_short(session: Session, evaluation: Evaluation) -> bool:

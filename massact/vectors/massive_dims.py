@@ -2,8 +2,7 @@
 
 Found from neutral prompts. The uniform list is the plan's: top 5 by |mean| at three layers or more, at every token as a
 bias is. Sun et al., "Massive Activations in Large Language Models" (2024), compare |h| of single tokens with the median
-|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`).
-"""
+|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,7 @@ from massact.labels import format_label, format_layers
 
 UNIFORM_TOP, UNIFORM_LAYERS = 5, 3  # the uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more
 SINK_TIMES, SINK_MEDIANS = 10, 100
-"""A dim belongs to a sink where its |h| at the first token is so many times that at response tokens, and so many times
-the median |h| of those."""
+"""Of a sink's dim: |h| at the first token over that at response tokens, and over the median |h| of those."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,10 +192,8 @@ def _identify(
 def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: list[Position]) -> _Read:
     settings, dataset = session.experiment.extraction, session.datasets.of(trait)
     model = session.models.get(config, config.base)
-    wanted: dict[str, Any] = {
-        "max_new_tokens": settings.max_new_tokens,
-        "judged_tokens": settings.vetting.max_new_tokens if settings.vetting else None,
-    }
+    judged_tokens = settings.vetting.max_new_tokens if settings.vetting else None
+    wanted: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "judged_tokens": judged_tokens}
     decides = {
         **wanted,
         "model": asdict(model.identity),
@@ -237,11 +235,9 @@ def _log_window(
     neutral = read.neutral.get(parse_position(fields["position"]))
     sides = rows[:n_positive], rows[n_positive:]
     activations = split_sides(*sides, settings.validation_split, statuses=statuses, neutral=neutral)
-    vectors = make_vectors(
-        extraction_recipes(session), activations, calibrated.calibration, seed=settings.seed, progress=session.progress
-    )
-    unconverged = sorted(label for label, made in vectors.items() if made.unconverged_layers)
-    if unconverged:
+    how: Any = {"seed": settings.seed, "progress": session.progress}
+    vectors = make_vectors(extraction_recipes(session), activations, calibrated.calibration, **how)
+    if unconverged := sorted(label for label, made in vectors.items() if made.unconverged_layers):
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
         kept = (PromptStatus.TRAIN, PromptStatus.VALIDATION)

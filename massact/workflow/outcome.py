@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -101,7 +101,9 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     """Delta and coherence of every layer and label as metrics stepped by coefficient. MLflow's steps are integers, so
     the coefficient is scaled and the metric's name says by how much."""
     usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
-    scale = _scale([point.coefficient for point in usable])
+    scale, coefficients = 1, [point.coefficient for point in usable]
+    while scale < _MAX_SCALE and any(abs(c * scale - round(c * scale)) > 1e-9 * scale for c in coefficients):
+        scale *= 10
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
     steps = []
     for point in usable:
@@ -114,13 +116,6 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
             if value is not None
         ]
     return steps
-
-
-def _scale(coefficients: Sequence[float]) -> int:
-    scale = 1
-    while scale < _MAX_SCALE and any(abs(c * scale - round(c * scale)) > 1e-9 * scale for c in coefficients):
-        scale *= 10
-    return scale
 
 
 def next_lines(stores: Stores) -> list[str]:

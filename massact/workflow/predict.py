@@ -52,14 +52,13 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, prediction)
-        if prediction.floor != experiment.coherence_floor:
-            session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
-            return prediction
-        if judge not in (None, experiment.judge.name):
-            session.show(f"not registered: the experiment's judge is {experiment.judge.name}")
-            return prediction
-        if not as_floor(prediction.floor).is_coherence:
-            session.show("not registered: searches start from cliffs of coherence")
+        reasons = {
+            f"the experiment's floor is {experiment.coherence_floor:g}": prediction.floor != experiment.coherence_floor,
+            f"the experiment's judge is {experiment.judge.name}": judge not in (None, experiment.judge.name),
+            "searches start from cliffs of coherence": not as_floor(prediction.floor).is_coherence,
+        }
+        if why := next((reason for reason, is_so in reasons.items() if is_so), None):
+            session.show(f"not registered: {why}")
             return prediction
         prior = verdict.adopt(
             prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor

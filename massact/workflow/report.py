@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from massact import __version__
 from massact.domain import DEFAULT_SPOOL, RANDOM, Response
@@ -225,6 +226,10 @@ def _order(label: str) -> tuple[int, str, int]:
     return (1, label, 0) if n_dims == "all" else (2, recipe.method, n_dims)
 
 
+_Asked = tuple[str | None, SampleRole, str, str | None]
+"""A run to sample, its part in the story, how it steers, and its judge."""
+
+
 def _samples(
     session: Session, answers: Answers, bests: Iterable[BestRow], baselines: Sequence[Stored[EvaluationRow]]
 ) -> Iterator[Sample]:
@@ -232,79 +237,63 @@ def _samples(
     bests = list(bests)
     for model, trait in product(session.experiment.models, session.experiment.traits):
         names = (model.name, trait.name)
-        if rows := [row for row in bests if (row.model, row.trait) == names]:
-            top = max(rows, key=lambda row: gain(row.delta, trait.direction))
-            yield from _of_place(session, answers, baselines, top)
+        rows = [(gain(row.delta, trait.direction), row) for row in bests if (row.model, row.trait) == names]
+        if rows:
+            yield from _of_place(session, answers, baselines, max(rows, key=lambda one: one[0])[1])
             continue
-        place = _SamplePlace(session, ", ".join(names))
-        for stored in (one for one in baselines if (one.row.model, one.row.trait) == names):
-            place.judge = stored.row.judge
-            yield from place.sample(stored.run_id, "baseline", "unsteered")
+        unsteered = (one for one in baselines if (one.row.model, one.row.trait) == names)
+        asked: Iterator[_Asked] = ((one.run_id, "baseline", "unsteered", one.row.judge) for one in unsteered)
+        yield from _side_by_side(session, ", ".join(names), asked, None)
 
 
 def _of_place(
     session: Session, answers: Answers, baselines: Iterable[Stored[EvaluationRow]], top: BestRow
 ) -> Iterator[Sample]:
     trait = f", {top.trait}" if len(session.experiment.traits) > 1 else ""
-    used = answers.evaluations.samples[top.setting or ""]
-    name = f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}"
-    place = _SamplePlace(session, name, used.judge)
-    floor = session.experiment.coherence_floor
-    over = _over_cliff(answers, top, floor)
-    over_run = None if over is None else _run_with_responses(answers, over)
-    place.ask_what_broke(over_run, floor)
-    for stored in baselines:
-        if stored.row.key == used.baseline_key:
-            yield from place.sample(stored.run_id, "baseline", "unsteered")
-    yield from place.sample(_run_with_responses(answers, top), "best", f"coefficient {top.coefficient:g}")
+    used, floor = answers.evaluations.samples[top.setting or ""], session.experiment.coherence_floor
+    unsteered = [one.run_id for one in baselines if one.row.key == used.baseline_key]
+    best_run, over = _run_with_responses(answers, top), _over_cliff(answers, top, floor)
+    asked: list[_Asked] = [(run_id, "baseline", "unsteered", used.judge) for run_id in unsteered]
+    asked.append((best_run, "best", f"coefficient {top.coefficient:g}", used.judge))
+    question = None
     if over is not None:
-        yield from place.sample(over_run, "over the cliff", f"coefficient {over.coefficient:g}")
+        over_run = _run_with_responses(answers, over)
+        asked.append((over_run, "over the cliff", f"coefficient {over.coefficient:g}", used.judge))
+        question = _broken(_kept(session, over_run), floor)
+    name = f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}"
+    yield from _side_by_side(session, name, asked, question)
 
 
-@dataclass
-class _SamplePlace:
-    """Where samples stand side by side: all answer the question of the first."""
+def _broken(responses: Iterable[Response], floor: float) -> str | None:
+    """The question whose answer broke as much as the run's answers did on the mean."""
+    told = ((r.question, as_floor(floor).of_response(r)) for r in responses)
+    scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
+    mean = statistics.fmean(measure for _, measure in scored) if scored else 0.0
+    below = ((abs(measure - mean), question) for question, measure in scored if measure < floor)
+    return min(below, key=lambda one: one[0], default=(0.0, None))[1]
 
-    session: Session
-    name: str
-    judge: str | None = None
-    question: str | None = None
 
-    def ask_what_broke(self, run_id: str | None, floor: float) -> None:
-        """Choose the question whose answer broke as much as the run's answers did on the mean."""
-        told = ((r.question, as_floor(floor).of_response(r)) for r in self._responses(run_id))
-        scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
-        below = [(question, measure) for question, measure in scored if measure < floor]
-        if below:
-            mean = statistics.fmean(measure for _, measure in scored)
-            self.question = min(below, key=lambda pair: abs(pair[1] - mean))[0]
+def _kept(session: Session, run_id: str | None) -> list[Response]:
+    """What a run kept; nothing where it kept none, which `--save-responses` decides."""
+    with suppress(MassactError):
+        if run_id is not None:
+            return list(read_responses(session.stores.fetch(run_id, Artifact.RESPONSES)))
+    return []
 
-    def _responses(self, run_id: str | None) -> list[Response]:
-        """What a run kept; nothing where it kept none, which `--save-responses` decides."""
-        with suppress(MassactError):
-            if run_id is not None:
-                return list(read_responses(self.session.stores.fetch(run_id, Artifact.RESPONSES)))
-        return []
 
-    def sample(self, run_id: str | None, role: SampleRole, how: str) -> Iterator[Sample]:
-        """The run's response to the question of the place, if it kept any."""
-        if not (responses := self._responses(run_id)):
-            return
-        response = next((one for one in responses if one.question == self.question), responses[0])
-        self.question = self.question or response.question
-        yield Sample(
-            title=f"{role[0].upper()}{role[1:]}: {how}",
-            question=response.question,
-            response=response.response,
-            trait=response.trait,
-            coherence=response.coherence,
-            run_id=run_id or "",
-            place=self.name,
-            role=role,
-            judge=self.judge,
-            thinking=response.thinking,
-            is_answered=response.is_answered,
-        )
+def _side_by_side(session: Session, place: str, asked: Iterable[_Asked], question: str | None) -> Iterator[Sample]:
+    """Each run's response to one question, else the first that one of them kept."""
+    for run_id, role, how, judge in asked:
+        if not (responses := _kept(session, run_id)):
+            continue
+        response = next((one for one in responses if one.question == question), responses[0])
+        question = question or response.question
+        told: dict[str, Any] = {name: getattr(response, name) for name in _TOLD}
+        title = f"{role[0].upper()}{role[1:]}: {how}"
+        yield Sample(title=title, run_id=run_id or "", place=place, role=role, judge=judge, **told)
+
+
+_TOLD = ("question", "response", "trait", "coherence", "thinking", "is_answered")
 
 
 def _run_with_responses(answers: Answers, result: BestRow | StoredPoint) -> str | None:

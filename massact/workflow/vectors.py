@@ -95,12 +95,11 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
         files = {output / name: content for name, content in folder_files(one).items()}
     else:
         files = {output: lm_eval_bytes(one, hookpoint) if form == "lm-eval" else FILES[form](one)}
-    try:
-        for path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
     for path, content in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
         write_whole(path, [content], "name another --output")
     return list(files)
 

@@ -1,8 +1,7 @@
 """The mean of few values between two known ends: an interval that holds however they are distributed."""
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from massact._lazy import Numbers, np
@@ -14,39 +13,6 @@ _SCALE = 100.0  # scores run from 0 to it
 _MANY = 3  # different baseline scores from which they are taken to lie on a scale, and not to be one of two
 _GULF = 50.0  # points without any score between two that are the answers of a judge that says no or yes
 _BEYOND = 0.975  # quantile of Student's distribution within which the baseline's score of another question is expected
-
-
-def root(function: Callable[[float], float], low: float, high: float, *, within: float = 2e-12) -> float:
-    """Where a function is zero between two points at which its signs differ, by Brent's method (Algorithms for
-    Minimization without Derivatives, 1973, chapter 4): what `scipy.optimize.brentq` gives, which takes a third of a
-    second to load."""
-    before, now, other = low, high, 0.0
-    f_before, f_now, f_other = function(before), function(now), 0.0
-    if f_before == 0:
-        return before
-    last = step = 0.0
-    while True:
-        if f_before != 0 and f_now != 0 and (f_before < 0) != (f_now < 0):
-            other, f_other, last = before, f_before, now - before
-            step = last
-        if abs(f_other) < abs(f_now):
-            before, now, other = now, other, now
-            f_before, f_now, f_other = f_now, f_other, f_now
-        least, half = (within + 4 * sys.float_info.epsilon * abs(now)) / 2, (other - now) / 2
-        if f_now == 0 or abs(half) < least:
-            return now
-        tried = math.inf
-        if abs(last) > least and abs(f_now) < abs(f_before):
-            if before == other:
-                tried = -f_now * (now - before) / (f_now - f_before)
-            else:
-                slope, of_other = (f_before - f_now) / (before - now), (f_other - f_now) / (other - now)
-                tried = -f_now * (f_other * of_other - f_before * slope) / (of_other * slope * (f_other - f_before))
-        is_near = 2 * abs(tried) < min(abs(last), 3 * abs(half) - least)
-        last, step = (step, tried) if is_near else (half, half)
-        before, f_before = now, f_now
-        now += step if abs(step) > least else math.copysign(least, half)
-        f_now = function(now)
 
 
 def delta_ends(baseline: Sequence[float], steered: Sequence[float], direction: Direction | None) -> tuple[float, float]:
@@ -81,6 +47,8 @@ def bounded_mean_interval(
 
 def _upper(values: Sequence[float], end: float, error: float) -> float:
     """The upper limit of a mean whose values, in order, are `end` at most."""
+    from scipy.optimize import brentq
+
     if values[0] >= end:
         return values[0]
     end = max(end, values[-1])
@@ -88,7 +56,7 @@ def _upper(values: Sequence[float], end: float, error: float) -> float:
     def excess(point: float) -> float:
         return _share_below(values, end, point) - (1 - error)
 
-    return root(excess, values[0], end, within=_EXACTNESS * (end - values[0]))
+    return float(brentq(excess, values[0], end, xtol=_EXACTNESS * (end - values[0])))
 
 
 def _share_below(values: Sequence[float], end: float, point: float) -> float:
@@ -127,8 +95,8 @@ def matched_interval(differences: Sequence[float], scale: float, quantile: float
 
 def pulled_mean(values: Numbers, selected: int) -> float | None:
     """The mean of a row that was selected as the largest, pulled towards the mean of all rows.
-    James and Stein's estimate in the form of Efron and Morris (Journal of the American Statistical Association 70,
-    1975). `values` are `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
+    Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973). `values` are
+    `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
     Returns `None` where fewer than two questions were scored in all rows."""
     shared = values[:, ~np.isnan(values).any(axis=0)]
     n_rows, n_questions = shared.shape
@@ -140,6 +108,6 @@ def pulled_mean(values: Numbers, selected: int) -> float | None:
         return float(means[selected])
     rest = shared - means[:, None] - shared.mean(axis=0) + mean
     noise = float((rest**2).sum()) / ((n_rows - 1) * (n_questions - 1) * n_questions)
-    kept = max(0.0, 1 - max(n_rows - 3, 1) / (n_rows - 1) * noise / spread)
+    kept = max(0.0, 1 - noise / spread)
     pulled: float = mean + kept * (float(means[selected]) - mean)
     return pulled

@@ -25,8 +25,7 @@ _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
 class RunStore:
-    """Reads what `massact.store.write` wrote; `open_store` opens one. Every method raises `StoreError` where it
-    cannot."""
+    """Reads what `massact.store.write` wrote; see `open_store`. Every method raises `StoreError` where it cannot."""
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -68,8 +67,7 @@ class RunStore:
         return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
-        """The finished evaluations as questions see them, one per key, in no order, from their tags or else their
-        rows."""
+        """The finished evaluations as questions see them, one per key, in no order, from their tags or rows."""
         with collector_paused():
             return self._points(experiment, self._raw_points(experiment))
 

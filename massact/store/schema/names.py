@@ -24,8 +24,7 @@ class Kind(Name):
     """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
     SCREENING = "screening"  # a cell that was given up on a part of its questions; no question about results sees it
     CONTROL = "control"
-    """What a winner is held against: a prompt in a vector's place, or a random direction at its place; no point of the
-    grid."""
+    """What a winner is held against, a prompt or a random direction in a vector's place; no point of the grid."""
     SIDE_EFFECT = "side_effect"
     """Responses of an evaluation or a baseline scored for another trait, which its row names; no point of the grid."""
     REPORT = "report"

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,19 +107,15 @@ class Sources:
 
 def continuation_bytes(sources: Sources) -> bytes:
     """The table, as a file in the format that MLflow's UI shows."""
-    data = list(_rows(sources))
-    return json.dumps({"columns": _PROMPT_COLUMNS, "data": data}, ensure_ascii=False).encode()
-
-
-def _rows(sources: Sources) -> Iterator[Sequence[object]]:
-    contrast = sources.contrast
+    contrast, data = sources.contrast, []
     statuses = [(side, status) for side, own in zip(_SIDES, sources.statuses, strict=True) for status in own]
     for i, (prompt, (side, status)) in enumerate(zip(contrast.prompts, statuses, strict=True)):
         judged = None if contrast.judged is None else contrast.judged[i]
         verdict = sources.vetting.verdicts[i] if sources.vetting else None
         scores = (verdict.trait, verdict.coherence, verdict.reason) if verdict else (None, None, None)
         texts = (prompt.system, prompt.whole, contrast.continuations[i], judged)
-        yield (side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status))
+        data.append((side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status)))
+    return json.dumps({"columns": _PROMPT_COLUMNS, "data": data}, ensure_ascii=False).encode()
 
 
 def count_metrics(sources: Sources) -> dict[str, float]:
