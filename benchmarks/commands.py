@@ -21,8 +21,8 @@ from contextlib import closing
 from pathlib import Path
 
 COMMANDS = {
-    "--help": ("--help",),
-    "phase3 --help": ("phase3", "--help"),
+    "help": ("--help",),
+    "phase3 help": ("phase3", "--help"),
     "status": ("status",),
     "gaps": ("gaps",),
     "phase4 (new)": ("phase4",),

@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -22,7 +24,7 @@ from massact.report.curve import cleaning_curves, curve_section
 from massact.report.evidence import Evidence, Provenance
 from massact.report.page import Report, build_report
 from massact.report.results import best_section, gap_matrix
-from massact.report.section import Section
+from massact.report.section import Picture, Section, pictures
 from massact.report.summary import answers_in_short
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
@@ -119,9 +121,13 @@ def test_the_same_input_gives_the_same_report() -> None:
 
 
 def test_figures_are_kept_until_they_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, drawn = tmp_path / "figures" / "toys.json", []
-    draw = page.pictures
-    monkeypatch.setattr(page, "pictures", lambda *given: drawn.append(given) or draw(*given))
+    kept, drawn = tmp_path / "figures" / "toys.json", list[Any]()
+
+    def draw(*given: Any) -> Iterator[Picture]:
+        drawn.append(given)
+        return pictures(*given)
+
+    monkeypatch.setattr(page, "pictures", draw)
     given, later = [scored(50.0, 90.0)], datetime(2027, 1, 1, tzinfo=UTC)
     first = build_report(report_input(given), kept)
     n_sections = len(drawn)
