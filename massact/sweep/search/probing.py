@@ -2,9 +2,10 @@
 
 All ladders are probed side by side: the steered model begins its answers to a few questions, and the unsteered model
 reads how likely they are (`massact.judges.unsteered`). Halving finds the relative strength at which they cease to be
-coherent; where the floor is one of a metric, at which they cease to meet it. The experiment's judge is asked nothing. Each text is generated where cells are evaluated and kept as a
-screening, in a setting of its own, so that no question about results sees it and no later search asks it again. Short
-texts break later than long ones, at all ladders alike; by how much a search learns from its first evaluations.
+coherent; where the floor is one of a metric, at which they cease to meet it. The experiment's judge is asked nothing.
+Each text is generated where cells are evaluated and kept as a screening, in a setting of its own, so that no question
+about results sees it and no later search asks it again. Short texts break later than long ones, at all ladders alike;
+by how much a search learns from its first evaluations.
 """
 
 import math
@@ -79,8 +80,8 @@ class _Probe:
         self._floor = as_floor(session.experiment.coherence_floor)
         if self._floor.metric in _COUNTED:
             raise UsageError(
-                f"--start probe: texts of {TOKENS} tokens do not tell {self._floor.metric}, which the {self._floor.name} "
-                "is of: use --start prior, or a floor of coherence, kl, perplexity or distinct_2"
+                f"--start probe: texts of {TOKENS} tokens do not tell {self._floor.metric}, which the "
+                f"{self._floor.name} is of: use --start prior, or a floor of coherence, kl, perplexity or distinct_2"
             )
         trait, model = evaluator.subject.trait, evaluator.subject.model
         n = min(QUESTIONS, len(evaluator.planner.questions.questions))
