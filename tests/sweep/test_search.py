@@ -264,9 +264,7 @@ def test_says_why_a_gap_stays() -> None:
 
 def test_failures_end_a_ladder() -> None:
     failed = (Observation(8.2, None, None), Observation(6.0, None, None))
-    assert next_steps([ladder(observations=failed)], SETTINGS) == {
-        "a": Done("2 coefficients failed or were not scored")
-    }
+    assert next_steps([ladder(observations=failed)], SETTINGS) == {"a": Done("2 coefficients failed or not scored")}
 
 
 def test_the_budget_is_kept() -> None:

@@ -22,6 +22,7 @@ from massact.sweep.search.curves import (
     alike,
     gain_trend,
 )
+from massact.words import counted
 
 MOVES = LEAST_EFFECT  # a trait that changed by fewer points than this has not moved
 
@@ -347,7 +348,7 @@ def _over(ladder: Ladder, settings: Settings) -> Done | None:
         return _conclude(ladder, settings, "no more can be gained")
     n_failed = sum(one.coherence is None for one in ladder.observations)
     if n_failed >= MAX_FAILURES:
-        return Done(f"{n_failed} coefficients failed or were not scored")
+        return Done(f"{counted(n_failed, 'coefficient')} failed or not scored")
     if ladder.spent >= settings.budget:
         return _conclude(ladder, settings, f"the budget of {settings.budget} is spent")
     return None
