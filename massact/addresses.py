@@ -1,13 +1,13 @@
 """Addresses of run stores and of artifact folders, the paths of this machine that they hold, and files written whole.
 
 An address quotes: `%20` in it is a space, and a `?` ends the path. MLflow writes the paths of this machine into
-addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one.
-"""
+addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one."""
 
 import os
 import re
-import tempfile
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlencode, urlsplit
 
@@ -235,20 +235,43 @@ def usable_uri(stored: str, given: str | None) -> str:
 
 
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:
-    """Write a file under another name and move it into place; one that is there keeps its mode. Raises UsageError: it
-    cannot be written; `remedy` says what to do."""
+    """Write a file aside and move it into place, with the mode of what was there. Raises UsageError, with `remedy`."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        mode = path.stat().st_mode & 0o7777 if path.exists() else None
+        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(part, "xb", opener=partial(os.open, mode=0o600 if mode else 0o666)) as file:
                 file.writelines(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            # mkstemp's files are for their owner only
-            Path(name).chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~umask)
-            Path(name).replace(path)
+            if mode is not None:
+                part.chmod(mode)
+            part.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}. {remedy}") from error
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes], remedy: str) -> None:
+    """Write files, by their paths within a folder: at once where there is no such folder yet, else each that differs,
+    whole. Raises UsageError: one cannot be written; `remedy` says what to do."""
+    part = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}")
+    is_new = not folder.exists()
+    place = part if is_new else folder
+    try:
+        for below in {os.path.dirname(name) for name in files}:
+            (place / below).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            path = place / name
+            if is_new:
+                path.write_bytes(content)
+            elif not path.is_file() or path.read_bytes() != content:
+                write_whole(path, [content], remedy)
+        if is_new and files:
+            part.replace(folder)
+    except BaseException as error:
+        if part.exists():
+            shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {folder}: {error.strerror}. {remedy}") from error
+        raise

@@ -1,8 +1,7 @@
 """The frozen values that every part speaks in: what was steered, how, and what came of it.
 
 Independent facts are separate fields; a label such as `mean_diff_top1` is made from them in
-`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
-"""
+`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins."""
 
 import math
 import re
@@ -54,8 +53,7 @@ leaves unscored is no random part: of text that it cannot read it says nothing. 
 still is 54 of all; where half is, it may be 34."""
 
 LEAST_EFFECT = 10.0
-"""Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
-than the luckiest of those that did nothing."""
+"""Points of delta in the wanted direction below which a best coefficient is no more than the luckiest of many."""
 
 
 def all_methods() -> tuple[str, ...]:
@@ -98,6 +96,7 @@ DEFAULT_TOLERANCE = 0.4  # a coefficient that is expected to gain fewer points t
 DEFAULT_SCREEN = 4  # questions after which a search gives up a hopeless cell
 DEFAULT_CONFIDENCE = 0.99  # chance that it does not give up a cell which could still win
 
+DEFAULT_SPOOL = ".massact/spool"  # folder of the spool unless another is named, under the working directory
 DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 

@@ -1,7 +1,6 @@
 """Metrics of every evaluation, cheap and without a judge: functions of how one response was read.
 
-massact's own are below; others are entry points (`massact.metrics`) or `module:function` in the experiment file.
-"""
+massact's own are below; others are entry points (`massact.metrics`) or `module:function` in the experiment file."""
 
 import math
 import re

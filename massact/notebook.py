@@ -16,7 +16,7 @@ from massact.config import AdapterConfig, CalibrationConfig, ChatConfig, LoadCon
 from massact.config.judges import ATTENTION, DEVICE_MAPS, DTYPES, QUANTIZATION
 from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_prompts
-from massact.domain import PAIRED_METHOD, Direction, Gate, Generation, all_operators
+from massact.domain import DEFAULT_SPOOL, PAIRED_METHOD, Direction, Gate, Generation, all_operators
 from massact.errors import StoreError, UsageError
 from massact.labels import format_layers, parse_label
 from massact.models.generate import Generator, Intervention, Row
@@ -26,7 +26,6 @@ from massact.models.thinking import generate_thinking
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.planner import Overrides
 from massact.vectors.activations import split_sides
 from massact.vectors.calibrate import calibrate

@@ -37,7 +37,6 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "search": "Search the best coefficient of labels at every layer, with few evaluations.",
         "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
     },
-    "init": {"init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits."},
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
         "sync": "Send finished evaluations that wait in the spool to the run store.",
@@ -69,6 +68,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":
         "Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.",
+        "init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits.",
     },
 }  # fmt: skip
 

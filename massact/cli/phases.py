@@ -24,10 +24,8 @@ from massact.cli.session import (
 from massact.config import load_experiment
 from massact.domain import floor_warning
 from massact.query.question import FLOOR
-from massact.store.databases import is_absent
 from massact.store.read import open_store
 from massact.words import counted
-from massact.workflow.status import list_prerequisites
 
 if TYPE_CHECKING:
     from massact.sweep.context import Session
@@ -218,6 +216,9 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     Example:
       massact status --experiment experiments/toy.yaml
     """
+    from massact.store.databases import is_absent
+    from massact.workflow.status import list_prerequisites
+
     experiment = load_experiment(experiment_file)
     is_none = is_absent(tracking_uri)
     with closing(open_store(tracking_uri, may_be_absent=True)) as store:

@@ -16,10 +16,9 @@ from massact.cli.options import Number, OrFile, stacked
 from massact.config import load_experiment
 from massact.config.judges import judge_like
 from massact.config.parse import with_validation_split
-from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, DEFAULT_SPOOL, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import EXECUTORS, RayOptions
 from massact.toy import is_toy
 
@@ -261,23 +260,18 @@ def show_bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
 
         with tqdm(total=total, desc=what, file=sys.stderr, delay=QUIET_SECONDS, leave=False) as bar:
             yield bar.update
-    else:
-        yield _Lines(what, total).advance
+        return
+    began = said = time.monotonic()
+    done = 0
 
-
-class _Lines:
-    """Progress as lines, at most one in `LOG_SECONDS`."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._began = self._said = time.monotonic()
-
-    def advance(self, n: int) -> None:
-        self._done += n
-        now = time.monotonic()
-        if now - self._said < LOG_SECONDS or self._done >= self._total:
+    def advance(n: int) -> None:
+        nonlocal said, done
+        done, now = done + n, time.monotonic()
+        if now - said < LOG_SECONDS or done >= total:
             return
-        self._said, seconds = now, (now - self._began) / self._done * (self._total - self._done)
+        said, seconds = now, (now - began) / done * (total - done)
         # work comes in batches: what a first small share took says little about the rest
-        left = "" if self._done < self._total / 10 else f", about {seconds:.0f} s left"
-        click.echo(f"{self._what}: {self._done} of {self._total}{left}", err=True)
+        left = "" if done < total / 10 else f", about {seconds:.0f} s left"
+        click.echo(f"{what}: {done} of {total}{left}", err=True)
+
+    yield advance

@@ -175,7 +175,7 @@ def bake(experiment_file: str, tracking_uri: str, run_id: str | None, output: Pa
       massact bake --experiment study.yaml --label mean_diff+ablate+everylayer --output ./without-refusal
     """
     session = open_session(experiment_file, tracking_uri)
-    from massact.workflow.bake import bake_run
+    from massact.workflow.steered import bake_run
 
     with working(session):
         chosen = run_or_best(run_id, session.experiment.name, tracking_uri, only)

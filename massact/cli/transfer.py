@@ -1,6 +1,7 @@
-"""`massact import` and `massact export`: results as files of trait-interp's layout, and published figures."""
+"""`massact import` and `export`: results as files of trait-interp's layout, and published figures; `init`: to begin."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from massact.cli.options import experiments_in, table_or_json_option, tracking_u
 from massact.cli.questions import write
 from massact.cli.session import show_bar
 from massact.config import load_experiment
+from massact.data.new import new_files, write_new
 from massact.errors import UsageError
 from massact.names import as_held, check_name
 from massact.query.load import named_file
@@ -194,3 +196,33 @@ def export_command(
         click.echo(f"{file}: {held}")
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
+
+
+@click.command()
+@click.argument("name", default="my-study")
+@click.option(
+    "--trait",
+    "traits",
+    multiple=True,
+    metavar="NAME",
+    help="Begin a folder traits/NAME with two example lines in each file (repeatable).",
+)
+@click.option(
+    "--model",
+    default="HuggingFaceTB/SmolLM2-135M-Instruct",
+    help="Hub id, folder or GGUF file of the model that is steered.",
+)
+def init(name: str, traits: tuple[str, ...], model: str) -> None:
+    """Write an experiment file NAME.yaml to begin with, commented, and folders for traits. Nothing is overwritten.
+
+    \b
+    Example:
+      massact init my-study --trait kindness --model ./my-model
+    """
+    made = new_files(name, traits, model)
+    write_new(made)
+    for path in made:
+        click.echo(f"wrote {path}")
+    file = next(iter(made))
+    begun = "replace the example lines of each trait, then: " if traits else "name your traits' folders, then: "
+    click.echo(f"{begun}massact main --experiment {shlex.quote(str(file))} --dry-run", err=True)

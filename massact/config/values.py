@@ -1,8 +1,7 @@
 """The experiment file's frozen values; `massact.config.parse` reads them from YAML.
 
 Each stage is given only its own config. What only models and datasets can tell (how many layers,
-how many questions) is checked before a phase starts, by `massact.sweep.planner`.
-"""
+how many questions) is checked before a phase starts, by `massact.sweep.planner`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

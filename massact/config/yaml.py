@@ -203,8 +203,7 @@ class Section:
         raise entry.error(f"the key {key!r} is missing its value: write one, or leave the key out")
 
     def read(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of keys, or their defaults, of which `None` may be written; all that is wrong is raised at
-        once."""
+        """The values of keys, or their defaults, of which `None` may be written; all faults are raised at once."""
 
         def read(key: str, parse: Callable[[Entry], Any]) -> Any:
             may_be_absent = key in defaults

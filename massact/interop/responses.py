@@ -134,4 +134,4 @@ def responses_json(responses: Iterable[Response]) -> bytes:
         }
         for response in responses
     ]
-    return (json.dumps(documents, indent=2, allow_nan=False) + "\n").encode()
+    return ("[\n  " + ",\n  ".join(json.dumps(one, allow_nan=False) for one in documents) + "\n]\n").encode()

@@ -2,8 +2,7 @@
 
 A judge reads a question and a response. One that it cannot score is never a zero: its `Verdict` carries the reason, and
 no mean counts it. `tests/judges/test_judges.py` runs every judge through the same contract. Other packages add judges
-by entry points (docs/extending.md).
-"""
+by entry points (docs/extending.md)."""
 
 import operator
 import sys

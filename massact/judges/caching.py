@@ -2,8 +2,7 @@
 
 A verdict is found by a digest of who judges, of what is asked, and of question and response; no text is kept, and
 no key. Processes and threads may share a file. It is a convenience and never an obstacle: a file that is damaged is
-moved aside, and on a disk that is full or cannot be written to there is no cache, with one warning each.
-"""
+moved aside, and on a disk that is full or cannot be written to there is no cache, with one warning each."""
 
 import contextlib
 import os

@@ -5,8 +5,7 @@ Nothing is generated: the server gives the probability p(l) of each level l = 0 
     score = 25 * sum over l of l p(l)     0 to 100
 
 so that a server without log-probabilities still gives a mean. The levels are those of the scale in the wording
-that the other judges are asked with. Request and answer as of transformers 5.23 (2026-11-29).
-"""
+that the other judges are asked with. Request and answer as of transformers 5.23 (2026-11-29)."""
 
 import json
 import math

@@ -23,9 +23,11 @@ from massact.models.support import gives_all_logits
 class RowCache(Cache):
     """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used. It is filled
     in one prefill, in which several rows may read the same stream, then token by token. Sliding layers keep everything
-    as well: their mask leaves out what lies outside the window."""
+    as well: their mask leaves out what lies outside the window. `by_dim`: in memory the tokens of one dim of a head lie
+    side by side, not the dims of one token, as `massact.models.attention` reads them fastest."""
 
-    def __init__(self, config: Any, n_rows: int, capacity: int) -> None:
+    def __init__(self, config: Any, n_rows: int, capacity: int, *, by_dim: bool = False) -> None:
+        self.by_dim = by_dim
         self._layers = [_RowLayer(self, n_rows, capacity) for _ in range(config.num_hidden_layers)]
         super().__init__(layers=[*self._layers])
         self.n_rows, self.capacity = n_rows, capacity
@@ -92,7 +94,8 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         def room(like: torch.Tensor) -> torch.Tensor:
             # zeros: what a static cache shows before it is written is masked, but NaN times 0 is NaN
-            return like.new_zeros(self._n_rows, like.shape[1], self._capacity, like.shape[3])
+            shape = (self._n_rows, like.shape[1], self._capacity, like.shape[3])
+            return like.new_zeros(*shape[:2], shape[3], shape[2]).mT if self._cache.by_dim else like.new_zeros(shape)
 
         self.keys, self.values = room(key_states), room(value_states)
         self.dtype, self.device = key_states.dtype, key_states.device

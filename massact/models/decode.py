@@ -16,6 +16,7 @@ from torch import nn
 
 from massact.domain import DEFAULT_OPERATOR, Generation
 from massact.errors import ModelError
+from massact.models.attention import one_token_attention
 from massact.models.blocks import block_output, check_all_ran, replace_block_output, steer
 from massact.models.cache import RowCache, with_cache
 from massact.models.load import SteerableModel
@@ -285,7 +286,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation, enough: En
     done = is_end(batch.chosen, ends)
     if bool(done.all()):
         return
-    with steer(model.blocks, {layer: partial(batch.edit, layer) for layer in batch.edits}):
+    edits = {layer: partial(batch.edit, layer) for layer in batch.edits}
+    with steer(model.blocks, edits), one_token_attention(model) as masks:
         for step in range(1, settings.max_new_tokens):
             if step % every == 0 and enough is not None:
                 done = done | enough(batch.written).to(done.device)[batch.live]
@@ -299,7 +301,7 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation, enough: En
             batch.reading = None if batch.steered is None else batch.steered[:, place : place + 1]
             output = model.model(
                 input_ids=batch.chosen[:, None].clamp_min(0),
-                attention_mask=batch.valid[:, : batch.width + step],
+                attention_mask=masks(batch.valid[:, : batch.width + step]),
                 position_ids=batch.positions,
                 **with_cache(model.model, batch.cache),
             )

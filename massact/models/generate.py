@@ -13,6 +13,7 @@ import torch
 
 from massact.domain import Generation
 from massact.errors import ModelError
+from massact.models.attention import attends_here
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, is_out_of_memory, measure_memory
 from massact.models.decode import CannotShareError, Enough, begin, end_tokens, finish, responses
@@ -225,7 +226,8 @@ class Generator:
             n_rows = padded_rows(n_rows)
         if held is None or held.n_rows < n_rows or held.capacity < capacity:
             self.release()
-            self._cache = held = RowCache(text_config(self._model.model), n_rows, capacity)
+            by_dim = self._recorder is None and attends_here(self._model)
+            self._cache = held = RowCache(text_config(self._model.model), n_rows, capacity, by_dim=by_dim)
         return held
 
     def release(self) -> None:

@@ -20,7 +20,8 @@ from massact.models.prompting import Row
 from massact.models.support import Sharing, reading_arguments, sharing_of
 
 _MOST_LOGITS = {"cuda": 1 << 28}
-_MOST_LOGITS_ELSEWHERE = 1 << 24  # logits that are compared at once: each takes some twenty bytes
+_MOST_LOGITS_ELSEWHERE = 1 << 24  # logits that are made at once
+_COMPARED_AT_ONCE = 1 << 21  # logits: each takes some twenty bytes while they are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,14 @@ class ResponseReader:
 
 def compared(steered: torch.Tensor, unsteered: torch.Tensor, said: Sequence[tuple[int, ...]]) -> Iterator[Likelihoods]:
     """Both models' logits `[n_rows, n_tokens, vocabulary]` as the likelihoods of what was said."""
+    _, n_tokens, vocabulary = steered.shape
+    at_once = max(1, _COMPARED_AT_ONCE // (n_tokens * vocabulary))
+    for start in range(0, len(said), at_once):
+        some = slice(start, start + at_once)
+        yield from _compared(steered[some], unsteered[some], said[some])
+
+
+def _compared(steered: torch.Tensor, unsteered: torch.Tensor, said: Sequence[tuple[int, ...]]) -> Iterator[Likelihoods]:
     n_tokens = steered.shape[1]
     tokens = torch.tensor([[*one, *[0] * n_tokens][:n_tokens] for one in said], device=steered.device)
     q = unsteered.float().log_softmax(-1)

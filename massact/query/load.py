@@ -77,7 +77,7 @@ def load(
     """Read the store once."""
     declared = by_file or store.declared(name)
     file_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
-    floor = checked_floor(about.get("floor"), file_floor)
+    floor = as_floor(file_floor) if (asked := about.get("floor")) is None else Floor.read(asked)
     told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
     least_scored = _checked_share(about, "least_scored", told)
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
@@ -191,11 +191,6 @@ def normalised(only: Filters) -> Filters:
         positions=tuple(str(parse_position(text)) for text in only.positions),
         labels=tuple(map(one_spelling, only.labels)),
     )
-
-
-def checked_floor(floor: float | str | None, default: float) -> Floor:
-    """A floor as it was asked for, or the default where none was."""
-    return as_floor(default) if floor is None else Floor.read(floor)
 
 
 def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:

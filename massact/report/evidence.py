@@ -80,11 +80,11 @@ Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
 
 def energies_of(rows: Iterable[EvaluationRow]) -> Energies:
     """Where the energy of each evaluated vector lies, by rising layer; the newest where several tell."""
-    energies: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    energies: dict[Place, dict[str, dict[int, float]]] = {}
     for row in sorted(rows, key=lambda row: row.layer or 0):
         if row.massive_energy is not None and row.layer is not None and row.position and row.label:
-            at = energies[Place(row.model, row.trait, row.position)]
-            at[row.label][row.layer] = row.massive_energy
+            at = energies.setdefault(Place(row.model, row.trait, row.position), {})
+            at.setdefault(row.label, {})[row.layer] = row.massive_energy
     return energies
 
 

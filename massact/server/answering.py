@@ -17,7 +17,7 @@ from typing import Any
 from massact import __version__, api
 from massact._gc import collector_paused
 from massact.errors import MassactError, StoreError, UsageError
-from massact.json_text import parse_json
+from massact.json_text import parse_object, read_as
 from massact.names import shown
 from massact.query import Answer
 from massact.query.question import ANY_TEXT, Parameter, Question, whole
@@ -234,11 +234,11 @@ READINGS: dict[str, tuple[str, dict[str, Any], Callable[[SqlSource, Any], bytes]
 def read_body(name: str, data: bytes) -> dict[str, Any]:
     schemas = READINGS[name][1]
     try:
-        body = parse_json(data)
+        body = parse_object(data)
     except ValueError:
-        raise ProblemError(Kinds.BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}") from None
-    if not isinstance(body, dict) or set(body) != set(schemas):
-        raise ProblemError(Kinds.BAD_BODY, f"the body has to be an object with {', '.join(schemas)} and nothing else")
+        body = {}
+    if set(body) != set(schemas):
+        raise ProblemError(Kinds.BAD_BODY, f"the body has to be JSON, an object with {', '.join(schemas)} alone")
     for key, schema in schemas.items():
         values = body[key] if schema["type"] == "array" else [body[key]]
         one = schema.get("items", schema)
@@ -254,15 +254,11 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
 def read_question(data: bytes) -> dict[str, Any]:
     """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares."""
     try:
-        body = parse_json(data)
-        posed, texts, declared = served()[body["question"]], body["parameters"], body["declared"]
+        body = parse_object(data)
+        posed, declared = served()[body["question"]], read_as(Mapping[str, Any] | None, body["declared"])
+        texts = read_as(Mapping[str, tuple[str, ...]], body["parameters"])
     except (ValueError, TypeError, KeyError) as error:
         raise ProblemError(Kinds.BAD_BODY, "the body is no question of this server's version") from error
-    is_read = isinstance(texts, dict) and all(
-        isinstance(some, list) and all(isinstance(text, str) for text in some) for some in texts.values()
-    )
-    if not is_read or not isinstance(declared, dict | None):
-        raise ProblemError(Kinds.BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared")
     # all rows at once: pages are for others
     return {"question": posed.name, "given": read_parameters(posed.parameters, texts), "declared": declared}
 

@@ -76,7 +76,7 @@ def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[t
     for rule, endpoint, method, view in routes:
         blueprint.add_url_rule(rule, endpoint, view, methods=[method])
     app.register_blueprint(blueprint)
-    page = page_blueprint(_add_static_prefix(PAGE), has_runs_pages=True)
+    page = page_blueprint(_add_static_prefix(PAGE), processes.database if processes else "", has_runs_pages=True)
     app.register_blueprint(page)
     app.after_request(_as_problem)
     addresses = [(_add_static_prefix(API + rule), method) for rule, _, method, _ in routes]

@@ -160,14 +160,10 @@ def _reason(path: str, method: str, username: str) -> str | None:
         return None
     if not may_create(username):
         return WRITERS_ONLY
-    is_located = validator is auth.validate_can_create_experiment and _artifact_location()
-    return NO_LOCATION if is_located and not _is_admin(username) else None
-
-
-def _artifact_location() -> str:
-    """As MLflow will read it from the request: it takes more spellings than one."""
-    message: Any = _get_request_message(CreateExperiment())  # type: ignore[no-untyped-call]
-    return str(message.artifact_location)
+    # as MLflow will read it from the request: it takes more spellings than one
+    is_experiment = validator is auth.validate_can_create_experiment
+    message: Any = _get_request_message(CreateExperiment()) if is_experiment else None  # type: ignore[no-untyped-call]
+    return NO_LOCATION if is_experiment and message.artifact_location and not _is_admin(username) else None
 
 
 def _moves_a_trace() -> bool:

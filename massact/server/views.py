@@ -1,7 +1,6 @@
 """What the explorer's page is made of: evaluations by column, who is tied at which floor, one evaluation whole.
 
-No mlflow, no flask: `massact.server.answering` answers from here.
-"""
+No mlflow, no flask: `massact.server.answering` answers from here."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from massact.query.answers import Filters
 from massact.query.evaluations import PointSet
 from massact.query.groups import ComparableGroups, slices, strata
 from massact.query.load import Needs, load
-from massact.query.question import ALL_SETTINGS, EXPERIMENT, Parameter, number, text
+from massact.query.question import ALL_SETTINGS, EXPERIMENT, FLOOR, Parameter, number, text
 from massact.query.stats.intervals import Beliefs
 from massact.store.read import RunStore
 from massact.store.schema.points import HEAD
@@ -34,7 +33,8 @@ def experiments(store: RunStore, _given: Mapping[str, Any]) -> dict[str, Any]:
 
 def explore(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every evaluation that counts, by place and label, each column a list in the order of layer and coefficient."""
-    loaded = load(store, given["experiment"], {"all_settings": given.get("all_settings")}, Needs(), None)
+    about: Any = {name: given.get(name) for name in ("all_settings", "floor")}
+    loaded = load(store, given["experiment"], about, Needs(), None)
     answers = loaded.answers
     # changes with every evaluation that ends, fails or is taken away
     places = answers.evaluations.by_place.values()
@@ -90,7 +90,7 @@ def _rounded(values: Numbers) -> list[float | None]:
 def standings(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     """Of one place, which label wins at every whole floor and which are tied with it, as `best` says it."""
     only = Filters(models=(given["model"],), traits=(given["trait"],), positions=(given["position"],))
-    about: Any = {"only": only, "all_settings": True}
+    about: Any = {"only": only, "all_settings": True, "floor": given.get("floor")}
     loaded = load(store, given["experiment"], about, Needs(scores="all"), None)
     answers, declared, baseline = loaded.answers, loaded.floor, given.get("baseline")
     found = (one for one in strata(slices(answers.evaluations)) if one.setting == given["setting"])
@@ -136,11 +136,11 @@ VIEWS: dict[str, tuple[View, tuple[Parameter, ...]]] = {
     "experiments": (experiments, ()),
     "explore": (
         explore,
-        (EXPERIMENT, ALL_SETTINGS, text("version", "as an answer told: then only whether it is another by now")),
+        (EXPERIMENT, FLOOR, ALL_SETTINGS, text("version", "as an answer told: then only whether it is another by now")),
     ),
     "standings": (
         standings,
-        (EXPERIMENT, *_PLACE, number("baseline", "the trait mean of the baseline in that setting", 0, 100)),
+        (EXPERIMENT, FLOOR, *_PLACE, number("baseline", "the trait mean of the baseline in that setting", 0, 100)),
     ),
     "evaluation": (evaluation, (text("run_id", "the id of its run", is_required=True),)),
 }

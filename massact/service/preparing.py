@@ -2,8 +2,7 @@
 
 It reads a `Task` as JSON from stdin, since a command line and a log are read by others, and answers with one JSON
 object on stdout: `{"notes": [...], "viewed": [[ID, NAME], ...]}`, or `{"error": ..., "exit_code": ...}`. With
-`s3://BUCKET/PREFIX` as its argument it makes the bucket that artifacts are to lie in.
-"""
+`s3://BUCKET/PREFIX` as its argument it makes the bucket that artifacts are to lie in."""
 
 import json
 import os

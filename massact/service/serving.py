@@ -1,8 +1,7 @@
 """Start a service, say how to use it, watch over its processes, and end them with all their children.
 
 Run as `python -m massact.service.serving PARENT COMMAND…` it becomes a command that is told to end when its parent
-dies: a killed `massact serve` would otherwise leave a server behind that nobody watches.
-"""
+dies: a killed `massact serve` would otherwise leave a server behind that nobody watches."""
 
 import configparser
 import ctypes

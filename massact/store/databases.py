@@ -22,13 +22,9 @@ LOCK_TIMEOUT_SECONDS = 20.0
 CONNECT_TIMEOUT_SECONDS = 10
 
 _SQLITE = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PROTOCOL,
-)
+)  # fmt: skip
 _POSTGRESQL = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE: connection, rollback, resources, locks, an operator's intervention, the system."""
 _SEEDS: dict[str, tuple[str, int | str]] = {"experiments": ("experiment_id", 0), "workspaces": ("name", "default")}

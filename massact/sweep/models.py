@@ -9,7 +9,7 @@ from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, Tra
 from massact.config.judges import CACHE_OFF
 from massact.data.prompt_files import read_side
 from massact.data.traits import TraitDataset
-from massact.domain import CHOICES
+from massact.domain import CHOICES, DEFAULT_SPOOL
 from massact.errors import ConfigError, MissingPrerequisiteError
 from massact.judges import Judge, ModelSource, Subject, Usage, canaries, open_judge
 from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
@@ -19,7 +19,6 @@ from massact.models.source import former_revision
 from massact.plugins import load_plugin
 from massact.store.databases import is_absent
 from massact.store.schema import Kind
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import CommandContext, RayOptions, Workload
 from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
 from massact.sweep.executors.local import LocalExecutor, load_use

@@ -19,8 +19,8 @@ from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
+from massact.store.tensors import read_tensor
 from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
-from massact.store.write.stages import read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest
@@ -168,7 +168,7 @@ def judged_again(
         if held is None:
             continue
         batch.append(held)
-        if sum(map(size, batch)) >= RESPONSES_AT_ONCE:
+        if sum(max(len(one.unscored), 1) for one in batch) >= RESPONSES_AT_ONCE:
             yield from judged(session, parent, subject, batch)
             batch = []
     yield from judged(session, parent, subject, batch)
@@ -267,11 +267,6 @@ def _exchange(response: Response) -> Exchange:
 
 def _is_unscored(response: Response) -> bool:
     return response.trait is None or response.coherence is None
-
-
-def size(held: Again) -> int:
-    """What a result takes of a batch: the responses that the judge is asked about, 1 at least."""
-    return max(len(held.unscored), 1)
 
 
 def is_short(session: Session, evaluation: Evaluation) -> bool:

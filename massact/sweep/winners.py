@@ -231,42 +231,35 @@ BASELINES = "baselines"
 _NO_TEMPLATE = digest({"chat_template": None})
 
 
-@dataclass(slots=True)
-class BaselinesPlan:
-    """What there is to evaluate."""
-
-    winners: dict[Subject, list[BestRow]] = field(default_factory=dict)  # of each place where something is coherent
-    left_out: dict[str, None] = field(default_factory=dict)  # what cannot be evaluated, in words
-
-
-def plan_baselines(session: Session) -> BaselinesPlan:
-    """The winners of the current setting, by model and trait. Raises UsageError: the file asks for no baselines."""
+def plan_baselines(session: Session) -> tuple[dict[Subject, list[BestRow]], dict[str, None]]:
+    """The winners of the current setting, by model and trait, and what cannot be evaluated, in words. Raises
+    UsageError: the file asks for no baselines."""
     experiment = session.experiment
     if experiment.baselines == BaselinesConfig():
         raise UsageError(f"{experiment.file} names no baselines: write `baselines: [prompt, few_shot, random]`")
     bests = ask_best.of(load_answers(session), experiment.coherence_floor).rows
     found = [row for row in winners(bests).values() if row.is_current]
-    plan = BaselinesPlan()
+    by_subject, left_out = dict[Subject, list[BestRow]](), dict[str, None]()
     for model, trait in product(experiment.models, experiment.traits):
         mine = [row for row in found if (row.model, row.trait) == (model.name, trait.name)]
-        plan.winners[Subject(model, trait)] = mine
+        by_subject[Subject(model, trait)] = mine
         if experiment.baselines.random and not mine:
             why = "where nothing has reached the floor yet"
-            plan.left_out[f"no random direction of {model.name}, {trait.name}, {why}"] = None
-    return plan
+            left_out[f"no random direction of {model.name}, {trait.name}, {why}"] = None
+    return by_subject, left_out
 
 
 def run_baselines(session: Session, parent: OpenRun | None = None) -> Tally:
     """Evaluate the baselines that the experiment file names, as far as the store does not hold them."""
     check_experiment(session, judges=True)
     session.stores.send_leftovers()
-    plan, tally = plan_baselines(session), Tally()
+    (by_subject, left_out), tally = plan_baselines(session), Tally()
     with open_phase(session, BASELINES, parent, {"baselines": str(session.experiment.baselines)}) as run:
-        for subject, best in plan.winners.items():
-            cells = partial(baseline_cells, session, subject, best, plan.left_out)
+        for subject, best in by_subject.items():
+            cells = partial(baseline_cells, session, subject, best, left_out)
             tally.add(Driver(session, run, controls_source(session, subject, cells)).run())
         session.stores.settle()
-    for reason in plan.left_out:
+    for reason in left_out:
         session.say(f"{BASELINES}: {reason}")
     session.say(f"{BASELINES}: {tally}")
     return tally

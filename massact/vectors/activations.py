@@ -1,6 +1,5 @@
 """What becomes of each contrastive prompt: its activations are for training, for validation, or left out."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -81,18 +80,14 @@ def _split(side: Dropped, validation_split: float) -> PromptStatuses:
 
 
 def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
-    counts = Counter((side, fate) for side, fates in (("positive", positive), ("negative", negative)) for fate in fates)
-    fell = [
-        f"{counts['positive', fate]} positive and {counts['negative', fate]} negative: {fate}"
-        for fate in LEFT_OUT
-        if counts["positive", fate] or counts["negative", fate]
-    ]
-    advice = [text for fate, text in _ADVICE.items() if counts["positive", fate] or counts["negative", fate]]
-    n_train = [side.count(PromptStatus.TRAIN) for side in (positive, negative)]
+    counts = {fate: (positive.count(fate), negative.count(fate)) for fate in PromptStatus}
+    lost = [fate for fate in LEFT_OUT if any(counts[fate])]
+    fell = [f"{counts[fate][0]} positive and {counts[fate][1]} negative: {fate}" for fate in lost]
+    n_train = counts[PromptStatus.TRAIN]
     return (
         f"{n_train[0]} positive and {n_train[1]} negative prompts remain for training, two of each are needed (of "
         f"{len(positive)} and {len(negative)}; left out: {'; '.join(fell) or 'none'}). What helps: "
-        f"{'; '.join(advice) or 'more prompts'}"
+        f"{'; '.join(_ADVICE[fate] for fate in lost) or 'more prompts'}"
     )
 
 

@@ -2,23 +2,22 @@
 
 Found from neutral prompts. The uniform list is the plan's: top 5 by |mean| at three layers or more, at every token as a
 bias is. Sun et al., "Massive Activations in Large Language Models" (2024), compare |h| of single tokens with the median
-|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`).
-"""
+|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from massact.domain import AllDims, Cleaning, Recipe
 from massact.errors import DataError, UsageError
-from massact.json_text import read_as
+from massact.json_text import parse_object, read_as
 from massact.labels import format_label, format_layers
 
 UNIFORM_TOP, UNIFORM_LAYERS = 5, 3  # the uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more
 SINK_TIMES, SINK_MEDIANS = 10, 100
-"""A dim belongs to a sink where its |h| at the first token is so many times that at response tokens, and so many times
-the median |h| of those."""
+"""Of a sink's dim: |h| at the first token over that at response tokens, and over the median |h| of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +168,11 @@ def parse_calibration(document: Mapping[str, Any]) -> Calibration:
         return Calibration(read_as(tuple[LayerMassive, ...], layers), **counts)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"calibration.json is not one of ours: {error!r}; run massact calibrate") from error
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a `calibration.json`. Raises DataError: the file is not one of ours."""
+    try:
+        return parse_calibration(parse_object(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error

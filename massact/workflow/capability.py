@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,7 @@ from massact.addresses import first_line
 from massact.api import question
 from massact.domain import Message
 from massact.errors import DataError, MassactError, StoreError, UsageError
+from massact.evaluation import Progress
 from massact.json_text import parse_json
 from massact.keys import canonical_json, digest
 from massact.models.load import SteerableModel
@@ -91,7 +93,8 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
     lines = []
     with open_phase(session, "capability", params={"tasks": ",".join(options.tasks), "evaluation": run_id}) as phase:
         for name, task in tasks.items():
-            result, lm = _run(model, one, name, task, options, messages)
+            asked = (name, task, options, session.progress)
+            result, lm = _run(model, one, *asked, messages)
             if one is not None and not lm.has_steered:
                 session.say(
                     f"note: {name}: no token was steered: {evaluated.label} steers {one.tokens}, of which the task has "
@@ -99,7 +102,7 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
                     "closed to all"
                 )
             settings = _settings(model, name, result, options)
-            before = _known_unsteered(session, settings, result) or _run(model, None, name, task, options)[0].documents
+            before = _known_unsteered(session, settings, result) or _run(model, None, *asked)[0].documents
             row = _row(evaluated, name, result, before, settings)
             session.stores.tracker.write(_finished(row, evaluated, result, before, run_id), phase)
             lines.append(CapabilityLine(**asdict(row), label=evaluated.label))
@@ -180,6 +183,7 @@ def _run(
     name: str,
     task: Any,
     options: HarnessOptions,
+    progress: Progress,
     before: Sequence[Message] = (),
 ) -> tuple[_Result, "SteeredLM"]:
     """What the model gets on a task, under an intervention or after messages."""
@@ -188,16 +192,10 @@ def _run(
     from massact.models.harness import SteeredLM
 
     with _quiet():
-        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size)
+        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size, progress=partial(progress, name))
         try:
-            told = simple_evaluate(
-                lm,
-                tasks=[task],
-                num_fewshot=options.num_fewshot,
-                limit=options.limit,
-                apply_chat_template=options.is_chat,
-                bootstrap_iters=0,
-            )
+            how = {"num_fewshot": options.num_fewshot, "limit": options.limit, "bootstrap_iters": 0}
+            told = simple_evaluate(lm, tasks=[task], apply_chat_template=options.is_chat, **how)
         except (MassactError, RuntimeError, MemoryError):
             raise
         except Exception as error:  # a task's own code
@@ -207,18 +205,25 @@ def _run(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the harness's warnings that it is given a model as it is, and git's that there is no repository."""
+    """Without the harness's warnings that it is given a model as it is, git's that there is no repository, and bars
+    beside ours."""
     from lm_eval import evaluator
+    from lm_eval.api import model, task
+    from lm_eval.models import huggingface
 
-    logger = logging.getLogger("lm_eval")
+    logger, modules, bar = logging.getLogger("lm_eval"), (model, task, huggingface), task.tqdm
     level, ask_git = logger.level, evaluator.get_git_commit_hash
     logger.setLevel(logging.ERROR)
     evaluator.get_git_commit_hash = lambda: None
+    for module in modules:
+        module.tqdm = lambda *args, **options: bar(*args, **{**options, "disable": True})
     try:
         yield
     finally:
         logger.setLevel(level)
         evaluator.get_git_commit_hash = ask_git
+        for module in modules:
+            module.tqdm = bar
 
 
 def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
@@ -229,12 +234,8 @@ def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
     samples = [(part, sample) for part, sample in samples if sample["filter"] == first]
     metric = _metric(name, [sample for _, sample in samples], told["higher_is_better"][parts[0]])
     documents = {f"{part}/{one['doc_id']}": float(one[metric]) for part, one in samples}
-    given = told["results"].get(name, {})
-    figures = {
-        key.split(",")[0]: float(value)
-        for key, value in given.items()
-        if key.endswith(f",{first}") and isinstance(value, int | float) and math.isfinite(value)
-    }
+    given = {key: value for key, value in told["results"].get(name, {}).items() if key.endswith(f",{first}")}
+    figures = {key.split(",")[0]: float(value) for key, value in given.items() if _is_number(value)}
     if len(parts) == 1 and not math.isclose(figures.get(metric, math.nan), fmean(documents.values()), abs_tol=1e-9):
         raise UsageError(f"the task {name}: its {metric} is no mean over documents, which could be set side by side")
     hashes = sorted(f"{one['doc_hash']} {one['prompt_hash']} {one['target_hash']}" for _, one in samples)

@@ -171,11 +171,11 @@ def show_baselines(session: Session) -> None:
 
 def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[Forecast]:
     """What there is to do of baselines, model by model: the least where winners are still to be found."""
-    foresight, plan, forecasts = _Foresight(session), plan_baselines(session), []
-    for subject, best in plan.winners.items():
+    foresight, (by_subject, left_out), forecasts = _Foresight(session), plan_baselines(session), []
+    for subject, best in by_subject.items():
         names, note, n_finished, needs_baseline = (subject.model.name, subject.trait.name), "", 0, False
         try:
-            source = controls_source(session, subject, partial(baseline_cells, session, subject, best, plan.left_out))
+            source = controls_source(session, subject, partial(baseline_cells, session, subject, best, left_out))
             held = source.plan()
             n_cells, n_finished, stored = held.n_wanted, held.n_wanted - len(held.cells), source.stored_baseline()
             needs_baseline = bool(held.cells) and not (stored and is_baseline(session, stored.row))
@@ -189,7 +189,7 @@ def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[
         n_responses = (n_cells - n_finished + needs_baseline) * n_questions
         told: dict[str, Any] = {"cells": n_cells, "finished": n_finished, "note": note, "is_least": bool(note)}
         forecasts.append(foresight.forecast(subject, n_responses, phase=BASELINES, **told))
-    for reason in () if grid else plan.left_out:
+    for reason in () if grid else left_out:
         session.say(f"{BASELINES}: {reason}")
     return forecasts
 

@@ -32,7 +32,7 @@ def explorer_app(tracking_uri: str) -> Flask:
             f"at its address and {PAGE}/"
         )
     app, answering = Flask(__name__), Answering(tracking_uri, limits_of())
-    app.register_blueprint(page_blueprint(PAGE, has_runs_pages=False))
+    app.register_blueprint(page_blueprint(PAGE, tracking_uri, has_runs_pages=False))
 
     def view(name: str) -> Response:
         try:

@@ -18,14 +18,14 @@ from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
 from massact.plugins import own_digest
 from massact.store.schema import Artifact, Kind, StageRow
-from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction, read_calibration
+from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
 from massact.vectors.activations import Dropped, PromptStatus, PromptStatuses, decide_statuses, has_window, split_sides
 from massact.vectors.calibrate import calibrate
 from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, read_neutral, vet
-from massact.vectors.massive_dims import Calibration
+from massact.vectors.massive_dims import Calibration, read_calibration
 from massact.vectors.methods import find_method
 from massact.vectors.positions import Position, parse_position
 
@@ -192,10 +192,8 @@ def _identify(
 def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: list[Position]) -> _Read:
     settings, dataset = session.experiment.extraction, session.datasets.of(trait)
     model = session.models.get(config, config.base)
-    wanted: dict[str, Any] = {
-        "max_new_tokens": settings.max_new_tokens,
-        "judged_tokens": settings.vetting.max_new_tokens if settings.vetting else None,
-    }
+    judged_tokens = settings.vetting.max_new_tokens if settings.vetting else None
+    wanted: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "judged_tokens": judged_tokens}
     decides = {
         **wanted,
         "model": asdict(model.identity),
@@ -237,11 +235,9 @@ def _log_window(
     neutral = read.neutral.get(parse_position(fields["position"]))
     sides = rows[:n_positive], rows[n_positive:]
     activations = split_sides(*sides, settings.validation_split, statuses=statuses, neutral=neutral)
-    vectors = make_vectors(
-        extraction_recipes(session), activations, calibrated.calibration, seed=settings.seed, progress=session.progress
-    )
-    unconverged = sorted(label for label, made in vectors.items() if made.unconverged_layers)
-    if unconverged:
+    how: Any = {"seed": settings.seed, "progress": session.progress}
+    vectors = make_vectors(extraction_recipes(session), activations, calibrated.calibration, **how)
+    if unconverged := sorted(label for label, made in vectors.items() if made.unconverged_layers):
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
         kept = (PromptStatus.TRAIN, PromptStatus.VALIDATION)

@@ -3,25 +3,31 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 
+from massact import __version__
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.domain import RANDOM
+from massact.keys import canonical_json, digest
 from massact.names import file_name
 from massact.query.groups import is_at_floor
+from massact.query.load import declared_by_data
 from massact.query.rows import AnyPoint, Point
 from massact.report.evidence import Evidence, Place
 from massact.report.phase_notes import PhaseName, phase_brief, phase_figures, phase_markdown, phase_verdicts
 from massact.report.section import escape_markdown, number, result, signed
 from massact.store.databases import ui_address
 from massact.store.read import stored_runs
-from massact.store.schema import Artifact, Kind, MlflowTag, StoredPoint
+from massact.store.read.base import FINISHED
+from massact.store.schema import Artifact, Kind, MlflowTag, StoredPoint, Tag
+from massact.store.schema.declared import declared_content
 from massact.store.write.artifacts import write_files
 from massact.store.write.finished_run import Step
-from massact.store.write.tracker import EVALUATIONS, PHASES, OpenRun, view_link
-from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
+from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, OpenRun, view_link
+from massact.sweep.context import Session, keep_outcome, load_answers, open_phase, phase_params
 from massact.sweep.stores import Stores
 from massact.vectors.positions import parse_position
 from massact.workflow.status import require
@@ -34,21 +40,52 @@ def require_steps(session: Session, step: str) -> None:
 
 
 def run_patterns(session: Session, parent: OpenRun | None = None) -> None:
-    """Phase 4: coefficient patterns and recommendations, from the store alone."""
+    """Phase 4: coefficient patterns and recommendations, from the store alone. By itself it writes no second run that
+    says what one says already: MLflow, which takes most of its time, is not loaded then."""
     require_steps(session, "phase4")
+    whole = phase_evidence(session, "phase4")
+    content = _content(session, whole)
+    if parent is None and PROJECT_RUN not in os.environ and (run_id := _said_by(session, content)):
+        session.tell(phase_markdown("phase4", whole), phase_brief("phase4", whole))
+        session.say(f"phase4: run {run_id} says so already")
+        return
     with open_phase(session, "phase4", parent) as run:
-        log_outcome(session, run, "phase4", {}, is_last=parent is None)
+        log_outcome(session, run, "phase4", whole, is_last=parent is None)
+        session.stores.tracker.set_tag(run, Tag.CONTENT, content)
+
+
+def _content(session: Session, whole: Evidence) -> str:
+    """Digest of all that a run of phase 4 holds: what it says, and which evaluations its metrics and figures show."""
+    runs = sorted(point.run_id for point in whole.answers.evaluations)
+    said = {"text": phase_markdown("phase4", whole), "verdicts": phase_verdicts("phase4", whole)}
+    return digest({**said, "runs": runs, "params": str(phase_params(session)), "version": __version__})
+
+
+def _said_by(session: Session, content: str) -> str | None:
+    """The run that holds it, where the store also knows the experiment file as it is now."""
+    name = session.experiment.name
+    with session.stores.read() as store:
+        declared, now = store.declared(name), declared_by_data(session.experiment)
+        if declared is None or canonical_json(declared_content(declared)) != canonical_json(declared_content(now)):
+            return None
+        runs = (one for one in store.phases(name) if one.status == FINISHED and one.tags.get(Tag.CONTENT) == content)
+        return next((one.run_id for one in runs), None)
 
 
 _MAX_SCALE = 1_000_000
 
 
-def log_outcome(
-    session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float], *, is_last: bool
-) -> None:
-    """Answer the phase's question from the store, and keep it on the phase's run; show it, if no report follows."""
+def phase_evidence(
+    session: Session, phase: PhaseName, cosines: Mapping[tuple[str, str], float] = MappingProxyType({})
+) -> Evidence:
+    """What the store holds to answer a phase's question."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
-    whole = Evidence.of(session.experiment, answers, cosines)
+    return Evidence.of(session.experiment, answers, cosines)
+
+
+def log_outcome(session: Session, run: OpenRun, phase: PhaseName, whole: Evidence, *, is_last: bool) -> None:
+    """Answer the phase's question, and keep it on the phase's run; show it, if no report follows."""
+    answers = whole.answers
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
     session.stores.tracker.log(run, steps=curve_steps(mine))
@@ -64,7 +101,9 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     """Delta and coherence of every layer and label as metrics stepped by coefficient. MLflow's steps are integers, so
     the coefficient is scaled and the metric's name says by how much."""
     usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
-    scale = _scale([point.coefficient for point in usable])
+    scale, coefficients = 1, [point.coefficient for point in usable]
+    while scale < _MAX_SCALE and any(abs(c * scale - round(c * scale)) > 1e-9 * scale for c in coefficients):
+        scale *= 10
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
     steps = []
     for point in usable:
@@ -79,16 +118,11 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     return steps
 
 
-def _scale(coefficients: Sequence[float]) -> int:
-    scale = 1
-    while scale < _MAX_SCALE and any(abs(c * scale - round(c * scale)) > 1e-9 * scale for c in coefficients):
-        scale *= 10
-    return scale
-
-
 def next_lines(stores: Stores) -> list[str]:
     """Lines that name the UI's command and links to the views of this experiment."""
     uri = stores.tracking_uri
+    if not stores.is_written:
+        return []
     address = ui_address(uri)
     lines = [] if uri.startswith(("http://", "https://")) else [f"UI:          {_start(uri)}"]
     experiment_id = stores.tracker.shown_experiment_id

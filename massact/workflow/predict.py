@@ -18,12 +18,11 @@ from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
 from massact.store.schema import Artifact, Kind
 from massact.store.write.registry import prior_name, register_prior
-from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
-from massact.vectors.massive_dims import Calibration
+from massact.vectors.massive_dims import Calibration, read_calibration
 from massact.vectors.methods import vector_digest
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"
@@ -53,14 +52,13 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, prediction)
-        if prediction.floor != experiment.coherence_floor:
-            session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
-            return prediction
-        if judge not in (None, experiment.judge.name):
-            session.show(f"not registered: the experiment's judge is {experiment.judge.name}")
-            return prediction
-        if not as_floor(prediction.floor).is_coherence:
-            session.show("not registered: searches start from cliffs of coherence")
+        reasons = {
+            f"the experiment's floor is {experiment.coherence_floor:g}": prediction.floor != experiment.coherence_floor,
+            f"the experiment's judge is {experiment.judge.name}": judge not in (None, experiment.judge.name),
+            "searches start from cliffs of coherence": not as_floor(prediction.floor).is_coherence,
+        }
+        if why := next((reason for reason, is_so in reasons.items() if is_so), None):
+            session.show(f"not registered: {why}")
             return prediction
         prior = verdict.adopt(
             prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor

@@ -1,4 +1,4 @@
-"""The interventions that a store holds of one model, by the names that people ask for them, and talking under them."""
+"""The interventions that a store holds of one model, by name: to steer by, to talk under, and as weights."""
 
 import json
 import math
@@ -10,11 +10,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from massact.api import question
 from massact.domain import Conversation, Generation
 from massact.errors import UsageError
+from massact.keys import cell_json
+from massact.models.bake import Baked, bake, why_not
 from massact.models.generate import Generator
 from massact.models.load import SteerableModel, model_lock
 from massact.models.prompting import Intervention, Row, encode_chat, read_response
@@ -25,11 +28,13 @@ from massact.query.answers import Filters
 from massact.query.groups import gain
 from massact.query.questions.best import BestRow
 from massact.query.questions.runs import RunRow
-from massact.store.read import open_source
+from massact.store.read import base, open_source
 from massact.store.schema import EvaluationRow, stored_cell
 from massact.store.write.artifacts import Mender
+from massact.sweep.context import Session
+from massact.sweep.stored import LeftOutError, stored_plan, stored_subject
 from massact.vectors.steering import intervention_of
-from massact.workflow.show import columns
+from massact.workflow.show import columns, steered_row
 from massact.workflow.vectors import stored_vector
 
 _RUN_ID, _CHANGES = re.compile(r"[0-9a-f]{32}"), re.compile(r"@(?=[a-z]+=[^@/]*$)")
@@ -71,7 +76,7 @@ class Stored:
     def __init__(self, model: SteerableModel, name: str, experiment: str, tracking_uri: str) -> None:
         """`name`: the model's in the experiment file; `experiment`: its file, or its name."""
         self.model, self.name = model, name
-        self._experiment, self._uri = experiment, tracking_uri
+        self._experiment, self.tracking_uri = experiment, tracking_uri
         self._lock, self._bests = threading.Lock(), dict[str, str]()
         self.of_run = lru_cache(256)(lambda run_id: Steered(run_id, *stored_intervention(model, run_id, tracking_uri)))
         """The evaluation of a run by its id; UsageError where it is none of the model's with a vector."""
@@ -79,7 +84,7 @@ class Stored:
     def bests(self) -> dict[str, str]:
         """The run of each best by its name, `MODEL/TRAIT/POSITION/LABEL`; that of a trait's greatest delta by
         `MODEL/TRAIT` as well."""
-        about: Any = {"tracking_uri": self._uri, "only": Filters(models=(self.name,))}
+        about: Any = {"tracking_uri": self.tracking_uri, "only": Filters(models=(self.name,))}
         rows: list[BestRow] = list(question("best").ask(self._experiment, about, {"intervals": False}).rows)
         known = [row for row in rows if row.run_id and row.is_current and not row.is_control]
         named: dict[str, str] = {}
@@ -112,7 +117,9 @@ class Stored:
         row = one.row
         only = Filters(models=(row.model,), traits=(row.trait,), positions=(str(row.position),))
         only = replace(only, labels=(label or str(row.label),), layers=() if layer is None else (layer,))
-        answer = question("runs").ask(self._experiment, {"tracking_uri": self._uri, "only": only}, {"sort": "delta"})
+        answer = question("runs").ask(
+            self._experiment, {"tracking_uri": self.tracking_uri, "only": only}, {"sort": "delta"}
+        )
         there: list[RunRow] = [row for row in answer.rows if row.status != "failed"]
         if not there:
             where = "" if layer is None else f" at layer {layer}"
@@ -220,3 +227,52 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"{shown(text)} is no number") from None
+
+
+# An intervention written into the weights of its model, as a checkpoint.
+
+
+_COMPARED = 4  # of the trait's questions: what logits are compared on
+
+
+def bake_run(session: Session, run_id: str, output: Path) -> Baked:
+    """Write the checkpoint: the weights that were steered, with what the evaluation of a run did to them. Raises
+    UsageError: the run is no evaluation of the file's, it cannot be written into weights, or the folder is there.
+    DataError, StoreError: its vector cannot be read."""
+    if output.exists():
+        raise UsageError(f"{output} is there already: name a folder that is not")
+    with session.stores.read() as store:
+        row = steered_row(store, run_id)
+    try:
+        subject, cell = stored_subject(session, row)
+    except LeftOutError as error:
+        raise UsageError(f"run {shown(run_id)} cannot be baked: {error}") from None
+    vector = stored_plan(session, cell, base.Stored(run_id, "FINISHED", None, row)).vector
+    assert cell.steering is not None
+    assert vector is not None
+    n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
+    one = intervention_of(cell.steering, vector, n_blocks)
+    if reason := why_not(one, n_blocks):  # before weights are loaded
+        raise UsageError(f"it cannot be baked: {reason}")
+    model = session.models.get(subject.model, subject.model.instruct)
+    if model.identity != cell.setting.model:
+        raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
+    questions = session.datasets.of(subject.trait).questions[:_COMPARED]
+    baked = bake(model, one, [encode_chat(model, question) for question in questions])
+    facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
+    _save(model, json.dumps(facts, indent=2), output)
+    return baked
+
+
+def _save(model: SteerableModel, facts: str, output: Path) -> None:
+    begun = output.with_name(f".{output.name}.part")
+    shutil.rmtree(begun, ignore_errors=True)
+    try:
+        model.model.save_pretrained(begun)
+        model.tokenizer.save_pretrained(begun)
+        (begun / "massact.json").write_text(f"{facts}\n", encoding="utf-8")
+        begun.rename(output)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}; name another --output") from error
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)

@@ -32,7 +32,7 @@ from massact.sweep.winners import run_baselines, run_confirm
 from massact.vectors.positions import parse_position
 from massact.words import counted
 from massact.workflow.extract import calibrate_model, extract_model, tell_sink
-from massact.workflow.outcome import log_outcome, require_steps, run_patterns
+from massact.workflow.outcome import log_outcome, phase_evidence, require_steps, run_patterns
 from massact.workflow.report import run_report
 
 _MOST_ROWS = 30  # of the table that an evaluation ends with
@@ -177,7 +177,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
-        log_outcome(session, run, name, cosines, is_last=parent is None)
+        log_outcome(session, run, name, phase_evidence(session, name, cosines), is_last=parent is None)
     session.say(f"{name}: {tally}")
     return tally
 

@@ -25,8 +25,8 @@ from massact.query.groups import rank
 from massact.query.questions.best import BestRow
 from massact.store.read import RunStore, open_source
 from massact.store.schema import Artifact, EvaluationRow, Kind
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
 from massact.vectors.imported import read_vectors
 from massact.workflow.show import steered_row
@@ -95,12 +95,11 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
         files = {output / name: content for name, content in folder_files(one).items()}
     else:
         files = {output: lm_eval_bytes(one, hookpoint) if form == "lm-eval" else FILES[form](one)}
-    try:
-        for path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
     for path, content in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
         write_whole(path, [content], "name another --output")
     return list(files)
 

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from massact.workflow.show import Shown, read_shown
 from massact.workflow.steered import Chat, Stored
 from massact.workflow.vectors import best_run
 from tests.support.prepared import PreparedStores
-from tests.support.processes import Process
-from tests.support.small_plan import EXPERIMENT, Place
+from tests.support.small_plan import EXPERIMENT, Place, model_server
 
 pytestmark = pytest.mark.slow
 
@@ -56,18 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedSto
 
 @pytest.fixture(scope="module")
 def served(place: Place) -> Iterator[Served]:
-    environment = {**place.environment, "MASSACT_MODEL_KEY": KEY}
-    line = ("serve-model", "--experiment", "small.yaml", "--port", "0")
-    server = Process("massact", *line, cwd=place.folder, env=environment)
-    try:
-        assert server.stdout is not None
-        lines = iter(server.stdout.readline, "")
-        told = "".join(takewhile(lambda line: "and the id of any" not in line, lines))
-        address = re.findall(r"API: +(\S+)", told)[0]
+    with model_server(place, KEY) as (told, address):
         assert f"         {BEST}\n" in told
         yield Served(place, address, openai.OpenAI(base_url=address, api_key=KEY, max_retries=0))
-    finally:
-        server.kill()
 
 
 def best_shown(place: Place) -> Shown:

@@ -63,6 +63,14 @@ def test_it_is_said_what_is_not_known_and_what_costs_more() -> None:
     assert "massact capability --run run-setting-1-probe-15-2000 --tasks hellaswag" in notes[1]
 
 
+def test_what_a_best_costs_is_printed_however_wide_the_table_is() -> None:
+    answer = _asked(("mmlu", -1.0), ("hellaswag", -5.0))
+    (row,) = answer.rows
+    costs = "; ".join(map(str, row.costs))
+    assert "hellaswag" in costs
+    assert f"{row.place}, probe: {costs}" in " ".join(str(answer).split())
+
+
 def test_where_nothing_is_cheap_enough_nothing_counts() -> None:
     (row,) = _asked(("hellaswag", 5.0)).rows
     assert (row.status, row.nearest_miss) == ("missing", None)

@@ -9,7 +9,7 @@ from massact.domain import RANDOM, AllDims, Direction
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.controls import controls_of
-from massact.query.costs import Cost
+from massact.query.costs import Cost, cost_lines
 from massact.query.groups import (
     GroupInSetting,
     all_parts,
@@ -56,7 +56,6 @@ class BestRow(PlaceRow):
         tables.number_column("delta_expected", "+.1f", "expected", is_optional=True),
         tables.TRAIT_MEAN,
         tables.scored_column(),
-        Column("cost", lambda row: "; ".join(map(str, row.costs)), is_optional=True),
         SAME_AS,
         tables.miss_column(),
         *tables.SETTING,
@@ -132,6 +131,14 @@ class BestRow(PlaceRow):
     """What it changes on tasks of lm-evaluation-harness, as far as `massact capability` was run on it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestAnswer(Answer[BestRow]):
+    """The answer of `best`."""
+
+    def lines(self) -> list[str]:
+        return cost_lines(self.rows)
+
+
 _COST = r"^[A-Za-z0-9_.|/-]+:[+-]?[0-9]{1,3}([.][0-9]+)?$"
 
 
@@ -164,7 +171,7 @@ def _limit(text: str) -> tuple[str, float]:
 def ask_best(
     answers: Answers, floor: float, /, *, costs: Sequence[tuple[str, float]] | None = None, intervals: bool = True,
     **_about: Unpack[About],
-) -> Answer[BestRow]:  # fmt: skip
+) -> BestAnswer:  # fmt: skip
     """The best result of each group at or above the coherence floor.
 
     A group without one says so and shows its nearest miss. The interval allows for the picking of the best
@@ -225,7 +232,7 @@ def ask_best(
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
     rows = (*found, *controls)
-    return told_apart(Answer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
+    return told_apart(BestAnswer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
 
 
 def _control(part: GroupInSetting, floor: float, scores: QuestionScores | None) -> BestRow:

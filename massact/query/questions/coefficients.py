@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.floors import as_floor
@@ -172,9 +172,8 @@ def _recommend(
     samples = {_Scope.of(stratum): stratum for stratum in all_strata if stratum.setting is not None}
     lines: list[str] = []
     for scope in sorted(samples):
-        own_bests = [[row for row in some if _Scope.of(row) == scope] for some in bests]
-        own_ratios = [[row for row in some if _Scope.of(row) == scope] for some in ratios]
-        advice = _Advice(_name(scope, samples), own_bests[0], own_bests[1], own_ratios[0], own_ratios[1], floor)
+        own: list[Any] = [[row for row in some if _Scope.of(row) == scope] for some in (*bests, *ratios)]
+        advice = _Advice(_name(scope, samples), own[0], own[1], own[2], own[3], floor)
         methods = [method for method in ("probe", "mean_diff") if method in labels]
         lines += map(advice.start, methods)
         lines += [advice.method_ratio()] if len(methods) > 1 else []
@@ -220,21 +219,17 @@ class _Advice:
 
     def method_ratio(self) -> str:
         if not self.ratios:
-            return (
-                f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: no position has both at "
-                f"or above {as_floor(self.floor).reach}{self._why_not('probe', 'mean_diff')}"
-            )
+            why = f"no position has both at or above {as_floor(self.floor).reach}{self._why_not('probe', 'mean_diff')}"
+            return f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: {why}"
         factor, basis = _factor(self.ratios)
         return f"mean_diff takes {factor} times probe's coefficient on {self.name} ({basis})"
 
     def cleaning_shift(self, method: str) -> str:
         here = [shift for shift in self.shifts if shift.reference == method]
         if not here:
-            return (
-                f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}: no position has "
-                f"both {method} and {method}_top1 at or above {as_floor(self.floor).reach}"
-                f"{self._why_not(method, f'{method}_top1')}"
-            )
+            why = f"no position has both {method} and {method}_top1 at or above {as_floor(self.floor).reach}"
+            told = f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}"
+            return f"{told}: {why}{self._why_not(method, f'{method}_top1')}"
         factor, basis = _factor(here)
         return f"cleaning the top dim takes {method}'s coefficient times {factor} on {self.name} ({basis})"
 

@@ -10,7 +10,7 @@ from massact.domain import Direction
 from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.controls import RANDOM_LABEL, controls_of, random_p, random_rows, winner_of
-from massact.query.costs import Cost
+from massact.query.costs import Cost, cost_lines
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import question
@@ -84,8 +84,7 @@ class CostsAnswer(Answer[CostRow]):
     """The answer of `costs`."""
 
     def lines(self) -> list[str]:
-        """What each changes on tasks, in points."""
-        return [f"{row.place}, {row.label}: {'; '.join(map(str, row.costs))}" for row in self.rows if row.costs]
+        return cost_lines(self.rows)
 
 
 @question("costs", needs=lambda **_: Needs(scores="coherent", controls=True, costs=True))

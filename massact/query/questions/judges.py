@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Unpack
 
@@ -110,9 +110,6 @@ _BUT_THE_JUDGE = tuple(name for name in SETTING_FIELDS if name not in JUDGE_FIEL
 """What two settings share that differ in the judge alone."""
 _KEPT_LATER = ("trait_digest", "chat_template_digest")
 
-Scored = dict[tuple[str | None, int, float], StoredPoint]
-"""Points by what they were steered with: vector, layer and coefficient."""
-
 
 @dataclass(frozen=True, slots=True)
 class JudgedTwice:
@@ -122,9 +119,8 @@ class JudgedTwice:
     """As the judge saw them that scored first."""
     b: GroupInSetting
     """As the judge saw them that scored last."""
-    scored_a: Scored
-    scored_b: Scored
-    """Of the same places as `scored_a`, in the same order."""
+    scored: Sequence[tuple[StoredPoint, StoredPoint]]
+    """What was steered alike, by vector, layer and coefficient, as the first and as the last judge scored it."""
     n_alone: int
     """Evaluations that only one of the two scored."""
 
@@ -156,13 +152,12 @@ def judged_twice(parts: Iterable[GroupInSetting]) -> Iterator[JudgedTwice]:
 
 def _pair(a: GroupInSetting, b: GroupInSetting) -> JudgedTwice:
     of_a, of_b = ({(one.vector_digest, one.layer, one.coefficient): one for one in side.points} for side in (a, b))
-    both = [place for place in of_a if place in of_b]
-    scored_a, scored_b = ({place: side[place] for place in both} for side in (of_a, of_b))
-    return JudgedTwice(_only(a, scored_a), _only(b, scored_b), scored_a, scored_b, len(of_a.keys() ^ of_b.keys()))
+    both = [(of_a[place], of_b[place]) for place in of_a if place in of_b]
+    first, last = _only(a, {one.run_id for one, _ in both}), _only(b, {one.run_id for _, one in both})
+    return JudgedTwice(first, last, both, len(of_a.keys() ^ of_b.keys()))
 
 
-def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
-    wanted = {point.run_id for point in scored.values()}
+def _only(part: GroupInSetting, wanted: Collection[str]) -> GroupInSetting:
     kept = [run_id in wanted for run_id in part.points.run_ids()]
     return replace(part, points=PointSet(part.points.all, part.points.indices[np.array(kept, dtype=bool)]))
 
@@ -183,7 +178,7 @@ def ask_judges(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Ju
       massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
     """
     pairs = [pair for parts in slices(answers.side_by_side).values() for pair in judged_twice(parts)]
-    shared = [pair for pair in pairs if pair.scored_a]
+    shared = [pair for pair in pairs if pair.scored]
     winners = _winners(shared, floor)
     rows = [_row(pair, floor) for pair in shared]
     rows.sort(key=lambda row: natural_order(row.model, row.trait, row.position, row.judge_a, row.judge_b, row.label))
@@ -208,7 +203,7 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
         **asdict(a.group),
         judge_a=judge_a,
         judge_b=judge_b,
-        n_shared=len(pair.scored_a),
+        n_shared=len(pair.scored),
         status_a=a.status(floor),
         status_b=b.status(floor),
         best_a=best_a,
@@ -227,7 +222,7 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
 def _loss(best_a: Point | None, best_b: Point | None, pair: JudgedTwice, floor: float) -> float | None:
     if best_a is None or best_b is None or best_b.delta is None:
         return None
-    same = pair.scored_b[best_a.vector_digest, *best_a.spot]
+    same = next(b for a, b in pair.scored if a.run_id == best_a.run_id)
     if same.delta is None or not is_at_floor(same, floor):
         return None
     return abs(best_b.delta - same.delta)  # B's own best is never the worse one
@@ -250,8 +245,7 @@ def _rank_correlation(pair: JudgedTwice) -> float | None:
 
 def _both(pair: JudgedTwice, name: str) -> list[tuple[float, float]]:
     """A figure as A and as B has it, of the evaluations where both have one."""
-    sides = zip(pair.scored_a.values(), pair.scored_b.values(), strict=True)
-    found = ((getattr(a, name), getattr(b, name)) for a, b in sides)
+    found = ((getattr(a, name), getattr(b, name)) for a, b in pair.scored)
     return [(a, b) for a, b in found if a is not None and b is not None]
 
 

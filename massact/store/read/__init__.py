@@ -25,8 +25,7 @@ _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
 class RunStore:
-    """Reads what `massact.store.write` wrote; `open_store` opens one. Every method raises `StoreError` where it
-    cannot."""
+    """Reads what `massact.store.write` wrote; see `open_store`. Every method raises `StoreError` where it cannot."""
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -68,8 +67,7 @@ class RunStore:
         return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
-        """The finished evaluations as questions see them, one per key, in no order, from their tags or else their
-        rows."""
+        """The finished evaluations as questions see them, one per key, in no order, from their tags or rows."""
         with collector_paused():
             return self._points(experiment, self._raw_points(experiment))
 
@@ -143,7 +141,8 @@ class RunStore:
     def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
         _check_named(experiment)
-        return sorted(self._source.runs(experiment, kind=Kind.PHASE, statuses=(), tags=(Tag.PHASE,)), key=_start)
+        tags = (Tag.PHASE, Tag.CONTENT)
+        return sorted(self._source.runs(experiment, kind=Kind.PHASE, statuses=(), tags=tags), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not

@@ -1,8 +1,7 @@
 """Raw runs from a tracking server: by massact's query API where it has that, else by MLflow's own search.
 
 The API gives what questions rank by and no more, which takes the server a hundredth of the time. Whether it is there
-shows the first request to it: it costs no other.
-"""
+shows the first request to it: it costs no other."""
 
 import math
 import re
@@ -57,7 +56,7 @@ class RestSource(RunSource):
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}
         self._has_api = True  # until an answer shows that it has not
-        self._experiment_ids()
+        self._experiments()
 
     def answer(self, asked: Mapping[str, Any]) -> bytes | None:
         """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
@@ -171,9 +170,6 @@ class RestSource(RunSource):
         runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
         return [_raw_run(run, tags) for run in runs]
 
-    def _experiment_ids(self) -> list[str]:
-        return [home["experiment_id"] for home in self._experiments()]
-
     def _experiments(self) -> list[Mapping[str, Any]]:
         body = {"max_results": _EXPERIMENTS_PAGE, "view_type": "ACTIVE_ONLY"}
         pages = self._pages("POST", "experiments/search", body)
@@ -209,7 +205,7 @@ class RestSource(RunSource):
         return runs
 
     def _body(self, query: str, homes: Sequence[str] | None, **options: Any) -> Mapping[str, Any]:
-        homes = self._experiment_ids() if homes is None else homes
+        homes = [home["experiment_id"] for home in self._experiments()] if homes is None else homes
         return {"experiment_ids": homes, "filter": query, "run_view_type": "ACTIVE_ONLY", **options}
 
     def _steps(self, run_id: str, metric: str) -> list[ScoreStep]:

@@ -1,8 +1,7 @@
 """A journal: one file per process, only ever appended to, and locked for as long as its process lives.
 
 Each line is a checksum, a blank, and one JSON object that can be understood without its neighbours: it says its format
-and where its run belongs, and holds the run's artifacts, so that damage to a line costs that one run and no other.
-"""
+and where its run belongs, and holds the run's artifacts, so that damage to a line costs that one run and no other."""
 
 import errno
 import fcntl

@@ -1,8 +1,7 @@
 """The spool of a process that evaluates: what is put is on the disk at once, and sent when the store takes it.
 
 A thread sends what is journalled and marks it, so that each record arrives once however often it is tried. What waits
-is kept on disk, not in memory.
-"""
+is kept on disk, not in memory."""
 
 import atexit
 import os
@@ -59,8 +58,7 @@ class Sender:
         self._writers: dict[str, RunWriter] = {}
 
     def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
-        """Send records of one MLflow experiment, by their ids; with `look`, or after a StoreError, some may be
-        there."""
+        """Send records of one MLflow experiment, by id; with `look`, or after a StoreError, some may be there."""
         try:
             return self._send(experiment_id, records, look=look)
         except Exception:

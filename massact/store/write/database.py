@@ -1,8 +1,7 @@
 """A tracking database before anything is written to it: made whole where there is none, refused where it does not fit.
 
 MLflow makes and migrates a database wherever its client is opened, and leaves a broken one when that is cut off. So
-a new SQLite file is made aside and renamed into place, and one that holds anything is migrated on demand only.
-"""
+a new SQLite file is made aside and renamed into place, and one that holds anything is migrated on demand only."""
 
 import os
 import sqlite3

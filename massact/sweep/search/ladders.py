@@ -294,10 +294,10 @@ def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, rival: Ladder, 
     if not len(x):
         return _conclude(ladder, settings, "every coefficient allowed is tried")
     chances, best = coherence.chance(x), rival.best_gain(settings.floor)
-    gain = GainBelief(shape, trend, ladder.observations)
-    worth = gain.improvement(x, best) * chances
+    improvement, exceeding = GainBelief(shape, trend, ladder.observations).improvement(x, best)
+    worth = improvement * chances
     index = int(worth.argmax())
-    chance = float((gain.exceeding(x, best) * chances).max())
+    chance = float((exceeding * chances).max())
     if rival is not ladder and chance < (settings.drop or 0.0):
         return Done(f"layer {rival.layer:g} reaches {best:.1f}, which this one does with a chance of {chance:.0%}")
     if worth[index] >= settings.tolerance or not (ladder.observations or rival is not ladder):
