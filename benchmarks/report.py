@@ -21,7 +21,8 @@ EXPERIMENT = HERE / "report.yaml"
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-import massact.workflow.report as phase, massact.report.page as page, massact.report.section as section
+import massact.workflow.report as phase, massact.report.page as page
+import massact.report.section as section, massact.report.style as style
 
 spent = {}
 
@@ -39,8 +40,9 @@ for name in ("_collect", "build_report"):
     timed(phase, name)
 for name in ("answers_in_short", "_html", "_markdown"):
     timed(page, name)
-for name in ("drawing", "fixed", "save_png", "save_svg"):
-    timed(section, name)
+timed(section, "drawing")
+for name in ("fixed", "save_svg"):
+    timed(style, name)
 from massact.cli.app import main
 sys.argv = ["massact", "report", "--experiment", sys.argv[1], "--tracking-uri", sys.argv[2], "--output", sys.argv[3]]
 try:
@@ -54,8 +56,7 @@ _STAGES = {
     "answers_in_short": "  the answers in short",
     "drawing": "  drawing the figures",
     "fixed": "  laying them out",
-    "save_png": "  PNG",
-    "save_svg": "  SVG",
+    "save_svg": "  saving them, layout included",
     "_html": "the page",
     "_markdown": "the Markdown",
     "whole process": "the whole process",
@@ -93,7 +94,7 @@ def _measure(uri: str, folder: Path) -> None:
     for name, what in _STAGES.items():
         print(f"{spent.get(name, 0.0):7.1f}  {what}")
     pages = sorted(folder.glob("made-to-measure/*.html"))
-    print(f"{len(list(folder.glob('made-to-measure/figures/*.png')))} figures; {pages[0].stat().st_size / 1e6:.1f} MB")
+    print(f"{len(list(folder.glob('made-to-measure/figures/*.svg')))} figures; {pages[0].stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

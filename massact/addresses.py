@@ -1,13 +1,13 @@
 """Addresses of run stores and of artifact folders, the paths of this machine that they hold, and files written whole.
 
 An address quotes: `%20` in it is a space, and a `?` ends the path. MLflow writes the paths of this machine into
-addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one.
-"""
+addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one."""
 
 import os
 import re
-import tempfile
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlencode, urlsplit
 
@@ -16,8 +16,7 @@ from massact.errors import ConfigError, UnusableStoreError, UsageError
 DEFAULT_STORE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "postgres")
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_BUCKET = re.compile(r"[^:/?#@]*[/?#]")
-"""A host without a login or a port, and what ends it."""
+_BUCKET = re.compile(r"[^:/?#@]*[/?#]")  # a host without a login or a port, and what ends it
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|token|key|secret|sig|credential|authori", re.IGNORECASE)
 _LEAST_SECRET = 3
 """Characters of a secret that is looked for in the text of an error; a shorter one is in every other word."""
@@ -92,6 +91,7 @@ def resolve_tracking_uri(value: str | None) -> str:
     """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory. Raises ConfigError: it
     is no URI, or a tracking server's with a login in it; UnusableStoreError: it names a file that MLflow would take for
     another one."""
+    declared_ui()  # what is wrong with it is said before anything is done
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
     if "://" not in value:
         raise ConfigError(
@@ -108,6 +108,20 @@ def resolve_tracking_uri(value: str | None) -> str:
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials (docs/access.md)"
         )
     return value
+
+
+_UI = "MASSACT_UI"
+
+
+def declared_ui() -> str | None:
+    """The address of the UI that MASSACT_UI names, for links; ConfigError: it is none, or holds a login."""
+    told = os.environ.get(_UI, "").strip().rstrip("/")
+    parts = urlsplit(told)
+    if told and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+        raise ConfigError(
+            f"{_UI} is {shown_uri(told)!r}: write the UI's address without a login, such as http://HOST:PORT"
+        )
+    return told or None
 
 
 def shown_uri(uri: str) -> str:
@@ -204,7 +218,10 @@ def stored_uri(tracking_uri: str) -> str:
     """A tracking URI without its password, that of a SQLite file with the file's whole path."""
     scheme, _, rest = tracking_uri.strip().partition("://")
     if scheme.lower().startswith("sqlite"):
-        return _whole_path(scheme, rest)
+        path, mark, query = rest.removeprefix("/").partition("?")
+        # a URI of SQLite's own (file:...) and a database in memory are no paths
+        is_relative = path and not path.startswith(("/", "file:", ":memory:"))
+        return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
     login = _OF_SERVER if scheme.lower().startswith("http") else _OF_DATABASE
     rest = login.sub(r"\1@", rest, count=1) if login.match(rest) else rest
     place, _, query = rest.partition("?")
@@ -217,28 +234,44 @@ def usable_uri(stored: str, given: str | None) -> str:
     return given if given is not None and stored_uri(given) == stored else stored
 
 
-def _whole_path(scheme: str, rest: str) -> str:
-    path, mark, query = rest.removeprefix("/").partition("?")
-    # a URI of SQLite's own (file:...) and a database in memory are no paths
-    is_relative = path and not path.startswith(("/", "file:", ":memory:"))
-    return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
-
-
 def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:
-    """Write a file under another name and move it into place; one that is there keeps its mode. Raises UsageError: it
-    cannot be written; `remedy` says what to do."""
+    """Write a file aside and move it into place, with the mode of what was there. Raises UsageError, with `remedy`."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        mode = path.stat().st_mode & 0o7777 if path.exists() else None
+        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(part, "xb", opener=partial(os.open, mode=0o600 if mode else 0o666)) as file:
                 file.writelines(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            # mkstemp's files are for their owner only
-            Path(name).chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~umask)
-            Path(name).replace(path)
+            if mode is not None:
+                part.chmod(mode)
+            part.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}. {remedy}") from error
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes], remedy: str) -> None:
+    """Write files, by their paths within a folder: at once where there is no such folder yet, else each that differs,
+    whole. Raises UsageError: one cannot be written; `remedy` says what to do."""
+    part = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}")
+    is_new = not folder.exists()
+    place = part if is_new else folder
+    try:
+        for below in {os.path.dirname(name) for name in files}:
+            (place / below).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            path = place / name
+            if is_new:
+                path.write_bytes(content)
+            elif not path.is_file() or path.read_bytes() != content:
+                write_whole(path, [content], remedy)
+        if is_new and files:
+            part.replace(folder)
+    except BaseException as error:
+        if part.exists():
+            shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {folder}: {error.strerror}. {remedy}") from error
+        raise

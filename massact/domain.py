@@ -1,8 +1,7 @@
 """The frozen values that every part speaks in: what was steered, how, and what came of it.
 
 Independent facts are separate fields; a label such as `mean_diff_top1` is made from them in
-`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
-"""
+`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins."""
 
 import math
 import re
@@ -54,8 +53,7 @@ leaves unscored is no random part: of text that it cannot read it says nothing. 
 still is 54 of all; where half is, it may be 34."""
 
 LEAST_EFFECT = 10.0
-"""Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
-than the luckiest of those that did nothing."""
+"""Points of delta in the wanted direction below which a best coefficient is no more than the luckiest of many."""
 
 
 def all_methods() -> tuple[str, ...]:
@@ -98,6 +96,7 @@ DEFAULT_TOLERANCE = 0.4  # a coefficient that is expected to gain fewer points t
 DEFAULT_SCREEN = 4  # questions after which a search gives up a hopeless cell
 DEFAULT_CONFIDENCE = 0.99  # chance that it does not give up a cell which could still win
 
+DEFAULT_SPOOL = ".massact/spool"  # folder of the spool unless another is named, under the working directory
 DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 
@@ -118,12 +117,10 @@ TRAIT_INTERP_DIFFERS = (
 class Cleaning:
     """What is done to massive dims."""
 
-    when: When = "none"
-    """`before`: zeroed in the activations, then extracted; `after`: zeroed in the vector."""
+    when: When = "none"  # `before`: zeroed in the activations, then extracted; `after`: zeroed in the vector
     scope: Scope | None = None
     """`uniform`: one list for all layers; `layer`: each layer's own; `None` when nothing is cleaned."""
-    n_dims: int | AllDims = 0
-    """How many dims, the most massive first; `"all"` of the list; 0 when nothing is cleaned."""
+    n_dims: int | AllDims = 0  # how many dims, the most massive first; `"all"` of the list; 0 when nothing is cleaned
     mode: Mode | None = field(default=None, metadata=ADDED)
     """`keep`: all dims but those are zeroed; `winsorise`: activations are cut off at a quantile; `None`: those are."""
     quantile: float | None = field(default=None, metadata=ADDED)
@@ -155,12 +152,10 @@ class Recipe:
     cleaning: Cleaning = NO_CLEANING
     operator: str = field(default=DEFAULT_OPERATOR, metadata=ADDED)
     """What is done with the vector; see `massact.models.operators`."""
-    n_layers: int = field(default=1, metadata=ADDED)
-    """How many layers are steered at once, each with its own vector."""
+    n_layers: int = field(default=1, metadata=ADDED)  # how many layers are steered at once, each with its own vector
     tokens: str = field(default=STEERED_TOKENS, metadata=ADDED)
     """Which tokens are steered; see `massact.vectors.positions.parse_tokens`."""
-    n_directions: int = field(default=1, metadata=ADDED)
-    """Of `replace`: how many directions its subspace has."""
+    n_directions: int = field(default=1, metadata=ADDED)  # of `replace`: how many directions its subspace has
     depth: str | None = field(default=None, metadata=ADDED)
     """How the coefficient lies over depth, one of `DEPTHS`; `None`: the same at each of the layers."""
     decay: float | None = field(default=None, metadata=ADDED)
@@ -198,24 +193,19 @@ class Recipe:
 class ModelIdentity:
     """Which weights computed: enough to tell two models apart that share a name."""
 
-    id: str
-    """Hub id, or the name of a local folder."""
+    id: str  # hub id, or the name of a local folder
     revision: str
     """Commit of the hub's repository, or digest of a local folder's weights; then `+adapter:...` if it has one."""
-    dtype: str
-    """The dtype the model computed in, such as `float32`; quantised weights are said too: `bfloat16+4bit`."""
+    dtype: str  # the dtype the model computed in, such as `float32`; quantised weights are said too: `bfloat16+4bit`
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeIdentity:
     """Who judged: two judges that could score one response differently differ here."""
 
-    id: str
-    """The judge as the experiment file names it, such as `likelihood` or `openai:gpt-4.1-mini`."""
-    model: str
-    """The judging model, with a digest where there is one."""
-    prompt_digest: str
-    """Digest of all that is asked of the judge: prompts, trait definition, formula version."""
+    id: str  # the judge as the experiment file names it, such as `likelihood` or `openai:gpt-4.1-mini`
+    model: str  # the judging model, with a digest where there is one
+    prompt_digest: str  # digest of all that is asked of the judge: prompts, trait definition, formula version
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,21 +213,17 @@ class Generation:
     """How responses are generated."""
 
     max_new_tokens: int
-    temperature: float = 0.0
-    """0 is greedy."""
-    seed: int = 0
-    """Of the sampling; greedy generation does not depend on it."""
+    temperature: float = 0.0  # 0 is greedy
+    seed: int = 0  # of the sampling; greedy generation does not depend on it
 
 
-Message = tuple[str, str]
-"""Role (`system`, `user` or `assistant`) and content."""
+Message = tuple[str, str]  # role (`system`, `user` or `assistant`) and content
 
 
 class Conversation(str):
     """A question of several messages, which a model is asked; as a text it is what judges and people read."""
 
-    messages: tuple[Message, ...]
-    """The last is the user's."""
+    messages: tuple[Message, ...]  # the last is the user's
 
     def __new__(cls, messages: Iterable[Message]) -> "Conversation":
         messages = tuple(messages)
@@ -249,15 +235,13 @@ class Conversation(str):
         return (self.messages,)
 
 
-CHOICES = "choices"
-"""The judge of questions with two answers: nothing is generated for them, and nobody asked."""
+CHOICES = "choices"  # the judge of questions with two answers: nothing is generated for them, and nobody asked
 
 
 class Choice(str):
     """A question with two answers, `(A)` and `(B)`, between which the model's own probabilities choose."""
 
-    answers: tuple[str, str]
-    """That which matches the trait, and the other."""
+    answers: tuple[str, str]  # that which matches the trait, and the other
 
     def __new__(cls, question: str, answers: tuple[str, str]) -> "Choice":
         self = super().__new__(cls, question)
@@ -286,10 +270,8 @@ class QuestionSet:
 
     questions: tuple[str, ...] = field(repr=False)
     """The questions that are asked, the subset already taken; some may be a `Conversation`."""
-    digest: str
-    """Digest of the whole set, before the subset is taken."""
-    subset: int
-    """How many of the set are asked; 0 is all."""
+    digest: str  # digest of the whole set, before the subset is taken
+    subset: int  # how many of the set are asked; 0 is all
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +280,7 @@ class Setting:
 
     model: ModelIdentity
     trait: str
-    trait_digest: str
-    """Digest of the trait's contrastive prompts and definition."""
+    trait_digest: str  # digest of the trait's contrastive prompts and definition
     questions_digest: str
     subset: int
     chat_template_digest: str
@@ -317,13 +298,10 @@ class Gate:
     (CAST, arXiv:2409.05907)."""
 
     layer: int
-    position: str
-    """A window of the prompt."""
+    position: str  # a window of the prompt
     threshold: float
-    measure: Literal["projection", "cosine"] = "projection"
-    """Of the mean on the condition vector, or between both."""
-    opens: Literal["above", "below"] = "above"
-    """Which side of the threshold is steered; the threshold itself is."""
+    measure: Literal["projection", "cosine"] = "projection"  # of the mean on the condition vector, or between both
+    opens: Literal["above", "below"] = "above"  # which side of the threshold is steered; the threshold itself is
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,23 +310,18 @@ class Steering:
 
     vector_digest: str
     """Of all that it steers by (`massact.vectors.steering`): the vector, or those of several layers, or more."""
-    position: str
-    """Position window the vector was extracted at, such as `response[:5]`."""
+    position: str  # position window the vector was extracted at, such as `response[:5]`
     recipe: Recipe
-    layer: int
-    """Decoder block whose output is steered, from 0; the first of several."""
-    coefficient: float
-    """Multiplies the unit vector, or what the recipe's operator makes of it."""
+    layer: int  # decoder block whose output is steered, from 0; the first of several
+    coefficient: float  # multiplies the unit vector, or what the recipe's operator makes of it
     direction: Direction
     component: str = COMPONENT
     operator_source: str | None = field(default=None, metadata=ADDED)
     """SHA-256 of the file that defines the operator, where that is one of the experiment's own."""
     weights: tuple[float, ...] = field(default=(), metadata=ADDED)
     """What the coefficient is multiplied by at each layer; empty: 1."""
-    condition: Gate | None = field(default=None, metadata=ADDED)
-    """What the recipe's gate is; `None`: it has none."""
-    steered_tokens: str = field(init=False)
-    """The recipe's tokens, which keys had a place for before recipes did."""
+    condition: Gate | None = field(default=None, metadata=ADDED)  # what the recipe's gate is; `None`: it has none
+    steered_tokens: str = field(init=False)  # the recipe's tokens, which keys had a place for before recipes did
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steered_tokens", self.recipe.tokens)
@@ -358,11 +331,9 @@ class Steering:
 class Prompting:
     """What stands before every question in a vector's place."""
 
-    name: str
-    """`prompt` or `few_shot`; see `massact.sweep.baselines`."""
+    name: str  # `prompt` or `few_shot`; see `massact.sweep.winners`
     direction: Direction
-    digest: str
-    """Of its messages."""
+    digest: str  # of its messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,10 +341,8 @@ class Cell:
     """One point of the experiment: everything that decides an evaluation's outcome."""
 
     setting: Setting
-    steering: Steering | None
-    """`None` for the baseline: the same questions, unsteered."""
-    prompting: Prompting | None = field(default=None, metadata=ADDED)
-    """`None`: the questions alone are asked."""
+    steering: Steering | None  # `None` for the baseline: the same questions, unsteered
+    prompting: Prompting | None = field(default=None, metadata=ADDED)  # `None`: the questions alone are asked
 
     @property
     def is_baseline(self) -> bool:
@@ -385,10 +354,8 @@ class Cell:
 class Geometry:
     """Where a vector lies relative to the massive dims (uniform list) of its layer."""
 
-    massive_energy: float
-    """Share of the unit vector's squared norm in massive dims, 0 to 1."""
-    cosine_to_uncleaned: float
-    """Cosine with the same method's vector before any cleaning, -1 to 1."""
+    massive_energy: float  # share of the unit vector's squared norm in massive dims, 0 to 1
+    cosine_to_uncleaned: float  # cosine with the same method's vector before any cleaning, -1 to 1
     relative_strength: float | None
     """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the coefficient is no
     length (`OWN_UNITS`)."""
@@ -400,16 +367,11 @@ class Response:
 
     question: str
     response: str
-    trait: float | None
-    """Judge's trait score, 0 to 100; `None` where unscored."""
-    coherence: float | None
-    """Judge's coherence score, 0 to 100; `None` where unscored."""
-    reason: str | None = None
-    """Why a score is missing."""
-    thinking: str | None = None
-    """What the model thought before it answered; `None`: it did not."""
-    is_answered: bool = True
-    """Whether its thought ended, if it had one."""
+    trait: float | None  # judge's trait score, 0 to 100; `None` where unscored
+    coherence: float | None  # judge's coherence score, 0 to 100; `None` where unscored
+    reason: str | None = None  # why a score is missing
+    thinking: str | None = None  # what the model thought before it answered; `None`: it did not
+    is_answered: bool = True  # whether its thought ended, if it had one
     metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     """By name (`massact.metrics`); `None` where one has no value of it."""
 
@@ -419,8 +381,7 @@ class Coefficients:
     """Coefficients as they are asked for: as they are, or as relative strengths, which each vector has its own for."""
 
     values: tuple[float, ...]
-    is_relative: bool = False
-    """Whether the values are relative strengths (`Geometry.relative_strength`)."""
+    is_relative: bool = False  # whether the values are relative strengths (`Geometry.relative_strength`)
 
     def of(self, unit_strength: float) -> tuple[float, ...]:
         """The coefficients of a vector; those worked out have three digits, so that what is printed is what is used.
@@ -451,8 +412,7 @@ class Timing:
 
     generation_seconds: float
     judge_seconds: float
-    n_tokens: int
-    """Tokens generated, all questions together."""
+    n_tokens: int  # tokens generated, all questions together
 
     @property
     def tokens_per_second(self) -> float:

@@ -156,8 +156,7 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
     Learned-Miller and Thomas (arXiv:1905.06208) for a mean over a finite population, whatever its scores.
 
     Args:
-        coherences: of the k questions asked, 0 to 100.
-    """
+        coherences: of the k questions asked, 0 to 100."""
     weights = _weights(len(coherences), n_questions)
     means = weights @ np.array([*sorted(coherences), 100.0])
     n_beyond = math.floor((1 - confidence) * len(means) + 1e-9)
@@ -199,8 +198,7 @@ def stop_reason(responses: Sequence[Response], n_questions: int, screening: Scre
 
 
 def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evaluation:
-    """One evaluation of a cell whose questions were asked in two parts. `numbers`: of the questions of the first part
-    among all, in order."""
+    """One evaluation, asked in two parts. `numbers`: of the first part's questions among all, in order."""
     a, b = first.timing, rest.timing
     timing = Timing(
         a.generation_seconds + b.generation_seconds, a.judge_seconds + b.judge_seconds, a.n_tokens + b.n_tokens

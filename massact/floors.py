@@ -9,6 +9,7 @@ from massact.domain import DEFAULT_COHERENCE_FLOOR, Response
 from massact.errors import UsageError
 
 COHERENCE = "coherence"
+_LEAST_LIMIT = 1e-30  # what is divided by less and squared is no number any more
 _RULE = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(<=|>=)\s*([0-9.eE+-]+)\s*", re.ASCII)
 RULE_PATTERN = r"^\s*([0-9.]+|[a-z][a-z0-9_]*\s*(<=|>=)\s*[0-9.eE+-]+)\s*$"
 """How a floor is written, as JSON Schema takes it."""
@@ -56,8 +57,8 @@ class Floor(float):
             if is_most or not 0 <= limit <= 100:
                 raise UsageError(f"coherence floor {limit:g}: coherence runs from 0 to 100, and must be so at least")
             return cls(limit)
-        if not (limit > 0 and math.isfinite(limit)):
-            raise UsageError(f"floor of {metric} {limit:g}: write a limit above 0")
+        if not _LEAST_LIMIT <= limit < math.inf:
+            raise UsageError(f"floor of {metric} {limit:g}: write a limit above 0, of {_LEAST_LIMIT:g} at least")
         return cls(DEFAULT_COHERENCE_FLOOR, metric, limit, is_most=is_most)
 
     @classmethod
@@ -124,6 +125,10 @@ class Floor(float):
     def shown(self, value: float | None) -> str:
         """A value of what it is of."""
         return "" if value is None else f"{value:.1f}" if self.is_coherence else f"{value:.3g}"
+
+    def is_lacking(self, one: Measured) -> bool:
+        """Whether a result lacks the metric that the floor is of, and so can neither count nor be a miss."""
+        return not self.is_coherence and self.value_of(one) is None
 
     def is_met(self, one: Measured) -> bool | None:
         """Whether a result counts; `None` where it lacks what the floor is of."""

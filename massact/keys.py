@@ -3,8 +3,7 @@
 Two evaluations with one key are the same evaluation. The JSON is kept with every run, so that a cell is read back
 as it was. Changing what goes in here makes every stored evaluation a stranger, so `KEY_VERSION` is part of it and is
 raised on purpose only (docs/design/cell-identity.md). A field that is added to a cell is given `metadata=ADDED`
-and a default: it stands in the JSON where it has another value, so that keys of before stay.
-"""
+and a default: it stands in the JSON where it has another value, so that keys of before stay."""
 
 import hashlib
 import json
@@ -20,8 +19,7 @@ KEY_VERSION = 1
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:
-    """JSON with one spelling: sorted keys, no spaces, floats that are whole written as `800.0`. Raises ValueError: a
-    number is NaN or infinite."""
+    """JSON with one spelling: sorted keys, no spaces, `800.0` for a whole float. Raises ValueError: NaN or infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

@@ -12,23 +12,14 @@
     probe_winsor95        before, activations winsorised at the quantile 0.95
     random_baseline_seed3 a random direction by another seed than the experiment's; cleanings follow as above
 
-How the vector steers follows, where it is not just added to all tokens of one layer:
+How the vector steers follows, where it is not just added to all tokens of one layer (docs/steering.md):
 
-    probe+ablate          by another operator than add
-    probe+replace3        the coordinates in three directions set to those of the contrastive activations
-    probe+5layers         at five layers at once, the layer of a grid being the first of them, each with its own vector
-    probe+5layers+rising  the same with a strength over depth: rising, falling, triangle, relative
-    probe+everylayer      the vector of the grid's layer at every layer
-    probe+decay0.9        nine tenths of the change at each token of the response that were done at the one before
-    probe+if_harmful      only where the experiment file's gate `harmful` is open to the prompt
-    probe@response        at some tokens only (`massact.vectors.positions.parse_tokens`)
-    probe_top1+ablate+5layers@prompt[-1]+response
+    probe_top1+ablate+5layers+rising+decay0.9+if_harmful@prompt[-1]+response
 
 Two spellings of one recipe print as one label, so that nothing is counted twice.
 
 And layer specifications: `all`, `15`, `5-20`, `5,10`, `0-30:5`, `30%-60%`; both ends belong to a range. A percentage is
-of the number of layers, rounded down, so `30%-60%` of 34 layers is 10 to 20.
-"""
+of the number of layers, rounded down, so `30%-60%` of 34 layers is 10 to 20."""
 
 import re
 from collections.abc import Iterable
@@ -64,8 +55,7 @@ _LABEL = re.compile(
 
 
 def parse_label(label: str) -> Recipe:
-    """The recipe that a label names. Raises UsageError: the label names no method, or a cleaning that does not
-    exist."""
+    """The recipe that a label names. Raises UsageError: it names no method, or a cleaning that does not exist."""
     match = _LABEL.fullmatch(label.strip())
     if match is None or not is_method(match["method"]):
         raise UsageError(
@@ -157,8 +147,7 @@ _PART = re.compile(
 
 
 def check_layers(spec: str) -> str:
-    """The specification, stripped, if it is one: how many layers there are need not be known. Raises UsageError: not a
-    layer specification."""
+    """The specification, stripped; how many layers there are need not be known. Raises UsageError: it is none."""
     spec = spec.strip()
     if spec != "all":
         for part in spec.split(","):
@@ -167,13 +156,15 @@ def check_layers(spec: str) -> str:
 
 
 def parse_layers(spec: str, n_layers: int) -> tuple[int, ...]:
-    """The layers that a specification names, ascending, each once. Raises UsageError: not a specification, or a layer
-    that a model of `n_layers` does not have."""
+    """The layers named, ascending, each once. Raises UsageError: no specification, or a layer that is not there."""
     if check_layers(spec) == "all":
         return tuple(range(n_layers))
     layers: set[int] = set()
     for part in spec.split(","):
-        named = _expand(_match(part, spec), n_layers)
+        match = _match(part, spec)
+        start = _index(match["start"], match["p1"], n_layers)
+        end = _index(match["end"], match["p2"], n_layers) if match["end"] else start
+        named = range(start, end + 1, int(match["step"] or 1))
         if named[-1] >= n_layers:  # asked before the range is walked, which a slip of the pen makes endless
             outside = next(layer for layer in named if layer >= n_layers)
             raise UsageError(
@@ -192,12 +183,6 @@ def format_layers(layers: Iterable[int]) -> str:
         else:
             runs.append([layer])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _expand(match: re.Match[str], n_layers: int) -> range:
-    start = _index(match["start"], match["p1"], n_layers)
-    end = _index(match["end"], match["p2"], n_layers) if match["end"] else start
-    return range(start, end + 1, int(match["step"] or 1))
 
 
 def _index(number: str, percent: str, n_layers: int) -> int:

@@ -1,7 +1,6 @@
 """Metrics of every evaluation, cheap and without a judge: functions of how one response was read.
 
-massact's own are below; others are entry points (`massact.metrics`) or `module:function` in the experiment file.
-"""
+massact's own are below; others are entry points (`massact.metrics`) or `module:function` in the experiment file."""
 
 import math
 import re
@@ -44,11 +43,6 @@ def kl(reading: Reading) -> float | None:
     return _mean(reading.kl)
 
 
-def kl_neutral(reading: Reading) -> float | None:
-    """The same over the first tokens of the unsteered model's answers to neutral prompts."""
-    return _mean(reading.neutral_kl)
-
-
 def perplexity(reading: Reading) -> float | None:
     """Of the first tokens of the response under the unsteered model: exp of their mean negative log-probability."""
     mean = _mean(reading.log_probabilities)
@@ -79,7 +73,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 _OWN: Mapping[str, Metric] = {
     "kl": kl,
-    NEUTRAL: kl_neutral,
+    NEUTRAL: lambda reading: _mean(reading.neutral_kl),  # the same over answers to neutral prompts
     "perplexity": perplexity,
     "distinct_1": lambda reading: distinct(reading.tokens, 1),
     "distinct_2": lambda reading: distinct(reading.tokens, 2),

@@ -1,8 +1,7 @@
 """What a name may be, and the file name that is made from one.
 
 Experiments, models, variants, traits, judges and users are named by people, by files of others and by stores that
-others wrote. Their names become MLflow names, tags, folders and cells of tables, so one rule holds for all.
-"""
+others wrote. Their names become MLflow names, tags, folders and cells of tables, so one rule holds for all."""
 
 import hashlib
 import re
@@ -50,8 +49,7 @@ def as_held(name: str, held: Iterable[str]) -> str:
 
 
 def check_distinct(names: Iterable[str]) -> None:
-    """Refuse names that a file system or a person would take for one another. Raises UsageError: two differ in upper
-    and lower case or in Unicode's forms alone."""
+    """Raises UsageError: two names differ in upper and lower case or in Unicode's forms alone, as people overlook."""
     known: dict[str, str] = {}
     for name in names:
         other = known.setdefault(folded(name), name)

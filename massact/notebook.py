@@ -16,7 +16,7 @@ from massact.config import AdapterConfig, CalibrationConfig, ChatConfig, LoadCon
 from massact.config.judges import ATTENTION, DEVICE_MAPS, DTYPES, QUANTIZATION
 from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_prompts
-from massact.domain import PAIRED_METHOD, Direction, Gate, Generation, all_operators
+from massact.domain import DEFAULT_SPOOL, PAIRED_METHOD, Direction, Gate, Generation, all_operators
 from massact.errors import StoreError, UsageError
 from massact.labels import format_layers, parse_label
 from massact.models.generate import Generator, Intervention, Row
@@ -26,7 +26,6 @@ from massact.models.thinking import generate_thinking
 from massact.query.load import find_experiment_file
 from massact.query.questions.runs import RunRow
 from massact.query.rows import Answer
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.planner import Overrides
 from massact.vectors.activations import split_sides
 from massact.vectors.calibrate import calibrate
@@ -43,8 +42,7 @@ _ALLOWED = {
     "dtype": DTYPES, "device_map": DEVICE_MAPS, "attention": ATTENTION, "quantization": QUANTIZATION,
     "direction": ("positive", "negative"), "save_responses": ("all", "best", "none"),
 }  # fmt: skip
-_UNIT = 0.01
-"""By how much a norm may differ from 1: what bfloat16 rounds away and more."""
+_UNIT = 0.01  # by how much a norm may differ from 1: what bfloat16 rounds away and more
 
 
 class Loading(TypedDict, total=False):
@@ -298,10 +296,8 @@ def extract(  # noqa: PLR0913  # what a notebook has to say
     dataset, n_new = TraitDataset(Path("prompts"), *sides, "", ()), max(1, _n_new([window], max_new_tokens))
     with model_lock(model.steerable.model):
         rows = read_contrast(model.steerable, dataset, [window], max_new_tokens=n_new)[1][window]
-        neutral_rows = None
-        if neutral:
-            one = read_neutral(model.steerable, _texts(neutral), [window], is_chat=False, max_new_tokens=n_new)
-            neutral_rows = one[window]
+        how: Any = {"is_chat": False, "max_new_tokens": n_new}
+        neutral_rows = read_neutral(model.steerable, _texts(neutral), [window], **how)[window] if neutral else None
     is_paired = recipe.method == PAIRED_METHOD and len(positive) == len(negative)
     sides_of = (rows[: len(positive)], rows[len(positive) :])
     activations = split_sides(*sides_of, 0.0, is_paired=is_paired, neutral=neutral_rows)
@@ -312,16 +308,14 @@ def extract(  # noqa: PLR0913  # what a notebook has to say
 class Evaluating(TypedDict, total=False):
     """What else `evaluate` takes, as `massact evaluate` has it."""
 
-    model: str
-    """Of the experiment file; default: its first, likewise the trait."""
+    model: str  # of the experiment file; default: its first, likewise the trait
     trait: str
     max_new_tokens: int
     subset: int
     direction: Direction
     judge: str
     tracking_uri: str
-    save_responses: str
-    """`all`, `best` or `none`."""
+    save_responses: str  # `all`, `best` or `none`
     batch_rows: int
     alike: float | None
     """Cosine above which the vectors of two labels are evaluated once; `None`: each is evaluated itself."""

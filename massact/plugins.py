@@ -1,8 +1,7 @@
 """What others add (docs/extending.md): packages, by entry points, methods, operators, judges, metrics, executors, run
 stores and questions; an experiment's own files methods, operators and metrics, as `module:function`.
 
-They are looked for when a name is asked for that massact itself does not have, and loaded when they are used.
-"""
+They are looked for when a name is asked for that massact itself does not have, and loaded when they are used."""
 
 import hashlib
 import json
@@ -14,11 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module, reload
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from massact.errors import ConfigError, MassactError, PluginError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 OWN_CODE = "MASSACT_OWN_CODE"
@@ -136,14 +137,16 @@ def load_plugin(kind: str, name: str) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _by_name(group: str, _path: tuple[str, ...]) -> Mapping[str, Sequence[EntryPoint]]:
+def _by_name(group: str, _path: tuple[str, ...]) -> Mapping[str, "Sequence[EntryPoint]"]:
+    from importlib.metadata import entry_points  # takes a tenth of what `--help` does
+
     by_name: dict[str, list[EntryPoint]] = defaultdict(list)
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, _package(point))):
         by_name[point.name].append(point)
     return dict(by_name)
 
 
-def _package(point: EntryPoint) -> str:
+def _package(point: "EntryPoint") -> str:
     return f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package without a name"
 
 

@@ -37,7 +37,6 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "search": "Search the best coefficient of labels at every layer, with few evaluations.",
         "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
     },
-    "init": {"init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits."},
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
         "sync": "Send finished evaluations that wait in the spool to the run store.",
@@ -45,25 +44,19 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     "judging": {
         "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
         "rejudge": "Score stored responses with another judge, without generating any again.",
-    },
-    "label": {
-        "label": "Have a person score stored responses, blind: without label, coefficient and the judge's scores."
+        "label": "Have a person score stored responses, blind: without label, coefficient and the judge's scores.",
     },
     "serve": {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
-    "chat": {
+    "steered": {
         "explore":
         "Show every evaluation of a store on a page of this machine: figures to click on, responses behind them.",
         "chat": "Talk with a steered model: every answer beside that of the same model unsteered.",
         "serve-model":
         "Serve a model and every best that the store holds of it, over the API of OpenAI: chats, texts and streams.",
-    },
-    "bake": {
         "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
-    },
-    "capability": {
         "capability": "Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.",
     },
     "vectors": {
@@ -75,6 +68,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":
         "Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.",
+        "init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits.",
     },
 }  # fmt: skip
 
@@ -157,33 +151,15 @@ class Group(click.Group):
 
 def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
     """Refuse an option that takes one value and is given two: the second would replace the first in silence."""
-    given: Counter[click.Option] = Counter()
-    written: dict[click.Option, set[str]] = {}
-    options = {
-        name: one
-        for one in command.params
-        if isinstance(one, click.Option)
-        for name in (*one.opts, *one.secondary_opts)
-    }
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--":
-            break
-        name, is_joined, _ = argument.partition("=")
-        option = options.get(name)
-        if option is None:
-            if isinstance(command, click.Group) and argument in command.commands:
-                return refuse_repeated(command.commands[argument], list(rest))
-            continue
-        given[option] += 1
-        written.setdefault(option, set()).add(name)
-        for _ in range(0 if is_joined or option.is_flag or option.count else option.nargs):
-            next(rest, None)
-    for option, times in given.items():
-        if times > 1 and not option.multiple and (not option.is_flag or len(written[option]) > 1):
-            names = " and ".join(sorted(written[option]))
-            raise UsageError(f"{names} given {times} times, of which one counts: write it once")
-    return None
+    context, written = click.Context(command, resilient_parsing=True), {one.partition("=")[0] for one in arguments}
+    _, rest, order = command.make_parser(context).parse_args(list(arguments))
+    for option, times in Counter(order).items():
+        if times > 1 and isinstance(option, click.Option) and not option.multiple:
+            names = sorted({*option.opts, *option.secondary_opts} & written) or option.opts[:1]
+            if not option.is_flag or len(names) > 1:
+                raise UsageError(f"{' and '.join(names)} given {times} times, of which one counts: write it once")
+    if isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        refuse_repeated(command.commands[rest[0]], rest[1:])
 
 
 @click.group(

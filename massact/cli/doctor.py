@@ -4,8 +4,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +27,7 @@ from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.store.spool import send_leftovers
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
@@ -40,7 +43,6 @@ SHOWN = 10  # findings of one kind that are shown one by one
 @click.option("--fix", is_flag=True, help="Mend what can be mended; without it nothing is written.")
 @click.option(
     "--stale-after",
-    "stale_after",
     type=Number(0),
     default=48,
     metavar="HOURS",
@@ -52,15 +54,7 @@ SHOWN = 10  # findings of one kind that are shown one by one
 @table_or_json_option("A line a finding, the first ten of each kind; or all of them as JSON.")
 @click.pass_context
 def doctor(
-    ctx: click.Context,
-    experiment: str | None,
-    tracking_uri: str,
-    *,
-    fix: bool,
-    stale_after: float,
-    no_artifacts: bool,
-    spool: Path,
-    output_format: Literal["table", "json"],
+    ctx: click.Context, /, experiment: str | None, tracking_uri: str, spool: Path, *, fix: bool, **told: Any
 ) -> None:
     """Find what is wrong in the run store and the spool, and with --fix mend what can be mended.
 
@@ -87,13 +81,13 @@ def doctor(
         tracking_uri,
         name,
         spool=spool,
-        stale_after_hours=stale_after,
+        stale_after_hours=told["stale_after"],
         seed=declared.extraction.seed if declared else None,
         told=_files_of_today(declared, tracking_uri),
         say=lambda line: click.echo(line, err=True),
     )
-    checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
-    report = _Report(name, fix=fix, is_json=output_format == "json")
+    checks = CHECKS if told["no_artifacts"] else (*CHECKS, *FILE_CHECKS)
+    report = _Report(name, fix=fix, is_json=told["output_format"] == "json")
     with looking as context:
         for outcome in examine(context, checks, fix=fix, looked_at=report.looked_at):
             report.add(outcome)
@@ -115,25 +109,25 @@ def _check_spool(ctx: click.Context, spool: Path) -> None:
 
 def _files_of_today(declared: Experiment | None, tracking_uri: str) -> Callable[["EvaluationRow"], Mapping[str, str]]:
     """What dataset and tokenizer tell that rows of earlier versions do not; nothing is loaded before one asks."""
-    sessions: list[Session] = []
+
+    @cache
+    def session() -> "Session":
+        from massact.sweep.context import Session
+
+        assert declared is not None
+        return Session(declared, tracking_uri)
+
     known: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def told(row: "EvaluationRow") -> Mapping[str, str]:
-        from massact.sweep.context import Session
         from massact.sweep.stored import subject_of, told_by_files
 
-        if declared is None:
-            return {}
-        if not sessions:
-            sessions.append(Session(declared, tracking_uri))
         place = (row.model, row.trait)
-        if place not in known:
-            subject = subject_of(sessions[0], row)
-            try:
-                known[place] = {} if subject is None else told_by_files(sessions[0], subject)
-            except MassactError:  # the files are not there any more
-                known[place] = {}
-        return known[place]
+        if declared is not None and place not in known:
+            with suppress(MassactError):  # the files are not there any more
+                subject = subject_of(session(), row)
+                known[place] = {} if subject is None else told_by_files(session(), subject)
+        return known.setdefault(place, {})
 
     return told
 
@@ -160,7 +154,7 @@ class _Report:
         now = time.monotonic()
         if now - self._said >= LOG_SECONDS:
             self._said = now
-            click.echo(f"{self.n_runs} finished runs looked at", err=True)
+            click.echo(f"{counted(self.n_runs, 'finished run')} looked at", err=True)
 
     def add(self, outcome: "Outcome") -> None:
         finding, state = outcome.finding, outcome.state
@@ -187,16 +181,11 @@ class _Report:
         click.echo(f"{chr(10) if self._counts else ''}{self._in_short()}")
 
     def _in_short(self) -> str:
-        runs = "1 finished run" if self.n_runs == 1 else f"{self.n_runs} finished runs"
-        counts = {
-            "mended": self.states["mended"],
-            "can be mended with --fix": self.states["found"],
-            "to be seen to by hand": self.states["remains"],
-        }
-        parts = [f"{count} {what}" for what, count in counts.items() if count]
+        words = {"mended": "mended", "found": "can be mended with --fix", "remains": "to be seen to by hand"}
+        parts = [f"{self.states[state]} {what}" for state, what in words.items() if self.states[state]]
         notes = self.states["note"]
-        told = f" ({notes} {'note' if notes == 1 else 'notes'})" if notes else ""
-        return f"{runs} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
+        told = f" ({counted(notes, 'note')})" if notes else ""
+        return f"{counted(self.n_runs, 'finished run')} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
 
 
 @click.command()

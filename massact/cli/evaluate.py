@@ -5,17 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from massact import domain
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
-from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
+from massact.cli.session import WORKLOAD, dry_run_option, open_session, verbose_option, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
-from massact.domain import (
-    DEFAULT_BUDGET,
-    DEFAULT_CONFIDENCE,
-    DEFAULT_SCREEN,
-    DEFAULT_TOLERANCE,
-    SEARCH_MODES,
-    SEARCH_STARTS,
-)
 from massact.errors import UsageError
 from massact.labels import check_layers, normalise_label
 from massact.query import Filters
@@ -23,7 +16,6 @@ from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
     from massact.sweep.search.gap_filling import SearchPlan
-    from massact.workflow.steps import Request
 
 TEXT = OrFile(click.STRING)
 
@@ -60,10 +52,14 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
     """
     workload = {name: options[name] for name in WORKLOAD}
     session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
+    from massact.sweep.planner import Overrides
     from massact.workflow.dry_run import show_request
-    from massact.workflow.steps import run_evaluate
+    from massact.workflow.steps import Request, run_evaluate
 
-    request = _request(session.experiment, options)
+    place = _model(session.experiment, options), _trait(session.experiment, options)
+    position, layers, coefficients = (options[name] for name in ("position", "layers", "coefficients"))
+    overrides = Overrides(options["max_new_tokens"], options["subset"], options["direction"])
+    request = Request.of(place, options["method"].split(","), position, layers, coefficients, overrides)
     with working(session):
         if dry_run:
             show_request(session, request)
@@ -71,20 +67,6 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
         tally, _ = run_evaluate(session, request)
     if tally.failed:
         raise click.exceptions.Exit(1)
-
-
-def _request(experiment: Experiment, options: dict[str, Any]) -> "Request":
-    from massact.sweep.planner import Overrides
-    from massact.workflow.steps import Request
-
-    return Request.of(
-        (_model(experiment, options), _trait(experiment, options)),
-        options["method"].split(","),
-        options["position"],
-        options["layers"],
-        options["coefficients"],
-        Overrides(options["max_new_tokens"], options["subset"], options["direction"]),
-    )
 
 
 _MODEL_OPTIONS: dict[str, Callable[[ModelConfig], str]] = {
@@ -137,27 +119,27 @@ search_options = stacked(
     click.option("--position", type=TEXT, help="Position window; default: those of the phases."),
     click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: those of the phases."),
     click.option(
-        "--mode", type=click.Choice(SEARCH_MODES), default="search",
+        "--mode", type=click.Choice(domain.SEARCH_MODES), default="search",
         help="scan: the file's coefficients first, which finds a small one that works where larger ones do not.",
     ),
     click.option(
-        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET,
+        "--budget", type=click.IntRange(1), default=domain.DEFAULT_BUDGET,
         help="Evaluations of one label at one layer at most.",
     ),
     click.option(
-        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE,
+        "--tolerance", type=Number(0, min_open=True), default=domain.DEFAULT_TOLERANCE,
         help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
     ),
     click.option(
-        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN,
+        "--screen", type=click.IntRange(0), default=domain.DEFAULT_SCREEN,
         help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
     ),
     click.option(
-        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE,
+        "--confidence", type=Number(0.5, 1, max_open=True), default=domain.DEFAULT_CONFIDENCE,
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
     click.option(
-        "--start", type=click.Choice(SEARCH_STARTS), default="prior",
+        "--start", type=click.Choice(domain.SEARCH_STARTS), default="prior",
         help="Where first coefficients come from. probe: where short texts break, which the unsteered model reads; "
         "nothing is judged for it.",
     ),
@@ -169,6 +151,7 @@ search_options = stacked(
     val_split_option,
     workload_options,
     dry_run_option,
+    verbose_option,
 )  # fmt: skip
 """What is searched for, and how far."""
 
@@ -198,13 +181,12 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 
 
 def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, options: dict[str, Any]) -> None:
-    searched = {name: options.pop(name) for name in _SEARCHED}
-    is_dry = options.pop("dry_run")
-    session = open_session(file, tracking_uri, **options)
+    wanted, is_dry = {name: options.pop(name) for name in _PLACES}, options.pop("dry_run")
+    session = open_session(file, tracking_uri, **{one: options.pop(one) for one in ("val_split", *WORKLOAD)})
     from massact.workflow.dry_run import show_search
     from massact.workflow.steps import run_search
 
-    plan = _plan(session.experiment, searched)
+    plan = _plan(session.experiment, wanted, options)
     with working(session):
         if is_dry:
             show_search(session, name, plan)
@@ -214,21 +196,17 @@ def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, 
         raise click.exceptions.Exit(1)
 
 
-_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")
-_SEARCHED = ("model", "trait", "method", "position", "layers", *_LIMITS)
+_PLACES = ("model", "trait", "method", "position", "layers")
 
 
-def _plan(experiment: Experiment, options: dict[str, Any]) -> "SearchPlan":
+def _plan(experiment: Experiment, wanted: dict[str, Any], limits: dict[str, Any]) -> "SearchPlan":
     from massact.sweep.search.gap_filling import SearchPlan
 
-    model, trait, labels, position = (options[name] for name in ("model", "trait", "method", "position"))
-    return SearchPlan(
-        **{name: options[name] for name in _LIMITS},
-        only=Filters(
-            models=() if model is None else (experiment.model(model).name,),
-            traits=() if trait is None else (experiment.trait(trait).name,),
-            positions=() if position is None else (str(parse_position(position)),),
-            labels=() if labels is None else tuple(dict.fromkeys(map(normalise_label, labels.split(",")))),
-        ),
-        layers=None if options["layers"] is None else check_layers(options["layers"]),
+    model, trait, labels, position, layers = (wanted[name] for name in _PLACES)
+    only = Filters(
+        models=() if model is None else (experiment.model(model).name,),
+        traits=() if trait is None else (experiment.trait(trait).name,),
+        positions=() if position is None else (str(parse_position(position)),),
+        labels=() if labels is None else tuple(dict.fromkeys(map(normalise_label, labels.split(",")))),
     )
+    return SearchPlan(**limits, only=only, layers=None if layers is None else check_layers(layers))

@@ -1,7 +1,9 @@
-"""`massact judge-check` and `massact rejudge`: what judges make of known texts, and another judge on stored ones."""
+"""`massact judge-check`, `rejudge` and `label`: judges on known texts, another judge on stored ones, and people."""
 
+import getpass
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -10,22 +12,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
-from massact.cli.questions import OUTPUT_OPTIONS, render, write
+from massact.cli.questions import OUTPUT, OUTPUT_OPTIONS, print_answers
 from massact.cli.session import force_option, open_session, spool_option, store_timeout_option, working
-from massact.config import JudgeConfig
+from massact.config import JudgeConfig, load_experiment
 from massact.config.judges import judge_like
-from massact.data.labelled import read_labelled
+from massact.data.labelled import SCORES, Labelled, append_labelled, columns_of, read_labelled
+from massact.data.traits import load_trait
 from massact.errors import UsageError
 from massact.labels import normalise_label
 from massact.names import visible
 from massact.query import Answer, Filters
+from massact.query.load import normalised
 from massact.query.questions.judges import ask_judges
 from massact.query.rows import Column
 from massact.query.tables import STATUS, number_column, text_column
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.judges.canaries import Canary, CanaryResult
+    from massact.judges.canaries import CanaryResult
     from massact.sweep.context import Session
 
 
@@ -111,7 +115,7 @@ def judge_check(ctx: click.Context, /, experiment_file: str, tracking_uri: str, 
     (config,) = configs
     with working(session):
         rows = tuple(_rows(session, config, options["trait"], options["repeats"]))
-    _write(session, rows, options)
+    _tell(session, rows, _spreads(rows), options)
     n_failed = sum(row.status != "ok" for row in rows)
     if n_failed:
         click.echo(f"the judge {config.name} fails {n_failed} of {len(rows)} canaries", err=True)
@@ -129,28 +133,25 @@ def _hold_against_people(
         labels = [one for one in labels if one.trait in ("", session.experiment.trait(trait).name)]
     with working(session):
         lines, notes = hold_against(session, labels, configs, options["bands"])
-    answer = Answer(
-        question="judge-check",
-        floor=session.experiment.coherence_floor,
-        rows=tuple(lines),
-        notes=tuple(notes),
-        experiment=session.experiment.name,
-    )
-    write(render(answer, options["output_format"], columns=options["columns"]), options["output"])
-    for note in notes:
-        click.echo(visible(note), err=True)
+    _tell(session, lines, notes, options, experiment=session.experiment.name)
     if any(line.judge_prompt and line.verdict == "disagrees" for line in lines):
         ctx.exit(1)
 
 
-def _write(session: "Session", rows: tuple[CanaryRow, ...], options: dict[str, Any]) -> None:
-    stds = [(name, [getattr(row, f"{name}_std") for row in rows]) for name in ("trait", "coherence")]
-    largest = [(name, max((s for s in some if s is not None), default=None)) for name, some in stds]
-    notes = tuple(f"largest standard deviation of {name}: {value:.2f}" for name, value in largest if value is not None)
-    answer = Answer(question="judge-check", floor=session.experiment.coherence_floor, rows=rows, notes=notes)
-    write(render(answer, options["output_format"], columns=options["columns"]), options["output"])
-    for note in notes:
-        click.echo(note, err=True)
+def _spreads(rows: Sequence[CanaryRow]) -> Iterator[str]:
+    """How much the scores vary at most, in words."""
+    for name in ("trait", "coherence"):
+        if stds := [std for row in rows if (std := getattr(row, f"{name}_std")) is not None]:
+            yield f"largest standard deviation of {name}: {max(stds):.2f}"
+
+
+def _tell(session: "Session", rows: Iterable[Any], notes: Iterable[str], options: dict[str, Any], **about: Any) -> None:
+    """Print rows as an answer, and its notes."""
+    floor, output = session.experiment.coherence_floor, {name: options[name] for name in OUTPUT}
+    answer = Answer(question="judge-check", floor=floor, rows=tuple(rows), notes=tuple(notes), **about)
+    print_answers(answer, **output)
+    for note in answer.notes:
+        click.echo(visible(note), err=True)
 
 
 def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: int) -> Iterator[CanaryRow]:
@@ -160,34 +161,30 @@ def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: i
     for judged, model in product(traits, models):
         judge = session.judges.of(judged, model, config=config)
         results, _ = session.judges.check(config, judge, repeats=repeats)
-        names: dict[str, Any] = {"judge": config.name, "trait": judged.name, "model": model.name if model else None}
-        yield from (CanaryRow(**names, **_figures(result)) for result in results)
+        yield from (_row(config.name, judged.name, model.name if model else None, result) for result in results)
 
 
-def _figures(result: "CanaryResult") -> dict[str, Any]:
+def _row(judge: str, trait: str, model: str | None, result: "CanaryResult") -> CanaryRow:
     from massact.judges.canaries import spread
 
-    n_scored = sum(verdict.scored for verdict in result.verdicts)
-    return {
-        "canary": result.canary.name,
-        "trait_mean": statistics.fmean(result.trait) if result.trait else None,
-        "trait_std": spread(result.trait),
-        "coherence_mean": statistics.fmean(result.coherence) if result.coherence else None,
-        "coherence_std": spread(result.coherence),
-        "n_scored": n_scored,
-        "n_unscored": len(result.verdicts) - n_scored,
-        "expected": _expected(result.canary),
-        "status": "failed" if result.failure else "ok",
-        "failure": result.failure,
-    }
-
-
-def _expected(canary: "Canary") -> str:
+    canary, n_scored = result.canary, sum(verdict.scored for verdict in result.verdicts)
     bounds = (("coherence", canary.coherence), ("trait", canary.trait))
-    parts = [f"{name} {low:g} to {high:g}" for name, (low, high) in bounds if (low, high) != (0.0, 100.0)]
-    if canary.like:
-        parts.append(f"both about as {canary.like}")
-    return ", ".join(parts)
+    expected = [f"{name} {low:g} to {high:g}" for name, (low, high) in bounds if (low, high) != (0.0, 100.0)]
+    return CanaryRow(
+        judge=judge,
+        trait=trait,
+        model=model,
+        canary=canary.name,
+        trait_mean=statistics.fmean(result.trait) if result.trait else None,
+        trait_std=spread(result.trait),
+        coherence_mean=statistics.fmean(result.coherence) if result.coherence else None,
+        coherence_std=spread(result.coherence),
+        n_scored=n_scored,
+        n_unscored=len(result.verdicts) - n_scored,
+        expected=", ".join([*expected, *([f"both about as {canary.like}"] if canary.like else [])]),
+        status="failed" if result.failure else "ok",
+        failure=result.failure,
+    )
 
 
 @click.command()
@@ -214,19 +211,7 @@ def _expected(canary: "Canary") -> str:
 @click.option("--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge.")
 @click.pass_context
 def rejudge(
-    ctx: click.Context,
-    /,
-    experiment_file: str,
-    tracking_uri: str,
-    judge: str | None,
-    sources: tuple[str, ...],
-    spool: Path,
-    store_timeout: float,
-    *,
-    force: bool,
-    every_trait: bool,
-    dry_run: bool,
-    **chosen: tuple[Any, ...],
+    ctx: click.Context, /, experiment_file: str, tracking_uri: str, *, every_trait: bool, dry_run: bool, **chosen: Any
 ) -> None:
     """Score stored responses with another judge, without generating any again.
 
@@ -240,19 +225,12 @@ def rejudge(
       massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
       massact rejudge --experiment my.yaml --every-trait
     """
-    session = open_session(
-        experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout, force=force
-    )
-    from massact.sweep.rejudge import plan_rejudge, run_rejudge
-    from massact.sweep.side_effects import plan_side_effects, run_side_effects
+    workload = {name: chosen.pop(name) for name in ("judge", "spool", "store_timeout", "force")}
+    session, sources = open_session(experiment_file, tracking_uri, **workload), chosen.pop("sources")
+    from massact.sweep.rejudge import plan_rejudge, plan_side_effects, run_rejudge, run_side_effects
 
-    only = Filters(
-        **{
-            **chosen,
-            "positions": tuple(str(parse_position(text)) for text in chosen["positions"]),
-            "labels": tuple(map(normalise_label, chosen["labels"])),
-        }
-    )
+    positions = tuple(str(parse_position(text)) for text in chosen["positions"])
+    only = Filters(**{**chosen, "positions": positions, "labels": tuple(map(normalise_label, chosen["labels"]))})
     if every_trait and (sources or any(chosen.values())):
         raise UsageError("--every-trait scores the winners of the experiment: leave out --from and the filters")
     with working(session):
@@ -270,8 +248,97 @@ def rejudge(
             return
         plan = run_rejudge(session, replace(only, judges=sources))
     answer = ask_judges(experiment_file, tracking_uri=tracking_uri, only=only)
-    click.echo(render(answer, "table"), nl=False)
+    print_answers(answer, output_format="table")
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)
     if plan.left_out:
         ctx.exit(1)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@stacked(*FILTER_OPTIONS)
+@click.option(
+    "--labels",
+    "file",  # `labels` are those of --label
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="labels.csv",
+    metavar="FILE",
+    help="Where scores are kept, those of several people too; the same command goes on where it stopped.",
+)
+@click.option("--annotator", default=getpass.getuser, show_default="your login", help="Whose scores these are.")
+@click.option("-n", "--number", type=click.IntRange(1), default=50, help="Responses to score, those before included.")
+@click.option("--seed", type=int, default=0, help="Which responses are drawn, and in which order they come.")
+def label(experiment_file: str, tracking_uri: str, file: Path, annotator: str, **options: Any) -> None:
+    """Have a person score stored responses, blind: without label, coefficient and the judge's scores.
+
+    Drawn from all kept responses of a trait, unsteered ones among them, in random order; what others have scored in
+    the same file comes first, so that people can be held against each other. `s` passes over a response, `b` goes
+    back to the one before, `q` stops. massact judge-check --labels then holds judges against the scores.
+
+    \b
+    Examples:
+      massact label --experiment experiments/toy.yaml --annotator ana
+      massact label --trait refusal -n 100 --labels refusal.csv
+    """
+    experiment, number, seed = load_experiment(experiment_file), options.pop("number"), options.pop("seed")
+    traits = [experiment.trait(name) for name in options["traits"]] or list(experiment.traits)
+    if len(traits) > 1:
+        raise UsageError(f"one trait at a time: --trait {' or --trait '.join(one.name for one in traits)}")
+    from massact.workflow.people import to_label
+
+    dataset = load_trait(experiment.resolve(traits[0].dataset))
+    only = normalised(Filters(**{**options, "traits": (traits[0].name,)}))
+    known = read_labelled(file) if file.exists() and file.stat().st_size else []
+    columns_of(file)  # before anything is asked
+    todo = to_label(tracking_uri, experiment.name, only, annotator, known, number, seed)
+    if not todo:
+        click.echo(f"nothing to score: {annotator} has scored what {file} and the run store offer", err=True)
+        return
+    told = " ".join(_plain(dataset.definition or dataset.eval_prompt or traits[0].name).split())
+    click.echo(f"trait, 0 (not at all) to 100 (fully): {told}", err=True)
+    click.echo("coherence, 0 to 100: grammar and structure alone, whatever it says", err=True)
+    n_scored = _label(todo, file)
+    click.echo(f"{n_scored} of {len(todo)} scored, in {file}", err=True)
+
+
+def _label(todo: Sequence[Labelled], labels: Path) -> int:
+    """Ask for the scores of each; returns how many were given."""
+    place, scored = 0, set[int]()
+    while place < len(todo):
+        one = todo[place]
+        click.echo(f"\n[{place + 1} of {len(todo)}] {_plain(one.question)}\n---\n{_plain(one.response)}\n---")
+        said: list[float | str] = []
+        while len(said) < len(SCORES) and not (said and isinstance(said[-1], str)):
+            said.append(_ask(SCORES[len(said)].removesuffix("_score")))
+        if said[-1] == "q":
+            break
+        if said[-1] == "b":
+            place = max(0, place - 1)
+            continue
+        given: Any = [None] * len(SCORES) if said[-1] == "s" else said
+        append_labelled(labels, replace(one, **dict(zip(SCORES, given, strict=True))))
+        scored = scored - {place} if said[-1] == "s" else scored | {place}
+        place += 1
+    return len(scored)
+
+
+def _ask(what: str) -> float | str:
+    """A score, or `s`, `b` or `q`; the end of the input is `q`."""
+    while True:
+        try:
+            text = click.prompt(f"{what} (0-100, s, b, q)", prompt_suffix=": ").strip().lower()
+        except click.Abort:
+            return "q"
+        if text in ("s", "b", "q"):
+            return str(text)
+        with suppress(ValueError):
+            if 0 <= float(text) <= 100:
+                return float(text)
+        click.echo("a number from 0 to 100; s passes over it, b goes back, q stops", err=True)
+
+
+def _plain(text: str) -> str:
+    """A text that a terminal can show, its lines kept."""
+    return "\n".join(map(visible, text.splitlines()))

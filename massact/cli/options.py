@@ -100,6 +100,11 @@ def _not_empty(value: str) -> str:
     return value
 
 
+def split_names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(filter(None, map(str.strip, (value or "").split(","))))
+
+
 class Number(click.FloatRange):
     """A number in a range: neither NaN, which is in every range, nor infinite."""
 
@@ -199,14 +204,14 @@ def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F],
 
 
 def _option_type(parameter: Parameter) -> Any:
-    schema = parameter.schema
-    if "enum" in schema:
-        return click.Choice(schema["enum"])
-    if schema["type"] == "integer":
-        return click.IntRange(schema["minimum"], None)
-    if schema["type"] == "number":
-        return Number(schema["minimum"], schema["maximum"])
-    return Written(parameter) if schema is not ANY_TEXT else str
+    match parameter.schema:
+        case {"enum": values}:
+            return click.Choice(values)
+        case {"type": "integer", "minimum": least}:
+            return click.IntRange(least)
+        case {"type": "number", "minimum": least, "maximum": most}:
+            return Number(least, most)
+    return Written(parameter) if parameter.schema is not ANY_TEXT else str
 
 
 class Written(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
@@ -229,10 +234,24 @@ FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(option_of(one) for one 
 """Which part of an experiment is meant; as parameters the fields of `massact.query.Filters`."""
 
 
-def run_or_best(run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any]) -> str:
-    """The run that is named, else the best one of what the filters admit; UsageError where both or neither."""
+run_option = click.option(
+    "--run", "run_id", metavar="ID", help="The evaluation with that run id; default: the best one."
+)
+run_argument = stacked(
+    click.argument("run_id", metavar="[RUN]", required=False),
+    click.option("--best", is_flag=True, help="The best evaluation at the floor of what the filters admit."),
+)
+
+
+def run_or_best(
+    run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any], *, best: bool | None = None
+) -> str:
+    """The run that is named, else the best one of what the filters admit. Raises UsageError: there are both, or
+    neither where `best` has to be asked for."""
     from massact.workflow.vectors import best_run
 
+    if best is not None and best == (run_id is not None):
+        raise UsageError("name a run, as massact runs and best --format json do, or write --best: one of the two")
     filters = normalised(Filters(**only))
     if run_id is None:
         return best_run(asked_experiment(experiment, tracking_uri), tracking_uri, filters)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial, update_wrapper
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,17 +24,15 @@ from massact.cli.session import (
 from massact.config import load_experiment
 from massact.domain import floor_warning
 from massact.query.question import FLOOR
-from massact.store.databases import is_absent
 from massact.store.read import open_store
-from massact.workflow.status import list_prerequisites
+from massact.words import counted
 
 if TYPE_CHECKING:
-    from massact.report.phase_notes import PhaseName
     from massact.sweep.context import Session
     from massact.sweep.driver import Tally
 
 _places = stacked(experiment_option, tracking_uri_option, verbose_option)
-_grid_options = stacked(_places, rounds_option, val_split_option, workload_options, dry_run_option)
+_grid_options = stacked(rounds_option, val_split_option, workload_options, dry_run_option)
 _output_option = click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -41,9 +41,7 @@ _output_option = click.option(
 )
 
 
-def _work(
-    session: "Session", run: "Callable[[Session], Tally | None]", show: "Callable[[Session], None] | None" = None
-) -> None:
+def _work(session: "Session", run: "Callable[[Session], Tally | None]", show: Callable[..., None] | None) -> None:
     """Do a command's work and say where to look next, or only show what there is to do; exit code 1 if cells failed."""
     from massact.workflow.outcome import next_lines
 
@@ -55,105 +53,93 @@ def _work(
         for line in next_lines(session.stores):
             session.say(line)
     if tally is not None and tally.failed:
-        click.echo(f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True)
+        click.echo(
+            f"{counted(tally.failed, 'cell')} failed; the runs hold the reason, running again tries them", err=True
+        )
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@_places
-def calibrate(experiment_file: str, tracking_uri: str, *, verbose: bool) -> None:
+def _phase(run: str, *options: Any, show: str = "", **own: Any) -> Callable[[Callable[[], None]], click.Command]:
+    """The command of a phase, from a function that has its name and its help. `run` and `show`: what does its work and
+    what shows it, as `module:function` within massact; `own`: what these take besides the session."""
+
+    def decorate(told: Callable[[], None]) -> click.Command:
+        def command(experiment_file: str, tracking_uri: str, *, dry_run: bool = False, **given: Any) -> None:
+            told_to = {"output": given.pop("output")} if "output" in given else {}
+            session = open_session(experiment_file, tracking_uri, **given)
+            wanted = [partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one]
+            _work(session, partial(wanted[0], **told_to), wanted[1] if dry_run else None)
+
+        return click.command()(_places(stacked(*options)(update_wrapper(command, told))))
+
+    return decorate
+
+
+@_phase("workflow.steps:run_calibrate")
+def calibrate() -> None:
     """Find each model's massive dims from neutral prompts.
 
     \b
     Example:
       massact calibrate --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, verbose=verbose)
-    from massact.workflow.steps import run_calibrate
-
-    _work(session, run_calibrate)
 
 
-@click.command()
-@_places
-@val_split_option
-@force_option
-def extract(experiment_file: str, tracking_uri: str, val_split: float | None, *, force: bool, verbose: bool) -> None:
+@_phase("workflow.steps:run_extract", val_split_option, force_option)
+def extract() -> None:
     """Extract activations and vectors, with every cleaning before and after.
 
     \b
     Example:
       massact extract --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, val_split=val_split, force=force, verbose=verbose)
-    from massact.workflow.steps import run_extract
-
-    _work(session, run_extract)
 
 
-def _grid_phase(name: "PhaseName", text: str) -> click.Command:
-    @click.command(name, help=text)
-    @_grid_options
-    def command(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
-        session = open_session(experiment_file, tracking_uri, **workload)
-        from massact.workflow.dry_run import show_phases
-        from massact.workflow.steps import run_grid_phase
-
-        show = (lambda of: show_phases(of, (name,))) if dry_run else None
-        _work(session, lambda of: run_grid_phase(of, name), show)
-
-    return command
+_grid_phase = partial(_phase, "workflow.steps:run_grid_phase", _grid_options, show="workflow.dry_run:show_phase")
 
 
-phase1 = _grid_phase(
-    "phase1",
+@_grid_phase(name="phase1")
+def phase1() -> None:
     """Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.
 
     \b
     Example:
       massact phase1 --experiment experiments/toy.yaml --save-responses best
-    """,
-)
-phase2 = _grid_phase(
-    "phase2",
+    """
+
+
+@_grid_phase(name="phase2")
+def phase2() -> None:
     """Compare cleaning before extraction with cleaning after it.
 
     \b
     Example:
       massact phase2 --experiment experiments/toy.yaml
-    """,
-)
-phase3 = _grid_phase(
-    "phase3",
+    """
+
+
+@_grid_phase(name="phase3")
+def phase3() -> None:
     """Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.
 
     \b
     Example:
       massact phase3 --experiment experiments/toy.yaml
-    """,
-)
+    """
 
 
-@click.command()
-@_places
-def phase4(experiment_file: str, tracking_uri: str, *, verbose: bool) -> None:
+@_phase("workflow.outcome:run_patterns")
+def phase4() -> None:
     """Work out coefficient patterns and recommendations from the store.
 
     \b
     Example:
       massact phase4 --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, verbose=verbose)
-    from massact.workflow.outcome import run_patterns
-
-    _work(session, run_patterns)
 
 
-@click.command()
-@_places
-@evaluating_options
-@dry_run_option
-def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+@_phase("sweep.winners:run_confirm", evaluating_options, dry_run_option, show="workflow.dry_run:show_confirm")
+def confirm() -> None:
     """Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.
 
     The experiment file says which share of the questions is kept for that. What is confirmed is not run again;
@@ -163,18 +149,10 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
     Example:
       massact confirm --experiment my-experiment.yaml
     """
-    session = open_session(experiment_file, tracking_uri, **workload)
-    from massact.sweep.confirm import run_confirm
-    from massact.workflow.dry_run import show_confirm
-
-    _work(session, run_confirm, show_confirm if dry_run else None)
 
 
-@click.command()
-@_places
-@evaluating_options
-@dry_run_option
-def baselines(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+@_phase("sweep.winners:run_baselines", evaluating_options, dry_run_option, show="workflow.dry_run:show_baselines")
+def baselines() -> None:
     """Evaluate what winners are held against: a prompt, examples, random directions of the same norm.
 
     The experiment file says which, under the key baselines; massact costs shows them beside the winners.
@@ -183,11 +161,19 @@ def baselines(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workl
     Example:
       massact baselines --experiment experiments/costs.yaml
     """
-    session = open_session(experiment_file, tracking_uri, **workload)
-    from massact.sweep.baselines import run_baselines
-    from massact.workflow.dry_run import show_baselines
 
-    _work(session, run_baselines, show_baselines if dry_run else None)
+
+@_phase("workflow.steps:run_main", _grid_options, _output_option, show="workflow.dry_run:show_main")
+def main_command() -> None:
+    """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
+
+    Where the experiment file keeps questions for it, winners are confirmed on them before the report; where it names
+    baselines, they are evaluated; where it has several traits, winners are scored for all of them.
+
+    \b
+    Example:
+      massact main --experiment experiments/toy.yaml
+    """
 
 
 @click.command()
@@ -214,27 +200,7 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
         written = run_report(session, output, findings=Path(findings) if findings else None)
         session.tell(written.checklist, written.summary)
 
-    _work(opened, run)
-
-
-@click.command("main")
-@_grid_options
-@_output_option
-def main_command(experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any) -> None:
-    """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
-
-    Where the experiment file keeps questions for it, winners are confirmed on them before the report; where it names
-    baselines, they are evaluated; where it has several traits, winners are scored for all of them.
-
-    \b
-    Example:
-      massact main --experiment experiments/toy.yaml
-    """
-    session = open_session(experiment_file, tracking_uri, **workload)
-    from massact.workflow.dry_run import show_main
-    from massact.workflow.steps import run_main
-
-    _work(session, lambda of: run_main(of, output), show_main if dry_run else None)
+    _work(opened, run, None)
 
 
 @click.command()
@@ -250,6 +216,9 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     Example:
       massact status --experiment experiments/toy.yaml
     """
+    from massact.store.databases import is_absent
+    from massact.workflow.status import list_prerequisites
+
     experiment = load_experiment(experiment_file)
     is_none = is_absent(tracking_uri)
     with closing(open_store(tracking_uri, may_be_absent=True)) as store:
@@ -258,11 +227,10 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
         listed = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)
-    for prerequisite in listed:
-        hint = "" if prerequisite.ok else f"  ->  {prerequisite.command}"
-        mark = "ok     " if prerequisite.ok else "missing"
-        click.echo(f"{mark}  {prerequisite.what}: {prerequisite.detail}{hint}")
-    missing = [prerequisite for prerequisite in listed if not prerequisite.ok]
+    for one in listed:
+        mark, hint = ("ok     ", "") if one.ok else ("missing", f"  ->  {one.command}")
+        click.echo(f"{mark}  {one.what}: {one.detail}{hint}")
+    missing = [one for one in listed if not one.ok]
     if missing:
         click.echo(f"\n{len(missing)} of {len(listed)} missing. Next: {missing[0].command}")
         ctx.exit(1)

@@ -12,13 +12,20 @@ import click
 
 from massact._gc import collector_paused
 from massact.api import ENTRIES, question
-from massact.cli.options import asked_experiment, asked_experiments_option, option_of, stacked, tracking_uri_option
+from massact.cli.options import (
+    asked_experiment,
+    asked_experiments_option,
+    option_of,
+    split_names,
+    stacked,
+    tracking_uri_option,
+)
 from massact.errors import UsageError
 from massact.floors import as_floor
 from massact.names import shown as shown_name
 from massact.names import visible
 from massact.query import Answer
-from massact.query.question import ABOUT_FLOOR, FILTERS, Parameter, Question
+from massact.query.question import ABOUT_FLOOR, FILTERS, Question
 from massact.query.rows import Column, flatten, printed, text_table, to_json, to_mapping, with_differences
 
 # answers as text; missing is empty or null, never 0
@@ -170,17 +177,13 @@ def _latex(columns: Sequence[Column], rows: Sequence[object]) -> str:
     return "\n".join([f"% {shared}", *lines] if shared else lines) + "\n"
 
 
-def _names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(filter(None, map(str.strip, (value or "").split(","))))
-
-
 OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--format", "output_format", type=click.Choice(FORMATS), default="table",
         help="How the answer is written; latex: tabulars for the package booktabs.",
     ),
     click.option(
-        "--columns", callback=_names, metavar="NAMES",
+        "--columns", callback=split_names, metavar="NAMES",
         help="Columns of tables and CSV, with commas between them: headers, or fields as CSV and JSON name them.",
     ),
     click.option(
@@ -189,10 +192,23 @@ OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )  # fmt: skip
 
 
+OUTPUT = ("output_format", "columns", "output")
+"""Names of `OUTPUT_OPTIONS`."""
+
+
+def print_answers(
+    *answers: Answer[Any], output_format: Format, columns: Sequence[str] = (), output: Path | None = None
+) -> None:
+    """Print answers of one question as one, or write them into a file. Raises UsageError: it cannot be written."""
+    write(render(answers[0], output_format, *answers[1:], columns=columns), output)
+
+
 def command(name: str) -> click.Command:
     """The command of a question."""
     posed = question(name)
-    flags = _flags_of(posed.command)
+    # questions that are asked by a flag of this one's command, by the flag
+    begin, others = f"{posed.command} --", map(question, ENTRIES) if posed.command == "compare" else ()
+    flags = {one.command.removeprefix(begin): one for one in others if one.command.startswith(begin)}
 
     @click.pass_context
     def run(ctx: click.Context, /, **options: Any) -> None:
@@ -212,27 +228,18 @@ def command(name: str) -> click.Command:
     return click.command(posed.command, help="\n\n".join(texts).replace("\\b", "\b"))(options(run))
 
 
-def _flags_of(command_name: str) -> dict[str, Question[..., Any]]:
-    """Questions that are asked by a flag of another's command, by the flag."""
-    begin = f"{command_name} --"
-    others = [question(name) for name in ENTRIES] if command_name == "compare" else []
-    return {one.command.removeprefix(begin): one for one in others if one.command.startswith(begin)}
-
-
 def _asked_by_flag(
     posed: Question[..., Any], flags: dict[str, Question[..., Any]], options: dict[str, Any]
 ) -> Question[..., Any]:
     """The question that is asked; its flag is taken out of the options."""
     wanted = [flag for flag in flags if options.pop(flag)]
     for flag in wanted:
-        given = [one.name for one in posed.own if not _is_default(posed, one, options.get(one.key))]
+        told = [(one, options.get(one.key)) for one in posed.own]
+        written = ((one, value) for one, value in told if value not in (None, ()))
+        given = [one.name for one, value in written if one.is_repeated or one.write(value) != posed.default(one)]
         if given:
             raise UsageError(f"--{flag} is another question than --{given[0]}: ask for one of the two")
     return flags[wanted[0]] if wanted else posed
-
-
-def _is_default(posed: Question[..., Any], parameter: Parameter, value: Any) -> bool:
-    return value in (None, ()) or (not parameter.is_repeated and parameter.write(value) == posed.default(parameter))
 
 
 def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:
@@ -245,7 +252,7 @@ def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, An
     answers = [*{(one := posed.ask(experiment, about, own)).experiment: one for experiment in asked}.values()]
     for answer in answers:
         click.echo(f"experiment {visible(answer.experiment)}, store {answer.store}", err=True)
-    write(render(answers[0], options["output_format"], *answers[1:], columns=options["columns"]), options["output"])
+    print_answers(*answers, **{name: options[name] for name in OUTPUT})
     verdicts = [_say(answer, f"{visible(answer.experiment)}: " if len(answers) > 1 else "") for answer in answers]
     if not all(verdicts):
         ctx.exit(1)

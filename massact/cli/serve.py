@@ -10,14 +10,9 @@ from typing import Any
 import click
 
 from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
-from massact.cli.options import stacked, table_or_json_option, tracking_uri_option
+from massact.cli.options import split_names, stacked, table_or_json_option, tracking_uri_option
 from massact.errors import UsageError
 from massact.service.users import GRANTS, MIN_PASSWORD, Role, Users, check_password, generate_password
-
-
-def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names with commas between them."""
-    return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
 @click.command()
@@ -51,7 +46,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 )
 @click.option(
     "--allowed-hosts",
-    callback=_names,
+    callback=split_names,
     envvar=["MASSACT_SERVE_ALLOWED_HOSTS", "MLFLOW_SERVER_ALLOWED_HOSTS"],
     metavar="NAMES",
     default="",
@@ -61,7 +56,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 )
 @click.option(
     "--cors-allowed-origins",
-    callback=_names,
+    callback=split_names,
     envvar=["MASSACT_SERVE_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"],
     metavar="ORIGINS",
     default="",
@@ -89,14 +84,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 )
 @click.pass_context
 def serve(
-    ctx: click.Context,
-    /,
-    *,
-    backend_store_uri: str | None,
-    artifacts_destination: str | None,
-    tune: bool,
-    upgrade: bool,
-    **options: Any,
+    ctx: click.Context, /, backend_store_uri: str | None, artifacts_destination: str | None, **options: Any
 ) -> None:
     """Start the tracking server and UI: database, artifacts and, with --auth, users.
 
@@ -112,36 +100,26 @@ def serve(
       massact serve --tune                                    an index and statistics for readers
       massact serve --upgrade                                 after an upgrade of MLflow
     """
-    from massact.service.serving import maintain
-    from massact.service.serving import serve as start
-    from massact.service.settings import (
-        DATABASE_URI,
-        DEFAULT_ARTIFACTS,
-        DEFAULT_DATABASE,
-        Settings,
-        check_artifacts,
-        check_shown,
-        free_port,
-        with_secrets,
-    )
+    from massact.service import serving, settings
     from massact.store.databases import sqlite_path
 
-    environment = with_secrets(os.environ)
-    database = backend_store_uri or environment.get(DATABASE_URI) or sqlite_uri(Path(DEFAULT_DATABASE))
+    environment = settings.with_secrets(os.environ)
+    default = sqlite_uri(Path(settings.DEFAULT_DATABASE))
+    database = backend_store_uri or environment.get(settings.DATABASE_URI) or default
     if scheme_of(database) == "sqlite":
         database = plain_sqlite(database)
     if ctx.get_parameter_source("backend_store_uri") is click.core.ParameterSource.COMMANDLINE:
-        check_shown(database, "--backend-store-uri")
-    if tune or upgrade:
-        maintain(database, environment, click.echo, tune=tune, upgrade=upgrade)
+        settings.check_shown(database, "--backend-store-uri")
+    if (tune := options.pop("tune")) | (upgrade := options.pop("upgrade")):
+        serving.maintain(database, environment, click.echo, tune=tune, upgrade=upgrade)
         return
     file = sqlite_path(database)
     is_shown = ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE
-    check_artifacts(artifacts_destination or "", is_on_command_line=is_shown)
-    artifacts = artifacts_destination or str((file.parent if file else Path.cwd()) / DEFAULT_ARTIFACTS)
-    options["port"] = options["port"] or free_port(options["host"])
-    settings = Settings(database, artifacts if "://" in artifacts else str(Path(artifacts).absolute()), **options)
-    start(settings, environment, click.echo)
+    settings.check_artifacts(artifacts_destination or "", is_on_command_line=is_shown)
+    artifacts = artifacts_destination or str((file.parent if file else Path.cwd()) / settings.DEFAULT_ARTIFACTS)
+    options["port"] = options["port"] or settings.free_port(options["host"])
+    artifacts = artifacts if "://" in artifacts else str(Path(artifacts).absolute())
+    serving.serve(settings.Settings(database, artifacts, **options), environment, click.echo)
 
 
 # `massact users`: who may use a tracking server, and what for.

@@ -16,10 +16,9 @@ from massact.cli.options import Number, OrFile, stacked
 from massact.config import load_experiment
 from massact.config.judges import judge_like
 from massact.config.parse import with_validation_split
-from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, DEFAULT_SPOOL, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import EXECUTORS, RayOptions
 from massact.toy import is_toy
 
@@ -253,40 +252,26 @@ def _stop(session: "Session", text: str) -> NoReturn:
 
 
 @contextmanager
-def show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
     """On stderr, for what takes over two seconds: what is being done and how much is left. A bar on a terminal;
     elsewhere, such as in a log of CI, a line now and then."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=what, file=sys.stderr, delay=QUIET_SECONDS, leave=False) as bar:
-            yield lambda n: _advance(bar, n)
-    else:
-        lines = _Lines(what, total)
-        yield lines.advance
+            yield bar.update
+        return
+    began = said = time.monotonic()
+    done = 0
 
-
-def _advance(bar: Any, n: int) -> None:
-    bar.update(n)
-
-
-class _Lines:
-    """Progress as lines, at most one in `LOG_SECONDS`."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._began = self._said = time.monotonic()
-
-    def advance(self, n: int) -> None:
-        self._done += n
-        now = time.monotonic()
-        if now - self._said < LOG_SECONDS or self._done >= self._total:
+    def advance(n: int) -> None:
+        nonlocal said, done
+        done, now = done + n, time.monotonic()
+        if now - said < LOG_SECONDS or done >= total:
             return
-        self._said = now
-        click.echo(f"{self._what}: {self._done} of {self._total}{self._left(now)}", err=True)
-
-    def _left(self, now: float) -> str:
+        said, seconds = now, (now - began) / done * (total - done)
         # work comes in batches: what a first small share took says little about the rest
-        if self._done < self._total / 10:
-            return ""
-        return f", about {(now - self._began) / self._done * (self._total - self._done):.0f} s left"
+        left = "" if done < total / 10 else f", about {seconds:.0f} s left"
+        click.echo(f"{what}: {done} of {total}{left}", err=True)
+
+    yield advance

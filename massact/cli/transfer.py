@@ -1,6 +1,7 @@
-"""`massact import` and `massact export`: results as files of trait-interp's layout, and published figures."""
+"""`massact import` and `export`: results as files of trait-interp's layout, and published figures; `init`: to begin."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.cli.options import experiments_in, table_or_json_option, tracking_uri_option
+from massact.cli.questions import write
 from massact.cli.session import show_bar
 from massact.config import load_experiment
+from massact.data.new import new_files, write_new
 from massact.errors import UsageError
 from massact.names import as_held, check_name
 from massact.query.load import named_file
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.interop.names import Target
@@ -45,7 +49,6 @@ target_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Read and report, and write nothing.")
 @click.option(
     "--refusals",
-    "refusals_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="File for all refused lines, one JSON object a line.",
@@ -53,17 +56,7 @@ target_option = click.option(
 @table_or_json_option("How the report is written.")
 @click.pass_context
 def import_command(
-    ctx: click.Context,
-    path: Path,
-    *,
-    experiment: str,
-    tracking_uri: str,
-    model: str | None,
-    trait: str | None,
-    published: bool,
-    dry_run: bool,
-    refusals_file: Path | None,
-    output_format: str,
+    ctx: click.Context, /, path: Path, experiment: str, tracking_uri: str, *, dry_run: bool, **told: Any
 ) -> None:
     """Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.
 
@@ -75,15 +68,16 @@ def import_command(
       massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
       massact import --published figures.csv --experiment experiments/massive-activations.yaml
     """
-    if published and (model or trait):
+    published = bool(told["published"])
+    if published and (told["model"] or told["trait"]):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
     if path.suffix.lower() == ".csv" and not published:
         raise UsageError(f"{path} is a CSV file: published figures are imported with --published")
-    target = find_target(experiment, model=model, trait=trait)
+    target = find_target(experiment, model=told["model"], trait=told["trait"])
     report = _import(path, target, tracking_uri, published=published, dry_run=dry_run)
-    if refusals_file is not None:
-        _write_refusals(refusals_file, report)
-    if output_format == "json":
+    if told["refusals"] is not None:
+        write("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), told["refusals"])
+    if told["output_format"] == "json":
         click.echo(json.dumps(report.to_document(dry_run=dry_run), indent=2))
     else:
         _print_table(report, dry_run=dry_run)
@@ -141,7 +135,7 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
         click.echo("  ".join([f"{path:<{width}}", *columns]))
     click.echo()
     done = "would be imported" if dry_run else "imported"
-    click.echo(f"{report.totals.imported} results {done} into the experiment {report.experiment!r}")
+    click.echo(f"{counted(report.totals.imported, 'result')} {done} into the experiment {report.experiment!r}")
     for line in _remarks(report):
         click.echo(line, err=True)
 
@@ -154,21 +148,14 @@ def _remarks(report: "ImportReport") -> Iterator[str]:
     for file in report.files:
         yield from (f"note: {file.path}: {note}" for note in file.notes[:SHOWN_PER_FILE])
         if len(file.notes) > SHOWN_PER_FILE:
-            yield f"note: {file.path}: {len(file.notes) - SHOWN_PER_FILE} more notes"
+            yield f"note: {file.path}: {counted(len(file.notes) - SHOWN_PER_FILE, 'more note')}"
         for refusal in file.refusals[:SHOWN_PER_FILE]:
             yield f"refused: {refusal.file}:{refusal.line}: {refusal.reason}"
         left = len(file.refusals) - SHOWN_PER_FILE
         if left > 0:
-            yield f"refused: {file.path}: {left} more lines (all of them: --refusals FILE or --format json)"
+            yield f"refused: {file.path}: {counted(left, 'more line')} (all of them: --refusals FILE or --format json)"
     if report.totals.refused:
-        yield f"{report.totals.refused} {'line' if report.totals.refused == 1 else 'lines'} refused"
-
-
-def _write_refusals(path: Path, report: "ImportReport") -> None:
-    try:
-        path.write_text("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}. Name a file in a folder that exists") from error
+        yield f"{counted(report.totals.refused, 'line')} refused"
 
 
 @click.command(name="export")
@@ -186,14 +173,7 @@ def _write_refusals(path: Path, report: "ImportReport") -> None:
 @click.option("--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced.")
 @click.option("--overwrite", is_flag=True, help="Replace results files that are there.")
 def export_command(
-    experiment: str,
-    *,
-    tracking_uri: str,
-    output: Path,
-    no_responses: bool,
-    no_vectors: bool,
-    superseded: bool,
-    overwrite: bool,
+    experiment: str, tracking_uri: str, output: Path, *, no_responses: bool, no_vectors: bool, **told: bool
 ) -> None:
     """Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.
 
@@ -209,12 +189,40 @@ def export_command(
     target = find_target(experiment, held=experiments_in(tracking_uri))
     if is_absent(tracking_uri):
         raise UsageError("there is no run store yet: run `massact main` or pass --tracking-uri")
-    options = ExportOptions(
-        responses=not no_responses, vectors=not no_vectors, superseded=superseded, overwrite=overwrite
-    )
+    options = ExportOptions(responses=not no_responses, vectors=not no_vectors, **told)
     datasets = {trait.name: trait.dataset for trait in (target.config.traits if target.config else ())}
     report = Exporter(tracking_uri, target.experiment, options, datasets).run(output)
     for file, held in report.files.items():
         click.echo(f"{file}: {held}")
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
+
+
+@click.command()
+@click.argument("name", default="my-study")
+@click.option(
+    "--trait",
+    "traits",
+    multiple=True,
+    metavar="NAME",
+    help="Begin a folder traits/NAME with two example lines in each file (repeatable).",
+)
+@click.option(
+    "--model",
+    default="HuggingFaceTB/SmolLM2-135M-Instruct",
+    help="Hub id, folder or GGUF file of the model that is steered.",
+)
+def init(name: str, traits: tuple[str, ...], model: str) -> None:
+    """Write an experiment file NAME.yaml to begin with, commented, and folders for traits. Nothing is overwritten.
+
+    \b
+    Example:
+      massact init my-study --trait kindness --model ./my-model
+    """
+    made = new_files(name, traits, model)
+    write_new(made)
+    for path in made:
+        click.echo(f"wrote {path}")
+    file = next(iter(made))
+    begun = "replace the example lines of each trait, then: " if traits else "name your traits' folders, then: "
+    click.echo(f"{begun}massact main --experiment {shlex.quote(str(file))} --dry-run", err=True)

@@ -11,6 +11,8 @@ from massact.cli.options import (
     FILTER_OPTIONS,
     asked_experiment_option,
     experiment_option,
+    run_argument,
+    run_option,
     run_or_best,
     stacked,
     table_or_json_option,
@@ -33,7 +35,7 @@ def vectors() -> None:
 @vectors.command("export")
 @asked_experiment_option
 @tracking_uri_option
-@click.option("--run", "run_id", metavar="ID", help="The evaluation with that run id; default: the best one.")
+@run_option
 @stacked(*FILTER_OPTIONS)
 @click.option(
     "--format",
@@ -126,23 +128,13 @@ def import_(files: tuple[Path, ...], experiment_file: str, name: str, **read: An
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
-@click.option("--best", is_flag=True, help="The best evaluation at the floor of what the filters admit.")
+@run_argument
 @asked_experiment_option
 @tracking_uri_option
 @stacked(*FILTER_OPTIONS)
 @click.option("--limit", type=click.IntRange(1), help="Questions at most; default: all.")
 @table_or_json_option("How they are written; json has all questions.")
-def show(
-    run_id: str | None,
-    *,
-    best: bool,
-    experiment: str | None,
-    tracking_uri: str,
-    limit: int | None,
-    output_format: str,
-    **only: Any,
-) -> None:
+def show(run_id: str | None, experiment: str | None, tracking_uri: str, output_format: str, **told: Any) -> None:
     """Show what a model said: responses of an evaluation, each beside the unsteered one, with their scores.
 
     \b
@@ -152,7 +144,6 @@ def show(
     """
     from massact.workflow.show import read_shown
 
-    if best == (run_id is not None):
-        raise UsageError("name a run, as massact runs and best --format json do, or write --best: one of the two")
-    found = read_shown(run_or_best(run_id, experiment, tracking_uri, only), tracking_uri)
+    best, limit = told.pop("best"), told.pop("limit")
+    found = read_shown(run_or_best(run_id, experiment, tracking_uri, told, best=best), tracking_uri)
     click.echo(json.dumps(found.content(), indent=2) if output_format == "json" else found.text(limit), nl=False)

@@ -74,7 +74,7 @@ def _one_judge(entry: Entry, part: str = "") -> JudgeConfig:
         if part and setting is not None:
             raise setting.error("it is one for both judges: write it beside trait and coherence")
     load = parse_load(section)
-    return section.into(JudgeConfig, _SETTINGS, name=judge.name, load=load)
+    return JudgeConfig(judge.name, load=load, **section.rest(_SETTINGS, defaults_of(JudgeConfig)))
 
 
 def _combined(trait: JudgeConfig, coherence: JudgeConfig, **of_both: Any) -> JudgeConfig:

@@ -169,8 +169,8 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
         "positions": lambda e: e.unique(parse_window),
         "max_new_tokens": lambda e: e.integer(at_least=1),
         "methods": lambda e: e.unique(_method),
-        "uniform_dims": lambda e: e.unique_if_any(_n_dims),
-        "layer_dims": lambda e: e.unique_if_any(_n_dims),
+        "uniform_dims": lambda e: e.unique(_n_dims, may_be_empty=True),
+        "layer_dims": lambda e: e.unique(_n_dims, may_be_empty=True),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
         "seed": Entry.integer,
         "vetting": _vetting,
@@ -291,15 +291,6 @@ def parse_window(entry: Entry) -> str:
     return str(entry.checked(lambda _: parse_position(entry.spelled())))
 
 
-def parse_calibration(entry: Entry) -> CalibrationConfig:
-    readers = {
-        "prompts": Entry.text,
-        "max_new_tokens": lambda e: e.integer(at_least=1),
-        "n_top": lambda e: e.integer(at_least=5),
-    }
-    return entry.into(CalibrationConfig, readers)
-
-
 _EXAMPLES, _SEEDS = 4, 19
 """Of `few_shot` and `random` where the file does not say: of 19 random directions the least p-value is 0.05."""
 _MOST_EXAMPLES, _MOST_SEEDS = 1000, 10_000
@@ -351,8 +342,7 @@ def load_experiment(path: str | Path) -> Experiment:
         return _phases(entry, values.get("models"), values.get("extraction"))
 
     readers = {**_SECTIONS, "phases": phases}
-    attempts: list[Callable[[], None]] = [partial(read, *one) for one in readers.items()]
-    attempts.append(top.close)
+    attempts: list[Callable[[], None]] = [*(partial(read, *one) for one in readers.items()), top.close]
     all_of(attempts)
     if floor := values.pop("floor"):
         if top.find("coherence_floor") is not None:
@@ -464,7 +454,7 @@ def _phase(
             raise (grids.section().find(model) or grids).error(
                 f"the phase uses no model of that name; it uses {', '.join(read['models'])}"
             )
-    return PhaseConfig(name, read["labels"], read["positions"], read["models"], read["grids"] or ())
+    return PhaseConfig(name, read["models"], read["positions"], read["labels"], read["grids"] or ())
 
 
 def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
@@ -475,6 +465,11 @@ def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
 
 
 _RESPONSES = Generation(max_new_tokens=64)  # how responses are generated where the file does not say
+_CALIBRATION: Readers = {
+    "prompts": Entry.text,
+    "max_new_tokens": lambda e: e.integer(at_least=1),
+    "n_top": lambda e: e.integer(at_least=5),
+}
 _TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
 _GENERATION: Readers = {
     "max_new_tokens": lambda entry: entry.integer(at_least=1),
@@ -486,13 +481,13 @@ _SECTIONS: Readers = {
     "description": Entry.text,
     "traits": lambda entry: entry.each(lambda name, trait: trait.into(TraitConfig, _TRAIT, name=name)),
     "models": lambda entry: entry.each(parse_model),
-    "calibration": parse_calibration,
+    "calibration": lambda entry: entry.into(CalibrationConfig, _CALIBRATION),
     "extraction": parse_extraction,
     "generation": lambda entry: Generation(**entry.section().rest(_GENERATION, asdict(_RESPONSES))),
     "judge": parse_judge,
     "coherence_floor": lambda entry: entry.number(low=0, high=100),
     "floor": _floor,
-    "metrics": lambda entry: entry.unique_if_any(_metric),
+    "metrics": lambda entry: entry.unique(_metric, may_be_empty=True),
     "metric_tokens": Entry.integer,
     "least_scored": lambda entry: entry.number(low=0, high=1),
     "subset": Entry.integer,

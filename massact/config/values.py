@@ -1,8 +1,7 @@
 """The experiment file's frozen values; `massact.config.parse` reads them from YAML.
 
 Each stage is given only its own config. What only models and datasets can tell (how many layers,
-how many questions) is checked before a phase starts, by `massact.sweep.planner`.
-"""
+how many questions) is checked before a phase starts, by `massact.sweep.planner`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -225,10 +224,8 @@ class BaselinesConfig:
 
     prompt: bool | str | tuple[tuple[str, str], ...] = False
     """Whether a system prompt is, made of the trait's definition; or its text, of all traits or by trait."""
-    few_shot: int = 0
-    """How many examples of the trait are; 0: none."""
-    random: int = 0
-    """How many random directions are; 0: none."""
+    few_shot: int = 0  # how many examples of the trait are; 0: none
+    random: int = 0  # how many random directions are; 0: none
 
     def system(self, trait: str, definition: str, direction: Direction) -> str | None:
         """The system prompt of a trait; `None`: it has none."""
@@ -241,13 +238,9 @@ class BaselinesConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseConfig:
+class PhaseConfig(DeclaredPhase):
     """The labels that a phase compares, and where."""
 
-    name: str
-    labels: tuple[str, ...]
-    positions: tuple[str, ...]
-    models: tuple[str, ...]
     grids: tuple[tuple[str, Grid], ...]  # (model, grid) where the phase does not use the model's own grid
 
     def grid(self, model: ModelConfig) -> Grid:
@@ -332,9 +325,7 @@ def declared_by(experiment: Experiment) -> Declared:
         experiment=experiment.name,
         floor=experiment.coherence_floor,
         traits=tuple(trait.name for trait in experiment.traits),
-        phases=tuple(
-            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels) for phase in experiment.phases
-        ),
+        phases=experiment.phases,
         coefficient_ranges={
             model.name: model.coefficient_range for model in experiment.models if model.coefficient_range is not None
         },

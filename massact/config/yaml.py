@@ -119,8 +119,10 @@ class Entry:
             raise self.error(f"{shown(self.value)} is not a list of at least one element")
         return self.value
 
-    def unique(self, parse: Callable[["Entry"], T]) -> tuple[T, ...]:
+    def unique(self, parse: Callable[["Entry"], T], *, may_be_empty: bool = False) -> tuple[T, ...]:
         """The elements of a list, none of them twice."""
+        if may_be_empty and isinstance(self.value, _Sequence) and not self.value:
+            return ()
         values: list[T] = []
 
         def read(item: "Entry") -> None:
@@ -131,10 +133,6 @@ class Entry:
 
         all_of(partial(read, item) for item in self.items())
         return tuple(values)
-
-    def unique_if_any(self, parse: Callable[["Entry"], T]) -> tuple[T, ...]:
-        """The same of a list that may be empty."""
-        return () if isinstance(self.value, _Sequence) and not self.value else self.unique(parse)
 
     def section(self) -> "Section":
         """The keys of a mapping."""
@@ -153,8 +151,9 @@ class Entry:
         return self.value if isinstance(self.value, bool | int | None) else self.text()
 
     def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
-        """A dataclass of a section's keys; see `Section.into`."""
-        return self.section().into(kind, readers, **known)
+        """A dataclass of a section's keys, those that `readers` read, which are then all that there may be. `kind`:
+        what it has a default for may be left out in the file. `known`: fields that are known already."""
+        return kind(**known, **self.section().rest(readers, defaults_of(kind)))
 
     def each(self, parse: Callable[[str, "Entry"], T]) -> tuple[T, ...]:
         """What stands under every name of a section; all that is wrong with them is raised at once."""
@@ -204,8 +203,7 @@ class Section:
         raise entry.error(f"the key {key!r} is missing its value: write one, or leave the key out")
 
     def read(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of keys, or their defaults, of which `None` may be written; all that is wrong is raised at
-        once."""
+        """The values of keys, or their defaults, of which `None` may be written; all faults are raised at once."""
 
         def read(key: str, parse: Callable[[Entry], Any]) -> Any:
             may_be_absent = key in defaults
@@ -219,11 +217,6 @@ class Section:
         attempts: tuple[Callable[[], Any], ...] = (lambda: self.read(readers, defaults), self.close)
         values: dict[str, Any] = all_of(attempts)[0]
         return values
-
-    def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
-        """A dataclass of the keys that `readers` read, which are then all that there may be. `kind`: what it has a
-        default for may be left out in the file. `known`: fields that are known already."""
-        return kind(**known, **self.rest(readers, defaults_of(kind)))
 
     def names(self) -> Iterator[tuple[str, Entry]]:
         """Every key with its value, for sections whose keys are names that the user chose."""
@@ -324,20 +317,17 @@ class _Entries:
                 "no experiment file has so many"
             )
         try:
-            return self._read(node, line, key)
+            if isinstance(node, yaml.MappingNode):
+                return Entry(self._file, line, key, self._mapping(node, key))
+            if isinstance(node, yaml.SequenceNode):
+                entries = [self.entry(child, f"{key}[{i}]") for i, child in enumerate(node.value)]
+                return Entry(self._file, line, key, _Sequence(entries))
+            assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
+            return self._scalar(node, key, line)
         except ConfigError as error:  # told with all others when the value is asked for
             if self._n_values > MOST_VALUES:
                 raise
             return Entry(self._file, line, key, error)
-
-    def _read(self, node: yaml.Node, line: int, key: str) -> Entry:
-        if isinstance(node, yaml.MappingNode):
-            return Entry(self._file, line, key, self._mapping(node, key))
-        if isinstance(node, yaml.SequenceNode):
-            entries = [self.entry(child, f"{key}[{i}]") for i, child in enumerate(node.value)]
-            return Entry(self._file, line, key, _Sequence(entries))
-        assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
-        return self._scalar(node, key, line)
 
     def _scalar(self, node: yaml.ScalarNode, key: str, line: int) -> Entry:
         where, written = _place(self._file, line, key), shown(node.value).strip("'\"")

@@ -74,8 +74,7 @@ def _score(text: str | None, where: str) -> float | None:
 
 
 def columns_of(path: Path) -> list[str]:
-    """The columns of a file that rows can be added to, none of one that is empty or not there yet. Raises UsageError:
-    it lacks one that a row has."""
+    """The columns of a file to add rows to; none: there is no file. Raises UsageError: it lacks one that a row has."""
     columns: list[str] = []
     if path.exists():
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -84,8 +84,7 @@ def read_pairs(path: Path) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
 
 
 def read_choices(path: Path) -> tuple[Choice, ...]:
-    """The questions of a file of the same form, to be chosen between (CAA's `test_dataset_ab.json`); else a
-    DataError."""
+    """The questions of such a file, to be chosen between (CAA's `test_dataset_ab.json`); else a DataError."""
     choices = []
     for matching, other in zip(*read_pairs(path), strict=True):
         choice = Choice(matching.text, (matching.answer or "", other.answer or ""))
@@ -113,8 +112,7 @@ def read_text(path: Path) -> str:
     """A file's text, without its byte order mark, line ends as `\\n`.
 
     Raises:
-        DataError: it cannot be read or is not UTF-8; the message names the line.
-    """
+        DataError: it cannot be read or is not UTF-8; the message names the line."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -3,8 +3,7 @@
 A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, one a line; or `.jsonl` or
 `.json`, where prompts may have system prompts) or `pairs.json` (questions with two answers each), `definition.txt` (the
 trait in words) and `steering.json` (`questions`, each a text or messages, and `eval_prompt` if the trait has a judge
-prompt of its own). See docs/data.md.
-"""
+prompt of its own). See docs/data.md."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence

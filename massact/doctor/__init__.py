@@ -1,7 +1,6 @@
 """A check-up of the run store and the spool: what is wrong, what it means, and mending what can be mended.
 
-Nothing is deleted, and without being told to mend nothing is written. See docs/design/doctor.md.
-"""
+Nothing is deleted, and without being told to mend nothing is written. See docs/design/doctor.md."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,6 @@
 """Vectors and responses of finished evaluations: there, readable, and the ones that the row tells of.
 
-A vector that is lost is made again from what extractions keep. What gives another digest is not used.
-"""
+A vector that is lost is made again from what extractions keep. What gives another digest is not used."""
 
 import threading
 from collections import OrderedDict
@@ -34,6 +33,7 @@ from massact.store.responses import parse_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.schema.rows import format_param
 from massact.store.write.artifacts import fetch_from
+from massact.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -171,15 +171,16 @@ class VectorSources:
 
     def _read_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
         """`[n_layers, d_model]`; `None` where the extraction keeps no readable vectors of the label."""
-        from massact.store.write.stages import read_tensor
+        from massact.store.tensors import read_tensor
 
         name = f"{Artifact.VECTORS}/{label}.safetensors"
         return self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))
 
     def _make_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
         """The same, made again from the activations that it keeps."""
-        from massact.store.write.stages import read_activations, read_calibration
+        from massact.store.write.stages import read_activations
         from massact.vectors.extract import make_vectors
+        from massact.vectors.massive_dims import read_calibration
 
         calibrated, seed = self._calibrations.get(stage.row.calibration_key or ""), self._context.seed
         if calibrated is None or seed is None:
@@ -290,6 +291,6 @@ class UnreachableArtifacts(Check):
         for place, why in sorted(files.unreachable.items()):
             count = files.n_unseen[place]
             yield self.finding(
-                what=f"{count} files under {place} could not be looked at: {why}",
+                what=f"{counted(count, 'file')} under {place} could not be looked at: {why}",
                 advice="run it where that place can be read, or with --no-artifacts to leave files out",
             )

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
-from massact.store.schema import EvaluationRow, Kind, Tag, decode_evaluation
-from massact.store.schema.rows import Row, decode_agreement, decode_capability, decode_published, decode_stage
+from massact.store.schema import EvaluationRow, Kind, Tag
+from massact.store.schema.rows import Row, row_of
 from massact.store.write.artifacts import Mender
 from massact.store.write.client import set_up_client
 
@@ -157,7 +157,8 @@ class CheckedRun:
 
     @cached_property
     def row(self) -> Row | None:
-        return decode_row(self.kind, self.raw.tags.get(Tag.ROW, ""), self.raw.tags.get(Tag.CELL))
+        row: Row | None = row_of(self.kind, self.raw.tags)
+        return row
 
 
 class Check:
@@ -187,13 +188,6 @@ class Check:
         return iter(())
 
 
-_DECODERS: dict[Kind, Callable[[str, str | None], Row]] = {
-    Kind.CALIBRATION: decode_stage,
-    Kind.EXTRACTION: decode_stage,
-    Kind.PUBLISHED: decode_published,
-    Kind.AGREEMENT: decode_agreement,
-    Kind.CAPABILITY: decode_capability,
-}
 RESULTS = (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CONTROL, Kind.SIDE_EFFECT)
 """Kinds of runs of a cell that was asked all questions."""
 MADE_AGAIN = {
@@ -202,12 +196,3 @@ MADE_AGAIN = {
     Kind.SIDE_EFFECT: "`massact rejudge --every-trait`",
 }
 """Which command evaluates the results of a kind that no sweep does."""
-
-
-def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
-    """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
-    try:
-        row = _DECODERS.get(kind, decode_evaluation)(text, cell)
-    except (ValueError, TypeError):
-        return None
-    return row if row.kind == kind else None

@@ -1,11 +1,9 @@
 """Finished results: rows that cannot be read, keys finished twice, results taken over, cells that runs do not hold."""
 
 import re
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
+from typing import NamedTuple
 
 from massact.doctor.base import (
     MADE_AGAIN,
@@ -16,13 +14,13 @@ from massact.doctor.base import (
     CheckedRun,
     DoctorContext,
     Finding,
-    decode_row,
 )
 from massact.keys import cell_json, digest_text, screening_key
 from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, StageRow, Tag, point_tag, stored_cell
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.points import decode_points
-from massact.store.schema.rows import Row, format_param
+from massact.store.schema.rows import Row, format_param, row_of
+from massact.words import counted
 
 _AGAIN = "delete the run (mlflow runs delete --run-id {}): it stays restorable, and {}"
 _MADE_BY = {
@@ -147,17 +145,15 @@ class StoredCells(Check):
                     n_written += 1
         if n_written < len(run_ids):
             raise CannotMendError(f"{n_written} of {len(run_ids)} cells were written")
-        return f"{n_written} cells written"
+        return f"{counted(n_written, 'cell')} written"
 
 
 def _without_cell(count: int) -> str:
-    if count == 1:
-        return "1 run of an earlier version does not hold its cell"
-    return f"{count} runs of an earlier version do not hold their cells"
+    does_not = "run of an earlier version does not hold its cell", "runs of an earlier version do not hold their cells"
+    return counted(count, *does_not)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Run:
+class _Run(NamedTuple):
     """A finished run of a key; the greatest counts, as for every question."""
 
     finished_at: int
@@ -177,47 +173,27 @@ class DuplicateKeys(Check):
 
     def __init__(self, context: DoctorContext) -> None:
         super().__init__(context)
-        # on disk, so that a hundred thousand keys take no memory
-        self._seen = sqlite3.connect("", isolation_level=None)
-        for setting in ("journal_mode = OFF", "synchronous = OFF"):
-            self._seen.execute(f"PRAGMA {setting}")
-        self._seen.execute(
-            "CREATE TABLE runs (kind TEXT, key TEXT, finished_at INT, run_id TEXT, is_tagged INT, "
-            "PRIMARY KEY (kind, key, finished_at, run_id)) WITHOUT ROWID"
-        )
-        self._seen.execute("BEGIN")
+        self._seen: dict[tuple[Kind, str], set[_Run]] = {}  # by kind and key
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
         tags, at = run.raw.tags, run.raw.finished_at
         if Tag.KEY in tags:
-            values = (run.kind.value, tags[Tag.KEY], -1 if at is None else at, run.run_id)
             # one that was taken over from another label says so, and is meant to give way to an evaluation of its own
             is_tagged = Tag.SUPERSEDED in tags or Tag.SAME_AS in tags
-            self._seen.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?)", (*values, is_tagged))
+            runs = self._seen.setdefault((run.kind, tags[Tag.KEY]), set())
+            runs.add(_Run(-1 if at is None else at, run.run_id, is_tagged))
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        with closing(self._seen):
-            groups = self._groups()
-            while some := list(islice(groups, _AT_ONCE)):
-                yield from self._unmarked(some)
-
-    def _groups(self) -> Iterator[_Group]:
-        """The runs of every key that has an older run without the tag, the oldest first."""
-        runs_by_key = self._seen.execute(
-            "SELECT kind, key, finished_at, run_id, is_tagged FROM runs WHERE (kind, key) IN "
-            "(SELECT kind, key FROM runs GROUP BY kind, key HAVING count(*) - sum(is_tagged) > 1) "
-            "ORDER BY kind, key, finished_at, run_id"
-        )
-        for (kind, _), runs in groupby(runs_by_key, key=lambda run: run[:2]):
-            yield Kind(kind), [_Run(at, run_id, bool(is_tagged)) for _, _, at, run_id, is_tagged in runs]
-
-    def _unmarked(self, groups: Sequence[_Group]) -> Iterator[Finding]:
-        counting = self._counting(groups)
-        for kind, runs in groups:
-            readable = [run for run in runs if run.run_id in counting]
-            older, newest = readable[:-1], readable[-1:]
-            yield from (self._finding(kind, run, *newest) for run in older if not run.is_tagged)
+        """Of every key that has an older run without the tag."""
+        several = (place for place, runs in self._seen.items() if sum(not run.is_tagged for run in runs) > 1)
+        groups = ((place[0], sorted(self._seen[place])) for place in sorted(several))
+        while some := list(islice(groups, _AT_ONCE)):
+            counting = self._counting(some)
+            for kind, runs in some:
+                readable = [run for run in runs if run.run_id in counting]
+                older, newest = readable[:-1], readable[-1:]
+                yield from (self._finding(kind, run, *newest) for run in older if not run.is_tagged)
 
     def _counting(self, groups: Sequence[_Group]) -> set[str]:
         """Those of the runs that a question can read; another one supersedes nothing."""
@@ -226,7 +202,7 @@ class DuplicateKeys(Check):
         raw = self.context.source.finished_runs(list(kinds), tags=(Tag.ROW, point))
         tagged = [(run.run_id, run.finished_at, run.tags[point]) for run in raw if point in run.tags]
         points, _ = decode_points(self.context.experiment, tagged)
-        readable = {run.run_id for run in raw if decode_row(kinds[run.run_id], run.tags.get(Tag.ROW, ""))}
+        readable = {run.run_id for run in raw if row_of(kinds[run.run_id], run.tags)}
         return readable | set(points.run_ids)
 
     def _finding(self, kind: Kind, run: _Run, newest: _Run) -> Finding:

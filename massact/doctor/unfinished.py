@@ -12,6 +12,7 @@ from massact.store.spool import JournalReport, send_leftovers
 from massact.store.spool.journal import DAMAGED_SUFFIX, SUFFIX, Contents, open_journal, read_contents
 from massact.store.spool.recover import describe
 from massact.store.write.client import Process, is_alive, read_process
+from massact.words import counted
 
 LEFT_RUNNING = "left running by a process that ended"  # the error of a run that is marked as killed
 _HOUR = 3_600_000  # ms
@@ -172,7 +173,7 @@ def _inside(contents: Contents) -> str:
     count = len(contents.waiting)
     parts = []
     if count:
-        results = "1 finished result that is" if count == 1 else f"{count} finished results that are"
+        results = counted(count, "finished result that is", "finished results that are")
         parts.append(f"holds {results} not known to have reached {', '.join(stores)}")
     if contents.damaged:
         parts.append(f"has damaged lines ({', '.join(map(str, contents.damaged))}): what they held is lost")

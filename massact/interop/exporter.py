@@ -12,12 +12,13 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TypeVar
 
-from massact.addresses import write_whole
+from massact._lazy import np
+from massact.addresses import write_folder, write_whole
 from massact.domain import COMPONENT, Response
 from massact.errors import DataError, StoreError, UsageError
 from massact.interop.export_index import ExportIndex, PlannedFile, StoredResult, folder_name, imported_line, slug_of
 from massact.interop.figures import calibration_file
-from massact.interop.lines import parse_document, parse_result_line
+from massact.interop.lines import OWN, parse_document, parse_result_line
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
 from massact.interop.responses import responses_json
 from massact.interop.rows import IMPORTED_FILE, iso_time, own_line
@@ -29,7 +30,9 @@ from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, MlflowTag, Scores, Tag, decode_evaluation
 from massact.store.schema.names import ROW_TAGS
 from massact.store.schema.rows import decode_scores
+from massact.store.tensors import read_tensor, torch_file
 from massact.store.write.artifacts import fetch_from
+from massact.words import counted
 
 T = TypeVar("T")
 _STAYING = {
@@ -38,6 +41,7 @@ _STAYING = {
     Kind.SIDE_EFFECT: ("side effect stays", "side effects stay"),
     Kind.SCREENING: ("cell that was given up early stays", "cells that were given up early stay"),
 }
+_REMEDY = "Choose an --output that can be written"
 _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 
 
@@ -100,10 +104,10 @@ class Exporter:
             self._write(output / path, [calibration_file(document, stage.row, stage.run.times)])
             report.files[output / path] = "calibration"
         for path, stage in vectors.items():
-            self._write_vectors(output / path, stage)
-            report.files[output / path] = f"vectors of {len(stage.row.labels)} labels"
+            write_folder(output / path, self._vector_files(stage), _REMEDY)
+            report.files[output / path] = f"vectors of {counted(len(stage.row.labels), 'label')}"
         if n_unreadable:
-            report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
+            report.notes.append(f"{counted(n_unreadable, 'run')} left out, with a row that cannot be read")
         self._note_what_stays()
         return report
 
@@ -133,35 +137,35 @@ class Exporter:
             paths.setdefault(path, stage)  # one run twice, under the same time, is one file
         return paths
 
-    def _write_vectors(self, folder: Path, stage: StoredStage) -> None:
-        """Write `{method}/layer{N}.pt` and `{method}/metadata.json`."""
-        from massact.store.write.stages import read_tensor, torch_file  # loads torch
-
+    def _vector_files(self, stage: StoredStage) -> dict[str, bytes]:
+        """`{method}/layer{N}.pt` and `{method}/metadata.json`."""
+        files = {}
         for label in stage.row.labels:
             name = f"{Artifact.VECTORS}/{label}.safetensors"
             try:
-                vectors = self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))
+                vectors = self._read(stage.run, name, lambda path: read_tensor(path, "vectors", "np").astype("<f4"))
             except StoreError as error:
                 self._report.notes.append(f"vectors left out: {error}")
                 continue
             for layer, vector in enumerate(vectors):
-                self._write(folder / label / f"layer{layer}.pt", [torch_file(vector)])
+                files[f"{label}/layer{layer}.pt"] = torch_file(vector.tobytes())
             metadata = {
                 "model": stage.row.model_id,
                 "trait": stage.row.trait,
                 "method": label,
                 "component": COMPONENT,
                 "position": stage.row.position,
-                "layers": {str(layer): {"norm": float(vector.norm())} for layer, vector in enumerate(vectors)},
+                "layers": {str(layer): {"norm": float(np.linalg.norm(vector))} for layer, vector in enumerate(vectors)},
                 "timestamp": iso_time(stage.run.times[1]),
             }
-            self._write(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
+            files[f"{label}/metadata.json"] = json.dumps(metadata, indent=2).encode()
+        return files
 
     def _note_what_stays(self) -> None:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
         for kind, (one, several) in _STAYING.items():
             count = sum(1 for _ in stored_runs(self._tracking_uri, self._experiment, kind, tags=()))
-            what = f"{count} {one if count == 1 else several}"
+            what = counted(count, one, several)
             self._report.notes += [f"{what} in the run store: the format has no place for them"] if count else []
 
     def _collect(self, index: ExportIndex) -> int:
@@ -204,30 +208,32 @@ class Exporter:
             return None
 
     def _write(self, path: Path, content: Iterable[bytes]) -> None:
-        remedy = "Choose an --output that can be written"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}. {remedy}") from error
-        write_whole(path, content, remedy)
+            raise UsageError(f"cannot write {path}: {error.strerror}. {_REMEDY}") from error
+        write_whole(path, content, _REMEDY)
 
     def _write_results(self, path: Path, header: str, file: PlannedFile) -> None:
-        results, taken = file.in_order(), set[str]()
-        lines = [self._line(path.parent / RESPONSES, result, taken) for result in results]
+        results, responses = file.in_order(), dict[str, bytes]()
+        lines = [self._line(result, responses) for result in results]
+        if responses:
+            write_folder(path.parent / RESPONSES, responses, _REMEDY)
         self._write(path, (line.encode() + b"\n" for line in (header, *lines)))
         n_baselines = sum(result.is_baseline for result in results)
         self._report.files[path] = (
-            f"{len(results) - n_baselines} evaluations, {n_baselines} baselines, {len(taken)} with responses"
+            f"{counted(len(results) - n_baselines, 'evaluation')}, {counted(n_baselines, 'baseline')}, "
+            f"{len(responses)} with responses"
         )
         n_other = _n_other_baseline(results)
         if n_other:
             self._report.notes.append(
-                f"{path}: {n_other} evaluations were compared with another baseline than its "
-                "newest: imported elsewhere they get another delta"
+                f"{path}: {counted(n_other, 'evaluation')} compared with another baseline than its newest: "
+                "imported elsewhere they get another delta"
             )
 
-    def _line(self, folder: Path, result: StoredResult, taken: set[str]) -> str:
-        """A run as a line of its file; its responses are written."""
+    def _line(self, result: StoredResult, taken: dict[str, bytes]) -> str:
+        """A run as a line of its file; its responses become one more file."""
         responses, name = self._responses(result.run), None
         if result.imported is not None:
             # under the name by which an import finds them again; of baselines, the newest keeps it
@@ -240,16 +246,15 @@ class Exporter:
                 name = None
         else:
             scores, key = self._scores(result.run), result.row.key
-            document = own_line(result.row, result.run.times, scores, None)
+            document = own_line(result.row, result.run.times, scores)
             if responses:
                 name = _responses_name(document) or f"{result.row.component or 'other'}/other/{key[:16]}.json"
                 if name in taken:
                     name = f"{name.removesuffix('.json')}_{key[:8]}_{result.run.times[1]}.json"
-                document = own_line(result.row, result.run.times, scores, name)
+                document[OWN]["responses"] = name
             text = json.dumps(document, allow_nan=False)
         if name is not None:
-            taken.add(name)
-            self._write(folder / name, [responses_json(responses)])
+            taken[name] = responses_json(responses)
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:

@@ -33,18 +33,19 @@ from massact.keys import canonical_json, digest_text
 from massact.store.read import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
+from massact.words import counted
 
 CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000  # a chunk is written when it has so many runs, or so many bytes of artifacts
 _JUDGES_NAMED = 20
-_NAN = "NaN, numpy's mean of no scores, in {} results: kept as missing values"
+_NAN = "NaN, numpy's mean of no scores, in {}: kept as missing values"
 _TIES = (
-    "{} results are of a cell and a time that another result has too: "
+    "{} of a cell and a time that another result has too: "
     "which of them counts is left to chance, so delete the wrong runs"
 )
 _OTHERWISE = (
-    "{} results are in the store as of another number of questions than the file tells "
-    "(an earlier version mixed them, or the file has grown), so they are compared with the wrong ones: "
-    "import it into a new experiment"
+    "{} in the store as of another number of questions than the file tells "
+    "(an earlier version mixed them, or the file has grown), so compared with the wrong ones: "
+    "import the file into a new experiment"
 )
 
 
@@ -238,11 +239,12 @@ class Importer:
             except LineError as error:
                 report.refuse(line.number, str(error))
         for named, count in sorted(file.without_baseline.items()):
-            have = "evaluation has" if count == 1 else "evaluations have"
-            report.notes.append(f"no scored baseline{named}: {count} {have} no delta")
+            report.notes.append(
+                f"no scored baseline{named}: {counted(count, 'evaluation has', 'evaluations have')} no delta"
+            )
         if scan.context and (contradiction := direction_note(scan.context, self._target)):
             report.notes.append(contradiction)
-        report.notes += [remark.format(count) for remark, count in file.remarks.items() if count]
+        report.notes += [remark.format(counted(count, "result")) for remark, count in file.remarks.items() if count]
         responses.note_unclaimed()
 
     def _import_line(self, file: _File, line: FileLine) -> None:

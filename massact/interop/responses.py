@@ -11,6 +11,7 @@ from massact.errors import DataError, lfs_advice
 from massact.interop.lines import LineError, Result, ResultLine, parse_document, score, without_nans
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, is_within, responses_name
 from massact.store.schema import Scores
+from massact.words import counted
 
 TOLERANCE = 0.05  # how far the mean of a file's scores may lie from its line's: files are rounded, lines are not
 _MAX_BYTES = 64_000_000
@@ -66,7 +67,7 @@ class ResponsesFolder:
         left = [name for name in names if name not in self._claimed]
         if left:
             self._notes.append(
-                f"not imported: {len(left)} files below {self._folder} that belong to no line (first: {left[0]})"
+                f"not imported: {counted(len(left), 'file')} below {self._folder} without a line (first: {left[0]})"
             )
 
 
@@ -133,4 +134,4 @@ def responses_json(responses: Iterable[Response]) -> bytes:
         }
         for response in responses
     ]
-    return (json.dumps(documents, indent=2, allow_nan=False) + "\n").encode()
+    return ("[\n  " + ",\n  ".join(json.dumps(one, allow_nan=False) for one in documents) + "\n]\n").encode()

@@ -71,8 +71,8 @@ def parse_own_line(line: bytes, experiment: str) -> OwnLine:
     return OwnLine(row, scores, times, responses)
 
 
-def own_line(row: EvaluationRow, times: Times, scores: Scores | None, responses: str | None) -> dict[str, Any]:
-    """A measured result as a line; `parse_own_line` reads it back."""
+def own_line(row: EvaluationRow, times: Times, scores: Scores | None) -> dict[str, Any]:
+    """A measured result as a line; `parse_own_line` reads it back. The name of its responses' file may be added."""
     result = {name: getattr(row, name) for name in ("trait_mean", "trait_std", "coherence_mean")}
     line: dict[str, Any] = {"result": {**result, "n": row.n_scored}}
     if row.kind is Kind.BASELINE:
@@ -83,7 +83,6 @@ def own_line(row: EvaluationRow, times: Times, scores: Scores | None, responses:
     extra = {
         **own_document(row, times),
         "scores": None if scores is None else {"trait": scores.trait, "coherence": scores.coherence},
-        **({} if responses is None else {"responses": responses}),
     }
     return {**line, "eval": {"trait_judge": None}, "timestamp": iso_time(times[1]), OWN: extra}
 

@@ -239,7 +239,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
 
     def _ask(self, attempt: Callable[[], T]) -> T:
         patience = Patience(_PATIENCE_SECONDS)
-        patience.begin()  # another's writing may keep a SQLite file locked
+        patience.is_under_way = True  # another's writing may keep a SQLite file locked
         try:
             return patience.ask(attempt)
         except StoreError:

@@ -2,8 +2,7 @@
 
 A judge reads a question and a response. One that it cannot score is never a zero: its `Verdict` carries the reason, and
 no mean counts it. `tests/judges/test_judges.py` runs every judge through the same contract. Other packages add judges
-by entry points (docs/extending.md).
-"""
+by entry points (docs/extending.md)."""
 
 import operator
 import sys
@@ -38,18 +37,18 @@ class _Question(ModuleType):
 sys.modules[__name__].__class__ = _Question
 
 _OPENERS = {
-    "choices": "choices:open_choices_judge",
+    "choices": "rules:ChoicesJudge",
     "classifier": "unsteered:ClassifierJudge",
     "hf": "local:open_hub_judge",
     "likelihood": "likelihood:open_likelihood_judge",
-    "openai": "openai:open_openai_judge",
+    "openai": "openai:OpenAIJudge.of",
     "perplexity": "unsteered:PerplexityJudge",
     "python": "outside:open_python_judge",
-    "regex": "patterns:open_regex_judge",
+    "regex": "rules:open_regex_judge",
     "self": "local:open_self_judge",
-    "systemone": "systemone:open_systemone_judge",
+    "systemone": "systemone:SystemOneJudge.of",
 }
-"""Of each kind the module, loaded when it is asked for, and its function or class `(config, subject) -> judge`."""
+"""Of each kind the module, loaded when it is asked for, and what of it is `(config, subject) -> judge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,5 +187,5 @@ def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
     if config.kind not in {**added, **_OPENERS}:
         raise ConfigError(f"unknown judge {config.name!r}; there are {', '.join(sorted(_OPENERS))}")
     module, _, function = {**added, **_OPENERS}[config.kind].partition(":")
-    opener: Callable[[JudgeConfig, Subject], Judge] = getattr(import_module(f"massact.judges.{module}"), function)
-    return opener(config, subject)
+    judge: Judge = operator.attrgetter(function)(import_module(f"massact.judges.{module}"))(config, subject)
+    return judge

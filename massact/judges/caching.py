@@ -2,19 +2,20 @@
 
 A verdict is found by a digest of who judges, of what is asked, and of question and response; no text is kept, and
 no key. Processes and threads may share a file. It is a convenience and never an obstacle: a file that is damaged is
-moved aside, and on a disk that is full or cannot be written to there is no cache, with one warning each.
-"""
+moved aside, and on a disk that is full or cannot be written to there is no cache, with one warning each."""
 
 import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock
 
 from massact.domain import JudgeIdentity
 from massact.judges import Exchange, Judge, Usage, Verdict
@@ -51,7 +52,6 @@ class JudgeCache:
         self._has_said_busy = False
 
     def verdicts(self, digests: Sequence[bytes]) -> dict[bytes, Verdict]:
-
         def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
             known: dict[bytes, Verdict] = {}
             for start in range(0, len(digests), _AT_ONCE):
@@ -61,8 +61,7 @@ class JudgeCache:
                 known |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
             return known
 
-        known: dict[bytes, Verdict] = self._do(read, {}) if digests else {}
-        return known
+        return dict(self._do(read, {}) if digests else {})
 
     def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """Keep those that are scored; what is there already stays."""
@@ -77,7 +76,7 @@ class JudgeCache:
         """What a judge's check found: its failures, empty where it passed; `None` where it was not checked."""
         query = "SELECT failures FROM checks WHERE digest = ?"
         row = self._do(lambda connection: connection.execute(query, (digest,)).fetchone(), None)
-        return None if row is None else str(row[0])
+        return row and str(row[0])
 
     def keep_check(self, digest: str, failures: str) -> None:
         row = (digest, failures, time.time())
@@ -109,7 +108,7 @@ class JudgeCache:
             self._connection = None  # a connection must not be used after a fork
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self._path):  # SQLite itself does not wait where several make the file
+            with _locked(self._path):  # SQLite itself does not wait where several make the file
                 self._connection = _open(self._path)
             self._owner = os.getpid()
         return self._connection
@@ -121,7 +120,9 @@ class JudgeCache:
                 self._say(f"warning: the judge cache {self._path} is busy; some answers are not kept in it")
             return
         self.close()
-        if _is_damage(error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        lacks_table = code == sqlite3.SQLITE_ERROR and "no such" in str(error)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or lacks_table:
             try:
                 aside = _move_aside(self._path)
             except OSError as second:
@@ -139,28 +140,29 @@ class JudgeCache:
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
-        _set_up(connection)
+        version, owner, n_tables = (
+            connection.execute(query).fetchone()[0]
+            for query in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
+        )
+        if n_tables and owner != _APPLICATION:
+            raise sqlite3.OperationalError("it is a database of something else")  # noqa: TRY301  # closed below
+        if version > _VERSION:
+            raise sqlite3.OperationalError(f"a newer massact made it, version {version}")  # noqa: TRY301
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if not n_tables:
+            stamps = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {stamps} COMMIT;")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_up(connection: sqlite3.Connection) -> None:
-    version, owner, n_tables = (
-        connection.execute(query).fetchone()[0]
-        for query in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
-    )
-    if n_tables and owner != _APPLICATION:
-        raise sqlite3.OperationalError("it is a database of something else")
-    if version > _VERSION:
-        raise sqlite3.OperationalError(f"a newer massact made it, version {version}")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    if not n_tables:
-        stamps = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {stamps} COMMIT;")
+def _locked(path: Path) -> FileLock:
+    """While it is held no other process opens the file or moves it aside."""
+    return FileLock(f"{path}.lock")
 
 
 def _is_busy(error: Exception) -> bool:
@@ -168,15 +170,9 @@ def _is_busy(error: Exception) -> bool:
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _is_damage(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    lacks_table = code == sqlite3.SQLITE_ERROR and "no such" in str(error)
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or lacks_table
-
-
 def _move_aside(path: Path) -> Path | None:
     """Rename a damaged file; `None` where another process has done so, and what lies there now is sound."""
-    with _alone(path):
+    with _locked(path):
         if _is_sound(path):
             return None
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
@@ -198,16 +194,6 @@ def _is_sound(path: Path) -> bool:
             return str(connection.execute("PRAGMA quick_check").fetchone()[0]) == "ok"
     except sqlite3.Error as error:
         return _is_busy(error)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """While the block runs no other process opens the file or moves it aside."""
-    import fcntl
-
-    with path.with_name(f"{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class CachingJudge:

@@ -1,12 +1,10 @@
 """A judge that is a causal language model in this process: `hf:MODEL`, or `self`, the steered model unsteered.
 
-It is asked what an API judge is asked, in the model's own chat template, and its answer is never written out. Where
-the tokenizer has a token for every integer, the 20 most probable tokens of the answer's first position go through
-`massact.judges.reading.read_weights`, as those of a server do. Where it takes several tokens for one (Gemma and
-Qwen write a digit a token), the integers' own probabilities do (`IntegerTokens`). A blank
-that the answer begins with is passed over. Scores are rounded to `DECIMALS`, and do not depend on the batch beyond
-the rounding of the dtype.
-"""
+It is asked what an API judge is asked, in the model's own chat template, and its answer is never written out. Where the
+tokenizer has a token for every integer, the 20 most probable tokens of the answer's first position go through
+`massact.judges.reading.read_weights`, as those of a server do. Where it takes several tokens for one (Gemma and Qwen
+write a digit a token), the integers' own probabilities do (`IntegerTokens`). A blank that the answer begins with is
+passed over. Scores are rounded to `DECIMALS`, and do not depend on the batch beyond the rounding of the dtype."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,8 +44,7 @@ class IntegerTokens:
         stop       = 1 - sum over t in N of p(t | t_1 ... t_m) where another integer begins with t_1 ... t_m, else 1
 
     so that 8 weighs what neither 80 nor 85 takes. Spellings of one integer, ` 85` and `85`, add up. A number that
-    goes on beyond 100 counts for 10 not at all, and for 11 to 99 as if it had ended: nothing is read after them.
-    """
+    goes on beyond 100 counts for 10 not at all, and for 11 to 99 as if it had ended: nothing is read after them."""
 
     values: Mapping[Tokens, int]  # of each spelling its integer
     stems: tuple[Tokens, ...]
@@ -180,12 +177,12 @@ class PlainPrompts:
 
     def after(self, tokens: Tokens) -> torch.Tensor:
         """See `Prompts`."""
-        return torch.cat([self._read((*prompt, *tokens)) for prompt in self._prompts])
-
-    def _read(self, tokens: Tokens) -> torch.Tensor:
-        ids = torch.tensor([tokens], device=self._model.device)
-        output = self._model.model(input_ids=ids, **reading_arguments(self._model.model, torch.ones_like(ids)))
-        return torch.softmax(output.logits[:, -1].float(), dim=-1)
+        read, model = [], self._model
+        for prompt in self._prompts:
+            ids = torch.tensor([(*prompt, *tokens)], device=model.device)
+            output = model.model(input_ids=ids, **reading_arguments(model.model, torch.ones_like(ids)))
+            read.append(torch.softmax(output.logits[:, -1].float(), dim=-1))
+        return torch.cat(read)
 
 
 # What a local model would answer to prompts: the probabilities of the first thing it writes. No text is generated.

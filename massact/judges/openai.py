@@ -1,8 +1,7 @@
 """A judge behind any server that speaks OpenAI's chat completions: OpenAI itself, vLLM, llama.cpp, a proxy.
 
 Needs the extra `massact[openai]`. The key is read from the environment and goes to the client alone: it
-is in no identity, message, log record or repr.
-"""
+is in no identity, message, log record or repr."""
 
 import asyncio
 import importlib
@@ -95,6 +94,11 @@ class OpenAIJudge:
         self._has_said: set[str] = set()
         self._spent: Counter[str] = Counter()
         self._spent_lock = threading.Lock()
+
+    @classmethod
+    def of(cls, config: JudgeConfig, subject: Subject) -> "OpenAIJudge":
+        """See `massact.judges.open_judge`."""
+        return cls(config, Rubric.of(config, subject))
 
     def __repr__(self) -> str:
         return f"OpenAIJudge({self.identity.model!r})"
@@ -245,8 +249,6 @@ class OpenAIJudge:
 def _check(config: JudgeConfig) -> None:
     if not config.model.strip():
         raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
-    if config.base_url is not None:
-        _split(config.base_url)
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", config.api_key_env):
         raise ConfigError("api_key_env must be the name of an environment variable, not the key itself")
     tokens = MAX_TOKENS if config.max_tokens is None else config.max_tokens
@@ -322,7 +324,3 @@ def _read_key(variable: str, host: str) -> str:
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigError(f"the environment variable {variable} holds a character that no key has")
     return key
-
-
-def open_openai_judge(config: JudgeConfig, subject: Subject) -> OpenAIJudge:
-    return OpenAIJudge(config, Rubric.of(config, subject))

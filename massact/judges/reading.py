@@ -2,14 +2,15 @@
 
 An answer is a score where it begins with an integer that counts nothing else (`85`, `**85**`, `85/100`, `85, because`),
 where it is a JSON object with a field such as `score`, or where it is `Score: 85`. A number in prose, in a list or in
-a judge's thoughts is none, and neither is one that the length limit may have cut.
-"""
+a judge's thoughts is none, and neither is one that the length limit may have cut."""
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from massact.names import shown
 
 READING_VERSION = 2
 """Raised with every change of what is read as a score: what the judge cache holds is then asked for again."""
@@ -133,7 +134,7 @@ def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
         return Reading(
             None,
             f"only {total:.2f} of the judge's probability is on integers 0 to 100 "
-            f"({MIN_INTEGER_WEIGHT} needed); it answered {_excerpt(text)}",
+            f"({MIN_INTEGER_WEIGHT} needed); it answered {shown(text)}",
         )
     return Reading(sum(value * weight for value, weight in weights.items()) / total)
 
@@ -163,7 +164,7 @@ def _read(
     """The score of an answer, and why it is coarse where it is."""
     text = message.text
     if message.refusal:
-        return Reading(None, f"the judge refused: {_excerpt(message.refusal)}"), None
+        return Reading(None, f"the judge refused: {shown(message.refusal)}"), None
     if not text.strip(BLANKS) and message.has_thoughts:
         return Reading(None, _STILL_THINKING if is_cut else _ONLY_THOUGHT), None
     number = _find_number(text, is_cut=is_cut and not (tokens and _is_whole(text, tokens[-1])))
@@ -263,7 +264,7 @@ def _find_number(text: str, *, is_cut: bool) -> "_Number | Reading":
     value, end = int(began["number"]), began.end()
     scale = _OUT_OF_100.match(text, end)
     if is_cut and scale is None and (began["label"] or not re.search(r"[^.,/)]", text[end:])):
-        return Reading(None, f"the judge's answer {_excerpt(text)} was cut within its number or soon after")
+        return Reading(None, f"the judge's answer {shown(text)} was cut within its number or soon after")
     if scale is not None:
         others = [int(n) for n in re.findall(r"([0-9]+)\s*(?:/|out of)\s*100\b", text[scale.end() :])]
         is_score = all(other == value for other in others)
@@ -293,19 +294,19 @@ def _find_field(text: str, *, is_cut: bool) -> "_Number | Reading":
     values = {re.sub(r"\.0+$", "", field["number"]) for field in fields}
     if not values:
         said = "was cut before its score" if is_cut else "has no field such as score"
-        return Reading(None, f"the JSON in the judge's answer {_excerpt(text)} {said}")
+        return Reading(None, f"the JSON in the judge's answer {shown(text)} {said}")
     if len(values) > 1:
-        return Reading(None, f"several numbers in the judge's answer {_excerpt(text)}")
+        return Reading(None, f"several numbers in the judge's answer {shown(text)}")
     (value,) = values
     if not _INTEGER_TOKEN.fullmatch(value):
-        return Reading(None, f"no integer 0 to 100 in the judge's answer {_excerpt(text)}")
+        return Reading(None, f"no integer 0 to 100 in the judge's answer {shown(text)}")
     return _Number(int(value), fields[0].start("number"))
 
 
 def _no_number(text: str, *, is_cut: bool) -> str:
     """Why a text without a score has none."""
     numbers = _NUMBER.findall(_OUT_OF_100.sub("", text))
-    answer = f"the judge's answer {_excerpt(text.strip())}"
+    answer = f"the judge's answer {shown(text.strip())}"
     if not numbers:
         return f"no number in {answer}"
     if is_cut:
@@ -315,7 +316,3 @@ def _no_number(text: str, *, is_cut: bool) -> str:
     if not _INTEGER_TOKEN.fullmatch(numbers[0]):
         return f"no integer 0 to 100 in {answer}"
     return f"the number in {answer} is no score: one stands at the beginning, alone or as in 'Score: 85'"
-
-
-def _excerpt(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")

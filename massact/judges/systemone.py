@@ -5,8 +5,7 @@ Nothing is generated: the server gives the probability p(l) of each level l = 0 
     score = 25 * sum over l of l p(l)     0 to 100
 
 so that a server without log-probabilities still gives a mean. The levels are those of the scale in the wording
-that the other judges are asked with. Request and answer as of transformers 5.23 (2026-11-29).
-"""
+that the other judges are asked with. Request and answer as of transformers 5.23 (2026-11-29)."""
 
 import json
 import math
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError
-from massact.judges import Exchange, Subject
+from massact.judges import Exchange
 from massact.judges.openai import OpenAIJudge, address_in_identity
 from massact.judges.reading import Completion, Reading
 from massact.judges.rubric import COHERENCE, LEAST_RELEVANCE, RELEVANCE, RELEVANCE_CAP, TRAIT, Rubric, quote
@@ -117,7 +116,3 @@ def _data_alone(rules: str) -> str:
 def _as_json(state: str, instructions: str, levels: list[str]) -> str:
     question = {"type": "score", "instructions": instructions, "criteria": levels}
     return json.dumps({"state": state, "questions": {_NAME: question}})
-
-
-def open_systemone_judge(config: JudgeConfig, subject: Subject) -> SystemOneJudge:
-    return SystemOneJudge(config, Rubric.of(config, subject))

@@ -8,16 +8,14 @@ r"""Judges that read responses with the unsteered model: `perplexity` scores coh
     coherence = 100 * exp(-(distance / `WIDTH`)^2) * min(1, variety / variety_own)^2
 
 where `own` are means over the model's own unsteered answers to some of the trait's questions, and `shuffled` is of the
-same answers with their words in random order. So its own text scores near 100 and gibberish near 0, whatever the
-model; a break in the middle shows by the window, and a loop, of which each token is likely, by the variety. No text
-scores 0.
+same answers with their words in random order. So its own text scores near 100 and gibberish near 0, whatever the model;
+a break in the middle shows by the window, and a loop, of which each token is likely, by the variety. No text scores 0.
 
 **Classifier.** Logistic regression on the mean of the residual stream over a text's tokens, two thirds up the model,
 each dim standardized, fitted on contrastive texts: trait = 100 * probability of the positive side. How often it is
 right is told by cross-validation on those texts (`note`), and below `LEAST_ACCURACY` it refuses to judge.
 
-Texts are read one at a time, so that no score depends on its neighbors.
-"""
+Texts are read one at a time, so that no score depends on its neighbors."""
 
 import random
 from collections.abc import Callable, Sequence

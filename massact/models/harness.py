@@ -7,8 +7,8 @@ Messages of a prompt in a vector's place stand before every context.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -25,6 +25,7 @@ from massact.models.load import SteerableModel
 from massact.models.prompting import Intervention, Row
 
 _Request = tuple[Any, list[int], list[int]]  # what the harness calls it, tokens of the context and of the continuation
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
@@ -37,9 +38,13 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         *,
         before: Sequence[Message] = (),
         batch_size: int,
+        progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = lambda _: nullcontext(
+            lambda _n: None
+        ),
     ) -> None:
         """`intervention`: `None` leaves the model as it is. `before`: messages before every context: within the chat
-        template, else their texts with blank lines between. `batch_size`: requests side by side."""
+        template, else their texts with blank lines between. `batch_size`: requests side by side. `progress`: of so many
+        requests shows how many are answered."""
         super().__init__(
             pretrained=model.model,
             tokenizer=copy.deepcopy(model.tokenizer),  # which the harness gives a padding token
@@ -47,6 +52,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             chat_template_args=dict(model.chat.arguments),
         )
         self._steerable, self._one, self._gates = model, intervention, GateReader(model)
+        self._progress, self._advance = progress, lambda _n: None
         self._before, self._asked = before, dict[str, str]()  # by a chat's text the one with the messages before it
         self._prompts: dict[tuple[int, ...], int] = {}
         """Of each input of the requests at hand how many tokens are the prompt's."""
@@ -71,11 +77,13 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         return text
 
     def loglikelihood(self, requests: Sequence[Any], *args: Any, **options: Any) -> list[tuple[float, bool]]:
-        given: list[tuple[float, bool]] = super().loglikelihood(self._prompted(requests), *args, **options)
+        with self._progress(len(requests)) as self._advance:
+            given: list[tuple[float, bool]] = super().loglikelihood(self._prompted(requests), *args, **options)
         return given
 
     def generate_until(self, requests: Sequence[Any], *args: Any, **options: Any) -> list[str]:
-        said: list[str] = super().generate_until(self._prompted(requests), *args, **options)
+        with self._progress(len(requests)) as self._advance:
+            said: list[str] = super().generate_until(self._prompted(requests), *args, **options)
         return said
 
     def _prompted(self, requests: Sequence[Any]) -> list[Any]:
@@ -127,6 +135,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             shares = torch.tensor(steered, device=inps.device)
         with self._steered(rows, lambda _layer, _stream: shares):
             logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
+        self._advance(len(rows))
         return logits
 
     def _cut(self, tokens: list[int]) -> tuple[int, tuple[int, ...]]:
@@ -156,6 +165,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
 
         with self._steered(rows, at):
             said: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
+        self._advance(len(rows))
         return said
 
     @contextmanager

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 import torch
 
-from massact.plugins import load_plugin
+from massact.errors import PluginError
+from massact.models.cache import is_out_of_memory
+from massact.plugins import call_outside, load_plugin
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Pair]
@@ -57,7 +59,27 @@ _OPERATORS: dict[str, Operator] = {"add": add, "ablate": ablate, "clamp": clamp,
 def find_operator(name: str) -> Operator:
     """The operator of a name, massact's or another package's. Raises PluginError: there is none, or it cannot be
     loaded."""
-    return _OPERATORS.get(name) or load_plugin("operators", name)
+    return _OPERATORS.get(name) or _Outside(name, load_plugin("operators", name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """Another package's operator. Raises PluginError with the line: it fails, or gives no pair."""
+
+    name: str
+    function: Operator
+
+    def __call__(self, p: torch.Tensor, q: torch.Tensor, c: torch.Tensor) -> Pair:
+        def made() -> Pair:
+            scale, shift = self.function(p, q, c)
+            return scale, shift
+
+        try:
+            return call_outside(f"the operator {self.name}", made, PluginError)
+        except PluginError as error:
+            if error.__cause__ and is_out_of_memory(error.__cause__):
+                raise error.__cause__ from None  # fewer rows may do
+            raise
 
 
 # Coordinates of a subspace. `replace` sets those in k directions, the rows of an orthonormal basis V `[k, d_model]`, to

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from massact.domain import Generation
+from massact.errors import PluginError
 from massact.models.blocks import steer, text_config
 from massact.models.cache import RowCache, is_out_of_memory, with_cache
 from massact.models.decode import Batch, Enough, choose, end_tokens, finish, is_end
@@ -173,7 +174,7 @@ class Recorder:
             torch.cuda.current_stream().wait_stream(side)
             with torch.cuda.graph(graph, pool=self._pool):
                 step()
-        except RuntimeError as error:
+        except (RuntimeError, PluginError) as error:
             if is_out_of_memory(error):
                 raise
             self._is_refused = True

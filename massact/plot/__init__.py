@@ -12,7 +12,7 @@ file's, else 68). A `massact.MassactError` says what is missing, unknown, or tha
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from massact.errors import UsageError
 from massact.floors import COHERENCE
@@ -48,15 +48,16 @@ MOST_MAPS = 24
 """Heat maps in one figure."""
 
 
-def tradeoff(
-    source: Source,
-    *,
-    against: str = "",
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+class Drawing(TypedDict, total=False):
+    """What every figure of an answer takes besides its source."""
+
+    tracking_uri: str | None
+    only: Filters
+    floor: float | str | None
+    engine: Engine
+
+
+def tradeoff(source: Source, *, against: str = "", **how: Unpack[Drawing]) -> Any:
     """Delta and coherence along the coefficient, a line per label.
 
     Args:
@@ -64,7 +65,7 @@ def tradeoff(
             and trait; `coefficient` draws both against the coefficient, of one model, trait and position; empty: what
             the floor is of.
     """
-    evidence = evidence_of(source, tracking_uri, only, floor)
+    evidence = _read(source, **how)
     known = {COHERENCE, "coefficient", *(n for s in evidence.strata.values() for n in _metrics(s))}
     if against and against not in known:
         raise UsageError(f"cannot draw against {against!r}; there is {', '.join(sorted(known))}")
@@ -73,26 +74,19 @@ def tradeoff(
         if against == "coefficient"
         else AgainstCoherence(evidence, *_pair(evidence), against=against)
     )
-    return _drawn(figure, "no label was evaluated at a coefficient other than 0", engine)
+    return _drawn(figure, "no label was evaluated at a coefficient other than 0", how)
 
 
 def _metrics(stratum: ComparableGroups) -> set[str]:
     return {name for part in stratum.slices.values() for name in part.points.all.metric_names}
 
 
-def heat_map(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def heat_map(source: Source, **how: Unpack[Drawing]) -> Any:
     """Delta at every layer and coefficient of one model, trait and position, a panel per label.
 
     A cell below the floor is faded and crossed out; the best is framed.
     """
-    evidence = evidence_of(source, tracking_uri, only, floor)
+    evidence = _read(source, **how)
     place = _place(evidence)
     labels = mapped_labels(evidence, place)
     if len(labels) > MOST_MAPS:
@@ -101,100 +95,58 @@ def heat_map(
             "choose with only=massact.Filters(labels=(…))"
         )
     figure = HeatMap(evidence, place, labels)
-    return _drawn(figure, "no label was evaluated at two layers or coefficients", engine)
+    return _drawn(figure, "no label was evaluated at two layers or coefficients", how)
 
 
-def positions(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def positions(source: Source, **how: Unpack[Drawing]) -> Any:
     """The best delta of each label by position window, a row per model and trait, a column per method."""
-    figure = ByWindow(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no label has a result at the floor at two position windows", engine)
+    figure = ByWindow(_read(source, **how))
+    return _drawn(figure, "no label has a result at the floor at two position windows", how)
 
 
-def cleaning_curve(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def cleaning_curve(source: Source, **how: Unpack[Drawing]) -> Any:
     """The best delta against the number of cleaned dims, a panel per place; published figures of a store beside it."""
-    figure = CleaningCurve(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no method has a result at the floor and two numbers of cleaned dims", engine)
+    figure = CleaningCurve(_read(source, **how))
+    return _drawn(figure, "no method has a result at the floor and two numbers of cleaned dims", how)
 
 
-def before_after(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def before_after(source: Source, **how: Unpack[Drawing]) -> Any:
     """The best delta uncleaned, cleaned after and cleaned before extraction, a panel per place.
 
     That two bars are one vector is known here by algebra or by the vectors' digests alone: the report also measures
     the vectors' cosine.
     """
-    figure = BeforeAfter(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no label that was cleaned before has a result at the floor", engine)
+    figure = BeforeAfter(_read(source, **how))
+    return _drawn(figure, "no label that was cleaned before has a result at the floor", how)
 
 
-def relative_strength(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def relative_strength(source: Source, **how: Unpack[Drawing]) -> Any:
     """Delta and coherence against relative strength, all models on one axis.
 
     A DataFrame needs the column `relative_strength`, which that of `massact.runs` has.
     """
-    figure = RelativeStrength(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(figure, "no evaluation has a relative strength (the column relative_strength)", engine)
+    figure = RelativeStrength(_read(source, **how))
+    return _drawn(figure, "no evaluation has a relative strength (the column relative_strength)", how)
 
 
-def published(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def published(source: Source, **how: Unpack[Drawing]) -> Any:
     """Published figures, a dot per source, wherever several sources print a label; ours as a star.
 
     A DataFrame is that of `massact.compare_published`, or a CSV file of published figures as pandas reads it.
     """
-    figure = Published(evidence_of(source, tracking_uri, only, floor))
+    figure = Published(_read(source, **how))
     return _drawn(
-        figure, "no place has published figures of two sources (massact import --published FILE reads them)", engine
+        figure, "no place has published figures of two sources (massact import --published FILE reads them)", how
     )
 
 
-def massive_energy(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | str | None = None,
-    engine: Engine = "matplotlib",
-) -> Any:
+def massive_energy(source: Source, **how: Unpack[Drawing]) -> Any:
     """How much of each vector's energy lies in the massive dims, by layer, a panel per place.
 
     A DataFrame needs the columns model, position, label, layer and massive_energy.
     """
-    figure = MassiveEnergy(evidence_of(source, tracking_uri, only, floor, of_energies=True))
-    return _drawn(figure, "no vector has a share of its energy in the massive dims", engine)
+    figure = MassiveEnergy(_read(source, of_energies=True, **how))
+    return _drawn(figure, "no vector has a share of its energy in the massive dims", how)
 
 
 def massive_dims(
@@ -208,10 +160,23 @@ def massive_dims(
     """
     calibrations = calibrations_of(source, tracking_uri)
     figure = MassiveDims(calibrations, list(calibrations))
-    return _drawn(figure, "no calibration is there: massact calibrate makes one", engine)
+    return _drawn(figure, "no calibration is there: massact calibrate makes one", {"engine": engine})
 
 
-def _drawn(figure: ReportFigure, lacking: str, engine: Engine) -> Any:
+def _read(
+    source: Source,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | str | None = None,
+    engine: Engine = "matplotlib",  # noqa: ARG001  `_drawn` looks at it
+    of_energies: bool = False,
+) -> Evidence:
+    return evidence_of(source, tracking_uri, only, floor, of_energies=of_energies)
+
+
+def _drawn(figure: ReportFigure, lacking: str, how: Drawing) -> Any:
+    engine = how.get("engine", "matplotlib")
     if engine not in get_args(Engine):
         raise UsageError(f"no engine {engine!r}; there is matplotlib and plotly")
     drawn = drawing(figure)

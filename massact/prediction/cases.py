@@ -11,7 +11,7 @@ from massact.labels import format_label
 from massact.prediction.prior import VectorFacts
 from massact.query.evaluations import Evaluations, PointSet
 from massact.query.groups import GroupInSetting, is_at_floor, recipe_of, slices
-from massact.query.next_coefficients import brackets
+from massact.query.questions.gaps import brackets
 from massact.query.same_vector import one_direction
 from massact.store.schema import StoredPoint
 

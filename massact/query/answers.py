@@ -19,6 +19,7 @@ from massact.store.read import RunStore
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import Declared, EvaluationRow, Points, PublishedRow, Scores, is_scored
 from massact.store.schema.points import Place
+from massact.words import counted
 
 EVEN = 0.5  # chance of being truly coherent that is asked of nothing: what is at or above the floor counts
 
@@ -54,9 +55,6 @@ class Filters:
         """Whether an evaluation is asked about."""
         by_place = self.admits_group(group_of_row(row)) and (not self.layers or row.layer in self.layers)
         return by_place and (not self.judges or row.judge in self.judges)
-
-    def failures(self, given: Iterable[Failure]) -> tuple[Failure, ...]:
-        return tuple(one for one in given if self.admits_row(one.row))
 
     def check(self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()) -> None:
         """Refuse a name that nothing has, so that a typing error is not taken for an answer."""
@@ -100,20 +98,13 @@ class Confirmed:
         return cls(cells, {one.row.key: one for one in rows if one.row.layer is None}, scores)
 
     @classmethod
-    def from_store(cls, store: RunStore, experiment: str, least_scored: float) -> "Confirmed":
-        """Everything that was confirmed."""
-        return cls.counting(store, store.confirmations(experiment), least_scored)
-
-    @classmethod
     def counting(cls, store: RunStore, rows: list[Stored[EvaluationRow]], least_scored: float) -> "Confirmed":
         """Some rows with their scores; what has scores of too few responses has no figures."""
         short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
-        counted = [
-            replace(one, row=replace(one.row, coherence_mean=None, delta=None))
-            if short & {one.row.key, one.row.baseline_key}
-            else one
-            for one in rows
-        ]
+        counted = []
+        for one in rows:
+            counts = not short & {one.row.key, one.row.baseline_key}
+            counted.append(one if counts else replace(one, row=replace(one.row, coherence_mean=None, delta=None)))
         return cls.of(counted, store.scores([one.run_id for one in rows if one.row.key not in short]))
 
     def only(self, filters: Filters) -> "Confirmed":
@@ -212,11 +203,10 @@ class Answers:
         """Of each model and trait the baseline of the setting that the file declares: what its evaluations are against.
         Where there are none yet, or no file, the newest that it can be."""
         declared, newest = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
-        for stored in self.baselines.values():  # the oldest first
+        for row in (stored.row for stored in self.baselines.values()):  # the oldest first
             # a baseline has no direction: it serves either
-            direction = declared.directions.get(stored.row.trait) if declared else None
-            if declared is None or declared.holds(replace(stored.row, direction=direction)):
-                newest[stored.row.model, stored.row.trait] = stored.row
+            if declared is None or declared.holds(replace(row, direction=declared.directions.get(row.trait))):
+                newest[row.model, row.trait] = row
         currency = self.currency.over(slices(self.evaluations, self.failures))
         for (model, trait, _), (setting, _) in (currency.chosen or {}).items():
             sample = self.evaluations.samples.get(setting)
@@ -237,8 +227,8 @@ class Answers:
             everything=self.evaluations,
             filters=filters,
             currency=self._currency_of(filters),
-            failures=filters.failures(self.failures),
-            groups=tuple(group for group in self.groups if filters.admits_group(group)),
+            failures=tuple(one for one in self.failures if filters.admits_row(one.row)),
+            groups=tuple(filter(filters.admits_group, self.groups)),
         )
 
     def _currency_of(self, filters: Filters) -> Currency:
@@ -247,18 +237,17 @@ class Answers:
             return self.currency
         declared = replace(self.currency.declared, judge="") if filters.judges else self.currency.declared
         whole = Filters(models=filters.models, traits=filters.traits, judges=filters.judges)
-        by_group = slices(whole.evaluations(self.evaluations), whole.failures(self.failures))
-        return Currency(declared).over(by_group)
+        failures = (one for one in self.failures if whole.admits_row(one.row))
+        return Currency(declared).over(slices(whole.evaluations(self.evaluations), failures))
 
     def in_current_setting(self) -> tuple["Answers", tuple[str, ...]]:
         """The part in the setting that the file declares, and what that leaves out, in words; all without a file."""
         whole = self.whatever_the_cell
         settings = {place[:3] for place in whole.by_place}
         settings |= {(one.row.setting, one.row.model, one.row.trait) for one in self.failures}
-        if len(settings) == len({one[1:] for one in settings}):
-            return self, ()
-        currency = self.currency.over(slices(whole, self.failures))
-        if currency.chosen is None:
+        is_one = len(settings) == len({one[1:] for one in settings})
+        currency = self.currency if is_one else self.currency.over(slices(whole, self.failures))
+        if is_one or currency.chosen is None:
             return self, ()
         current = {(*spot[:2], setting) for spot, (setting, _) in currency.chosen.items()}
         of_pair: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -277,15 +266,10 @@ class Answers:
             + differences(whole.samples[s] for s in [*counts, *of_pair[model, trait]] if s in whole.samples)
             for (model, trait), counts in sorted(left_out.items())
         )
-        everything = None if self.everything is None else self.everything.only(is_current)
-        kept = replace(
-            self,
-            evaluations=self.evaluations.only(is_current),
-            everything=everything,
-            failures=tuple(f for f in self.failures if (f.row.model, f.row.trait, f.row.setting) in current),
-            currency=currency,
-        )
-        return kept, notes
+        everything = self.everything and self.everything.only(is_current)
+        failures = tuple(f for f in self.failures if (f.row.model, f.row.trait, f.row.setting) in current)
+        kept = replace(self, evaluations=self.evaluations.only(is_current), everything=everything, failures=failures)
+        return replace(kept, currency=currency), notes
 
     def with_scores(self, store: RunStore, floor: float) -> "Answers":
         """The same with the scores by question from a floor on, which intervals and tests rest on."""
@@ -295,7 +279,7 @@ class Answers:
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
         """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on."""
-        confirmed = Confirmed.from_store(store, experiment, self.least_scored)
+        confirmed = Confirmed.counting(store, store.confirmations(experiment), self.least_scored)
         is_split = any(row.confirm_share is not None for row in self.whatever_the_cell.samples.values())
         scores = None
         if confirmed.cells or is_split:
@@ -312,7 +296,7 @@ class Answers:
         doubtful = {run for run, c in chances.items() if c < chance}
         whole = self.everything and self.everything.doubting(doubtful)
         n = sum(run in doubtful for points in self.evaluations.by_place.values() for run in points.run_ids())
-        evaluations = "1 evaluation is" if n == 1 else f"{n} evaluations are"
+        evaluations = counted(n, "evaluation is", "evaluations are")
         note = f"{evaluations} at or above the floor with a chance below {chance:g}: not counted as coherent"
         answers = replace(self, evaluations=self.evaluations.doubting(doubtful), everything=whole)
         return answers, (note,) if n else ()
@@ -354,9 +338,8 @@ def control_label(row: EvaluationRow) -> str:
 
 def _left_out(counts: Mapping[str, int]) -> str:
     n, n_settings = sum(counts.values()), len(counts)
-    what = "1 evaluation" if n == 1 else f"{n} evaluations"
-    others = "1 other setting" if n_settings == 1 else f"{n_settings} other settings"
-    return f"{what} in {others} {'is' if n == 1 else 'are'} left out, --all-settings answers all"
+    where = f"in {counted(n_settings, 'other setting')}"
+    return f"{counted(n, f'evaluation {where} is', f'evaluations {where} are')} left out, --all-settings answers all"
 
 
 def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:

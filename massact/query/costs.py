@@ -1,7 +1,8 @@
 """What evaluations cost on tasks of lm-evaluation-harness, as `massact capability` measured it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from massact.store.read import RunStore
 
@@ -26,6 +27,11 @@ class Cost:
 
     def __str__(self) -> str:
         return f"{self.task} {self.delta:+.1f} ({self.delta_low:+.1f} to {self.delta_high:+.1f})"
+
+
+def cost_lines(rows: Iterable[Any]) -> list[str]:
+    """What each row's changes on tasks, in points."""
+    return [f"{row.place}, {row.label}: {'; '.join(map(str, row.costs))}" for row in rows if row.costs]
 
 
 Costs = Mapping[str, tuple[Cost, ...]]

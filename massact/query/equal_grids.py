@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple
 
 from massact.query.evaluations import PointSet
 from massact.query.groups import ComparableGroups, GroupInSetting
+from massact.words import counted
 
 Parts = Mapping[str, GroupInSetting]
 
@@ -31,7 +33,10 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
         (lambda points, other: points.at_layers(other.layers), "at unequal coefficients, "),
     )
     for keep, unequal in ways:
-        kept = {label: replace(part, points=_shared(label, parts, keep)) for label, part in parts.items()}
+        # of each label what all others have too
+        points = {label: part.points for label, part in parts.items()}
+        shared = {label: reduce(keep, [points[one] for one in parts if one != label], points[label]) for label in parts}
+        kept = {label: replace(part, points=shared[label]) for label, part in parts.items()}
         if all(part.best(floor) for part in kept.values()):
             lost = ", ".join(_lost(parts, kept, floor, is_all=bool(unequal)))
             if not lost:
@@ -43,13 +48,6 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
     return EqualGrids(stratum, f"not compared: not all are coherent at layers that all have ({where})", True)
 
 
-def _shared(label: str, parts: Parts, keep: Callable[[PointSet, PointSet], PointSet]) -> PointSet:
-    points = parts[label].points
-    for other, part in parts.items():
-        points = points if other == label else keep(points, part.points)
-    return points
-
-
 def _lost(parts: Parts, kept: Parts, floor: float, *, is_all: bool) -> Iterator[str]:
     """Of each label that lost any, or of all, how many evaluations are left, and its best where that was lost."""
     for label, part in parts.items():
@@ -59,4 +57,4 @@ def _lost(parts: Parts, kept: Parts, floor: float, *, is_all: bool) -> Iterator[
             lost = ""
             if best and left and best.run_id != left.run_id:
                 lost = f" without its best ({best.delta:+.1f} at layer {best.layer}, {best.coefficient:g})"
-            yield f"{n} of {of} evaluations of {label}{lost}"
+            yield f"{n} of {counted(of, 'evaluation')} of {label}{lost}"

@@ -7,7 +7,7 @@ direction) or with different baselines are never mixed. No rule depends on the o
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
 from massact.store.schema import DeclaredSetting, EvaluationRow, Kind, StoredPoint
+from massact.words import counted
 
 
 @dataclass(slots=True)
@@ -166,32 +167,22 @@ def is_below_floor(point: AnyPoint, floor: float) -> bool:
 
 def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
     by_group: dict[Group, list[GroupInSetting]] = defaultdict(list)
-    for part in _evaluated(evaluations):
-        by_group[part.group].append(part)
+    for place, points in evaluations.by_place.items():
+        for baseline, some in points.by_baseline().items():
+            sample, group = evaluations.samples[place[0]], group_of(place)
+            by_group[group].append(GroupInSetting(group, place[0], baseline, sample, some, last=some.last))
     for parts in by_group.values():
-        parts.sort(key=_recency)
-    baselines = _newest_baselines(by_group)
+        parts.sort(key=recency)
+    # of each model, trait and setting the baseline used last
+    oldest_first = sorted(all_parts(by_group), key=recency, reverse=True)
+    baselines = {(one.group.model, one.group.trait, one.setting): one.baseline_trait_mean for one in oldest_first}
     for failure in failures:
         _add_failure(by_group, failure, baselines)
     for parts in by_group.values():
         for part in parts:
             part.failures.sort(key=lambda f: (_ended(f.finished_at), f.run_id), reverse=True)
-        parts.sort(key=_recency)
+        parts.sort(key=recency)
     return dict(by_group)
-
-
-def _evaluated(evaluations: Evaluations) -> Iterator[GroupInSetting]:
-    """The slices of finished evaluations."""
-    for place, points in evaluations.by_place.items():
-        for baseline, some in points.by_baseline().items():
-            sample = evaluations.samples[place[0]]
-            yield GroupInSetting(group_of(place), place[0], baseline, sample, some, last=some.last)
-
-
-def _newest_baselines(by_group: Mapping[Group, Iterable[GroupInSetting]]) -> dict[tuple[str, str, str], float | None]:
-    """The baseline used last of each model, trait and setting."""
-    parts = sorted((part for some in by_group.values() for part in some), key=_recency, reverse=True)
-    return {(part.group.model, part.group.trait, part.setting): part.baseline_trait_mean for part in parts}
 
 
 def _add_failure(
@@ -212,7 +203,7 @@ def _add_failure(
     part.last = max(part.last, _ended(failure.finished_at))
 
 
-def _recency(part: GroupInSetting) -> tuple[int, str, float]:
+def recency(part: GroupInSetting) -> tuple[int, str, float]:
     return (-part.last, part.setting, _or_least(part.baseline_trait_mean))
 
 
@@ -225,18 +216,15 @@ def strata(by_group: Mapping[Group, Sequence[GroupInSetting]], groups: Iterable[
     found: dict[tuple[str, str, str], dict[tuple[str, float | None], ComparableGroups]] = {
         (group.model, group.trait, group.position): {} for group in (*by_group, *groups)
     }
-    for group, parts in by_group.items():
-        place = (group.model, group.trait, group.position)
-        for part in parts:
-            among = (part.setting, part.baseline_trait_mean)
-            stratum = found[place].setdefault(among, ComparableGroups(*place, *among, part.sample))
-            stratum.slices[group.label] = part
+    for part in all_parts(by_group):
+        place, among = (part.group.model, part.group.trait, part.group.position), _against(part)
+        stratum = found[place].setdefault(among, ComparableGroups(*place, *among, part.sample))
+        stratum.slices[part.group.label] = part
     places = sorted(found, key=lambda place: natural_order(*place))
-    return [
-        stratum
-        for place in places
-        for _, stratum in sorted(found[place].items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
-    ] + [ComparableGroups(*place) for place in places if not found[place]]
+    told = [
+        found[place][among] for place in places for among in sorted(found[place], key=lambda a: (a[0], _or_least(a[1])))
+    ]
+    return told + [ComparableGroups(*place) for place in places if not found[place]]
 
 
 def natural_order(*names: str) -> list[list[str | int]]:
@@ -259,18 +247,14 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
         for (model, trait), settings in sorted(samples.items())
         if any(row.origin == "imported" and row.prompt_set is None for row in settings.values())
     )
-    return (
-        several
-        + mixed
-        + tuple(
-            f"{model}, {trait}: evaluated against {len(found)} baselines "
-            f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
-            f"{setting[:8]}, "
-            "answered separately and never mixed"
-            for (model, trait, setting), found in sorted(baselines.items())
-            if len(found) > 1
-        )
+    against = tuple(
+        f"{model}, {trait}: evaluated against {len(found)} baselines "
+        f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
+        f"{setting[:8]}, answered separately and never mixed"
+        for (model, trait, setting), found in sorted(baselines.items())
+        if len(found) > 1
     )
+    return several + mixed + against
 
 
 def usual_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str, ...]:
@@ -279,9 +263,9 @@ def usual_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str
 
 def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[GroupInSetting]]) -> AnswerT:
     baselines: dict[tuple[str, str, str, str], set[float | None]] = defaultdict(set)
-    for group, parts in by_group.items():
-        for part in parts:
-            baselines[group.model, group.trait, group.position, part.setting].add(part.baseline_trait_mean)
+    for part in all_parts(by_group):
+        group = part.group
+        baselines[group.model, group.trait, group.position, part.setting].add(part.baseline_trait_mean)
     has_several = any(len(some) > 1 for some in baselines.values())
     return with_differences(answer, _samples(by_group)[0], has_several_baselines=has_several)
 
@@ -292,11 +276,10 @@ def _samples(
     """A row of each setting by model and trait, and the baselines of each."""
     samples: dict[tuple[str, str], dict[str, EvaluationRow]] = defaultdict(dict)
     baselines: dict[tuple[str, str, str], set[float | None]] = defaultdict(set)
-    for group, parts in by_group.items():
-        for part in parts:
-            samples[group.model, group.trait][part.setting] = part.sample
-            if len(part.points):
-                baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
+    for part in all_parts(by_group):
+        samples[part.group.model, part.group.trait][part.setting] = part.sample
+        if len(part.points):
+            baselines[part.group.model, part.group.trait, part.setting].add(part.baseline_trait_mean)
     return samples, baselines
 
 
@@ -304,8 +287,8 @@ def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     """How many evaluations could not count, if any."""
     parts = list(parts)
     count = sum(part.points.n_unscored - part.points.n_short for part in parts)
-    lacking = "evaluation lacks" if count == 1 else "evaluations lack"
-    note = (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
+    lack = counted(count, "evaluation lacks", "evaluations lack")
+    note = (f"{lack} a coherence or a delta: counted neither as coherent nor as a miss",)
     return (*(note if count else ()), *short_note(parts))
 
 
@@ -315,7 +298,7 @@ def short_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     for part in parts:
         counts[part.sample.origin is None] += part.points.n_short
     return tuple(
-        f"{count} {'evaluation has' if count == 1 else 'evaluations have'} scores of too few responses (less than the "
+        f"{counted(count, 'evaluation has', 'evaluations have')} scores of too few responses (less than the "
         f"share least_scored): no result; {_MENDED if is_ours else _UNMENDED}"
         for is_ours, count in sorted(counts.items(), reverse=True)
         if count
@@ -363,19 +346,20 @@ class Currency:
         if self.declared is None or self.chosen is not None:
             return self
         ranks: dict[tuple[str, str], dict[str, tuple[bool, bool, int, str]]] = defaultdict(dict)
-        for group, parts in by_group.items():
-            settings = ranks[group.model, group.trait]
-            for part in parts:
-                if self.declared.holds(part.sample):
-                    rank = _rank(self.declared, part)
-                    settings[part.setting] = max(rank, settings.get(part.setting, rank))
+        for part in all_parts(by_group):
+            settings, row = ranks[part.group.model, part.group.trait], part.sample
+            if self.declared.holds(row):
+                questions = self.declared.question_sets.get(row.trait)
+                # of the settings that are as the file says the greatest is answered in
+                rank = (row.origin is None, questions in (None, row.question_set), part.last, part.setting)
+                settings[part.setting] = max(rank, settings.get(part.setting, rank))
         winners = {pair: max(found, key=found.__getitem__) for pair, found in ranks.items() if found}
         newest: dict[Spot, GroupInSetting] = {}
-        for group, parts in by_group.items():
-            spot = (group.model, group.trait, group.position)
-            for part in parts:
-                if part.setting == winners.get(spot[:2], part.setting):
-                    newest[spot] = max(part, newest.get(spot, part), key=_last)
+        for part in all_parts(by_group):
+            spot = (part.group.model, part.group.trait, part.group.position)
+            if part.setting == winners.get(spot[:2], part.setting):
+                among = (part, newest.get(spot, part))
+                newest[spot] = max(among, key=lambda one: (one.last, _or_least(one.baseline_trait_mean)))
         chosen = {spot: _against(part) for spot, part in newest.items()}
         return replace(self, chosen=chosen, undeclared=tuple(sorted(ranks.keys() - winners.keys())))
 
@@ -399,24 +383,13 @@ class Currency:
         """Of one place's strata the current one."""
 
         def is_current(one: ComparableGroups) -> bool:
-            against = (one.setting, one.baseline_trait_mean)
-            return self.chosen is None or self.chosen.get((one.model, one.trait, one.position)) == against
+            against, spot = (one.setting, one.baseline_trait_mean), (one.model, one.trait, one.position)
+            return one.setting is not None and (self.chosen is None or self.chosen.get(spot) == against)
 
         def newest_run(one: ComparableGroups) -> tuple[int, str]:
             return (max((part.last for part in one.slices.values()), default=-1), one.setting or "")
 
-        return max((one for one in several if one.setting and is_current(one)), key=newest_run, default=None)
-
-
-def _rank(declared: DeclaredSetting, part: GroupInSetting) -> tuple[bool, bool, int, str]:
-    """Of the settings that are as the file says the greatest is answered in."""
-    row, questions = part.sample, declared.question_sets.get(part.sample.trait)
-    return (row.origin is None, questions in (None, row.question_set), part.last, part.setting)
-
-
-def _last(part: GroupInSetting) -> tuple[int, bool, float]:
-    baseline = part.baseline_trait_mean
-    return (part.last, baseline is not None, baseline or 0.0)
+        return max(filter(is_current, several), key=newest_run, default=None)
 
 
 def _against(part: GroupInSetting) -> Against:

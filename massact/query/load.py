@@ -1,6 +1,7 @@
 """Loading what a question is asked about: an experiment file, and its part of the run store."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.config import Experiment
@@ -75,19 +77,18 @@ def load(
     """Read the store once."""
     declared = by_file or store.declared(name)
     file_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
-    floor = checked_floor(about.get("floor"), file_floor)
+    floor = as_floor(file_floor) if (asked := about.get("floor")) is None else Floor.read(asked)
     told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
     least_scored = _checked_share(about, "least_scored", told)
     answers = Answers.from_store(store, name, declared, phase, least_scored=least_scored)
-    if needs.published:
-        answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
-    if needs.costs:
-        answers = replace(answers, costs=costs_of(store, name))
-    if needs.controls:
-        answers = replace(answers, controls=tuple(store.controls(name)))
-    if needs.side_effects:
-        effects = Confirmed.counting(store, store.side_effects(name), least_scored)
-        answers = replace(answers, side_effects=effects)
+    effects = store.side_effects(name) if needs.side_effects else []
+    answers = replace(
+        answers,
+        published=tuple(stored.row for stored in store.published(name)) if needs.published else (),
+        costs=costs_of(store, name) if needs.costs else {},
+        controls=tuple(store.controls(name)) if needs.controls else (),
+        side_effects=Confirmed.counting(store, effects, least_scored) if effects else answers.side_effects,
+    )
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
     is_empty = not (answers.evaluations or answers.failures or answers.published)
@@ -147,16 +148,12 @@ def declared_by_data(experiment: "Experiment") -> Declared:
             digests[trait.name] = asked.digest
     setting = declared.setting
     if setting is not None:
-        weights = {model: _weights(reference) for model, reference in setting.weights.items()}
+        weights = dict(setting.weights)
+        for model, folder in ((model, Path(reference)) for model, reference in setting.weights.items()):
+            files = list(folder.glob("*.gguf")) if folder.is_dir() and not (folder / "config.json").exists() else []
+            weights |= {model: str(files[0])} if len(files) == 1 else {}  # of no other weights that file
         setting = replace(setting, question_sets=digests, weights=weights)
     return replace(declared, setting=setting)
-
-
-def _weights(reference: str) -> str:
-    """A reference of weights; of a folder with a GGUF file and no other weights that file."""
-    folder = Path(reference)
-    files = list(folder.glob("*.gguf")) if folder.is_dir() and not (folder / "config.json").exists() else []
-    return str(files[0]) if len(files) == 1 else reference
 
 
 def find_experiment_file(value: str | Path) -> Path:
@@ -178,15 +175,13 @@ def no_file(name: str) -> str:
     return visible(f"no experiment file {find_experiment_file(name)}")
 
 
-def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
-    found = []
+def _notes(store: RunStore, name: str, answers: Answers) -> Iterator[str]:
     if not answers.evaluations and not answers.failures:
-        found.append(f"the run store holds no evaluation of experiment {name!r}")
-    n_foreign = store.count_foreign(name)
-    if n_foreign:
-        runs_lie = "1 run of another tool lies" if n_foreign == 1 else f"{n_foreign} runs of other tools lie"
-        found.append(f"{runs_lie} in the same MLflow experiment, left out")
-    return (*found, *answers.baseline_notes, *store.warnings)
+        yield f"the run store holds no evaluation of experiment {name!r}"
+    if n_foreign := store.count_foreign(name):
+        runs_lie = counted(n_foreign, "run of another tool lies", "runs of other tools lie")
+        yield f"{runs_lie} in the same MLflow experiment, left out"
+    yield from (*answers.baseline_notes, *store.warnings)
 
 
 def normalised(only: Filters) -> Filters:
@@ -196,11 +191,6 @@ def normalised(only: Filters) -> Filters:
         positions=tuple(str(parse_position(text)) for text in only.positions),
         labels=tuple(map(one_spelling, only.labels)),
     )
-
-
-def checked_floor(floor: float | str | None, default: float) -> Floor:
-    """A floor as it was asked for, or the default where none was."""
-    return as_floor(default) if floor is None else Floor.read(floor)
 
 
 def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
@@ -214,7 +204,7 @@ def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
         known = ", ".join(sorted({*names, *all_metrics()}))
         raise UsageError(f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {known}")
     n = sum(counts)
-    have = "1 evaluation has" if n == 1 else f"{n} evaluations have"
+    have = counted(n, "evaluation has", "evaluations have")
     note = (
         f"{have} no {floor.metric}, counted neither at the floor nor as a miss: it was not measured. A sweep whose "
         "file has this floor evaluates them anew"

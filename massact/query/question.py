@@ -210,9 +210,8 @@ class Question(Generic[P, AnswerT]):
             raise TypeError(f"massact.{self.name} {error}; it takes {names}, where only=massact.Filters(…)") from None
         if not isinstance(options.get("only", Filters()), Filters):
             raise UsageError(f"only={options['only']!r} are no filters: write only=massact.Filters(models=[…])")
-        about: Any = {name: value for name, value in options.items() if name in _ABOUT}
-        own = {name: value for name, value in options.items() if name not in _ABOUT}
-        return self.ask(experiment, about, own)
+        about: Any = {name: options[name] for name in options.keys() & _ABOUT.keys()}
+        return self.ask(experiment, about, {name: options[name] for name in options.keys() - _ABOUT.keys()})
 
     def ask(self, experiment: str | Path, about: About, own: Mapping[str, Any]) -> AnswerT:
         """The same of the server or else the store: `about` as every question has it, `own` parameters by name."""
@@ -284,8 +283,7 @@ class Question(Generic[P, AnswerT]):
     def split(self, values: Mapping[str, Any]) -> tuple[About, dict[str, Any]]:
         """What is asked about, and the question's own parameters, from the values of both by their keys."""
         only = Filters(**{one.key: tuple(values.get(one.key, ())) for one in FILTERS})
-        about: Any = {name: values.get(name) for name in _ABOUT if name in values}
-        about["only"] = only
+        about: Any = {name: values[name] for name in _ABOUT if name in values} | {"only": only}
         return about, {one.key: values[one.key] for one in self.own if one.key in values}
 
     def written(self, values: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from massact.floors import Floor, as_floor
 from massact.metrics import DEFAULT_METRICS
 from massact.names import visible
 from massact.store.schema import StoredPoint
+from massact.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +164,7 @@ class Answer(Generic[RowT_co]):
 
     def _repr_html_(self) -> str:
         """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
-        n_rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows)} rows"
+        n_rows = counted(len(self.rows), "row")
         of = f" of {escape(self.experiment)}" if self.experiment else ""
         parts = [f"<p><strong>{escape(self.question)}</strong>{of}, {as_floor(self.floor).name}: {n_rows}</p>"]
         parts += [_html_table(table) for table in self.tables() if table.rows]

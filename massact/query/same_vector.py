@@ -12,6 +12,7 @@ from massact.domain import DEFAULT_ALIKE, Recipe
 from massact.labels import format_steering
 from massact.query.groups import Side, recipe_of
 from massact.query.rows import Column, Point
+from massact.words import counted
 
 Cosines = Mapping[tuple[str, str], float]  # cosine of two vectors by their digests, in either order
 
@@ -35,7 +36,7 @@ def taken_over_note(rows: Iterable[Any], what: str, plural: str) -> tuple[str, .
     n = sum(row.same_as is not None for row in rows)
     if not n:
         return ()
-    are = f"1 {what} is" if n == 1 else f"{n} {plural} are"
+    are = counted(n, f"{what} is", f"{plural} are")
     return (
         f"{are} taken over from another label, whose vector is alike, and not evaluated apart: --alike off does that",
     )

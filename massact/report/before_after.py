@@ -8,7 +8,7 @@ from typing import Literal
 from massact.labels import format_label, format_steering, parse_label
 from massact.query.questions.compare import ComparisonRow
 from massact.report import style
-from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, once, place_of
+from massact.report.evidence import TIE_POINTS, Evidence, Place, group_at, once, place_of
 from massact.report.section import (
     MOST_PANELS,
     Cell,
@@ -23,6 +23,7 @@ from massact.report.section import (
     signed,
 )
 from massact.report.trade_off import some_words
+from massact.words import counted
 
 Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
 _SIGNIFICANT = 0.05  # a corrected p above it is chance

@@ -12,10 +12,11 @@ from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import ONCE
 from massact.report.before_after import comparisons
 from massact.report.coefficients import current_ratios
-from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, listed, place_of
+from massact.report.evidence import TIE_POINTS, Evidence, Place, group_at, listed, place_of
 from massact.report.results import REAL
 from massact.report.section import number, result, where
 from massact.store.schema import EvaluationRow
+from massact.words import counted
 
 EFFECT_POINTS = 30.0
 """A delta of at least so many points in the trait's direction is an effect that steering surely had."""

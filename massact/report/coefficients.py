@@ -13,10 +13,11 @@ from massact.query.questions.best import BestRow
 from massact.query.questions.coefficients import CoefficientRatio, tells
 from massact.query.rows import AnyPoint
 from massact.report import style
-from massact.report.evidence import Evidence, Place, counted, place_of
+from massact.report.evidence import Evidence, Place, place_of
 from massact.report.section import MISSING, Cell, Section, Table, at_coefficient, number
 from massact.report.trade_off import draw_line, label_lines, some_words, two_rows
 from massact.store.schema import StoredPoint
+from massact.words import counted
 
 
 def coefficients_section(evidence: Evidence) -> Section:
@@ -201,7 +202,7 @@ class RelativeStrength:
         median = ""
         if known:
             last = known[-1]
-            median = f"Median of the bests over {last.name}: {last.strength:.2f} ({last.n_groups} groups)."
+            median = f"Median of the bests over {last.name}: {last.strength:.2f} ({counted(last.n_groups, 'group')})."
         return f"All models on the axis of relative strength, each label at the layer of its best. {median}"
 
     def alt(self) -> str:

@@ -7,8 +7,9 @@ from functools import cached_property
 from massact.query.questions.costs import CostRow
 from massact.query.questions.effects import SideEffectRow
 from massact.report import style
-from massact.report.evidence import Evidence, counted, place_of
+from massact.report.evidence import Evidence, place_of
 from massact.report.section import Cell, Section, Table, number, signed, span
+from massact.words import counted
 
 _LARGEST = 100.0  # points of a delta: the ends of the colours
 _METRICS = ("kl", "perplexity", "distinct_2")
@@ -42,7 +43,8 @@ def _row(
     evidence: Evidence, row: CostRow, metrics: Sequence[str], tasks: Sequence[str]
 ) -> tuple[Cell | str | None, ...]:
     at = f" (layer {row.layer}, {row.coefficient:g})" if row.layer is not None else ""
-    what = {"winner": f"winner: {row.label}", "random": f"{row.n_random} random directions"}.get(row.what, row.what)
+    random = counted(row.n_random or 0, "random direction")
+    what = {"winner": f"winner: {row.label}", "random": random}.get(row.what, row.what)
     below = "" if row.status == "ok" else " (below the floor)"
     return (
         evidence.name(place_of(row)),

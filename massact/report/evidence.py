@@ -80,11 +80,11 @@ Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
 
 def energies_of(rows: Iterable[EvaluationRow]) -> Energies:
     """Where the energy of each evaluated vector lies, by rising layer; the newest where several tell."""
-    energies: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    energies: dict[Place, dict[str, dict[int, float]]] = {}
     for row in sorted(rows, key=lambda row: row.layer or 0):
         if row.massive_energy is not None and row.layer is not None and row.position and row.label:
-            at = energies[Place(row.model, row.trait, row.position)]
-            at[row.label][row.layer] = row.massive_energy
+            at = energies.setdefault(Place(row.model, row.trait, row.position), {})
+            at.setdefault(row.label, {})[row.layer] = row.massive_energy
     return energies
 
 
@@ -425,8 +425,3 @@ def listed(words: Iterable[str], limit: int = 4) -> str:
     if rest > 0:
         return f"{', '.join(shown)} and {rest} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`1 group`, `2 groups`."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"

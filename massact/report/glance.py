@@ -6,12 +6,13 @@ from functools import cached_property
 
 from massact.report import style
 from massact.report.costs import costs_in_short
-from massact.report.evidence import Evidence, Place, counted
+from massact.report.evidence import Evidence, Place
 from massact.report.published import Published, cannot_be_known, printed_matrix, printed_sentences
 from massact.report.results import gap_matrix
 from massact.report.section import Figure, Section, result
 from massact.report.summary import UNKNOWN, answers_in_short, caveat
 from massact.report.trade_off import Lines, coherence_lines, tradeoff_pairs
+from massact.words import counted
 
 MOST_SENTENCES = 5
 MOST_PLACES = 8  # columns of a matrix; the tables below have the others

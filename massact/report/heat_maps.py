@@ -14,10 +14,11 @@ from massact.domain import RANDOM, is_same_strength
 from massact.query.groups import is_at_floor, natural_order
 from massact.query.rows import AnyPoint, Point
 from massact.report import style
-from massact.report.evidence import Evidence, Place, counted
+from massact.report.evidence import Evidence, Place
 from massact.report.section import MOST_FIGURES, Section, bracketed, key_places, rest_of_pairs, signed
 from massact.report.trade_off import best_words, end_words
 from massact.store.schema import StoredPoint
+from massact.words import counted
 
 _MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""

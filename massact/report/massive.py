@@ -10,10 +10,11 @@ from typing import Any
 from massact.domain import RANDOM
 from massact.query.groups import recipe_of
 from massact.report import style
-from massact.report.evidence import CosineMatrix, Energies, Evidence, Place, counted, listed
+from massact.report.evidence import CosineMatrix, Energies, Evidence, Place, listed
 from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
+from massact.words import counted
 
 _LEAST_ENERGY = 0.005  # energies below are not drawn: a line along zero says nothing
 _MOST_MATRICES = 6

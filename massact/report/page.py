@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
 from massact.report.costs import costs_section, effects_section
 from massact.report.curve import curve_section
-from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
+from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, listed
 from massact.report.glance import glance_section
 from massact.report.heat_maps import heat_section, positions_section
+from massact.report.kept import drawn_from, keep, read_kept
 from massact.report.massive import massive_section
 from massact.report.published import published_section
 from massact.report.results import (
@@ -35,6 +36,7 @@ from massact.report.results import (
 from massact.report.section import Picture, Section, escape_markdown, number, pictures
 from massact.report.summary import ShortAnswer, answers_in_short, caveat
 from massact.report.trade_off import tradeoff_section
+from massact.words import counted
 
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     gaps_section,
@@ -128,16 +130,19 @@ READING = (
 )
 
 
-def build_report(evidence: Evidence) -> Report:
+def build_report(evidence: Evidence, kept: Path | None = None) -> Report:
+    """The report. `kept`: the file with the figures of the last one, drawn anew only where they would differ."""
     glance, made = glance_section(evidence), (make(evidence) for make in SECTIONS)
     # what the first screen shows whole is not shown twice
     sections = tuple(
         replace(one, tables=tuple(table for table in one.tables if table not in glance.tables)) for one in made if one
     )
-    drawn: dict[str, tuple[Picture, ...]] = {}
-    for section in (glance, *sections):
-        taken = (picture.name for some in drawn.values() for picture in some)
-        drawn[section.key] = tuple(pictures(section.figures, taken))
+    drawn_of = drawn_from(evidence) if kept else None
+    drawn = read_kept(kept, drawn_of) if kept and drawn_of else None
+    if drawn is None:
+        drawn = _drawn((glance, *sections))
+        if kept and drawn_of:
+            keep(kept, drawn_of, drawn)
     return Report(
         evidence=evidence,
         answers=answers_in_short(evidence),
@@ -147,6 +152,14 @@ def build_report(evidence: Evidence) -> Report:
         sections=sections,
         pictures=drawn,
     )
+
+
+def _drawn(sections: Iterable[Section]) -> dict[str, tuple[Picture, ...]]:
+    drawn: dict[str, tuple[Picture, ...]] = {}
+    for section in sections:
+        taken = (picture.name for some in drawn.values() for picture in some)
+        drawn[section.key] = tuple(pictures(section.figures, taken))
+    return drawn
 
 
 def _markdown(report: Report) -> Iterator[str]:

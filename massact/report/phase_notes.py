@@ -14,7 +14,7 @@ from massact.report.before_after import before_after_section, comparison_verdict
 from massact.report.checks import Criterion, success_criteria, top2_shape
 from massact.report.coefficients import coefficients_section, current_ratios, spreads
 from massact.report.curve import curve_section
-from massact.report.evidence import Evidence, counted, place_of
+from massact.report.evidence import Evidence, place_of
 from massact.report.page import bullets
 from massact.report.results import confirmed_section, confirmed_verdicts, controls_section, gaps_section
 from massact.report.section import Figure, Section, escape_markdown, named_drawings
@@ -30,6 +30,7 @@ from massact.report.summary import (
     wrapped,
 )
 from massact.report.trade_off import against_coefficient
+from massact.words import counted
 
 PhaseName = Literal["phase1", "phase2", "phase3", "phase4"]
 NOTE_LIMIT = 7500  # characters of a phase's note: MLflow cuts a tag at 8,000 without a word
@@ -75,7 +76,10 @@ def phase_brief(phase: PhaseName, whole: Evidence) -> str:
     answer = _PHASES[phase].answer(part)
     lines = {"phase1": list(leads(part)), "phase4": part.coefficients().recommendations}.get(phase, answer.lines)
     check = criterion.verdict + ("" if criterion.ok else f", {criterion.reason}")
-    done = [f"{criterion.text}: {check}", f"{part.n_gaps} of {len(part.answers.groups)} groups lack a result."]
+    done = [
+        f"{criterion.text}: {check}",
+        f"{part.n_gaps} of {counted(len(part.answers.groups), 'group')} without a result.",
+    ]
     return wrapped([_PHASES[phase].title, *done, answer.verdict, *limited(lines, "-v")])
 
 
@@ -173,7 +177,7 @@ def _fitted(head: str, sections: Sequence[Section], whole: Evidence) -> str:
     n_cut = 0
     while True:
         remedy = f"{whole.command('report')} shows all"
-        note = f"\n\n*{n_cut} rows did not fit and are left out; {remedy}.*" if n_cut else ""
+        note = f"\n\n*{counted(n_cut, 'row')} left out, which did not fit; {remedy}.*" if n_cut else ""
         text = "\n\n".join("\n".join([first, *lines]).strip("\n") for first, lines in blocks) + note
         if len(text) <= NOTE_LIMIT:
             return text

@@ -12,8 +12,9 @@ from massact.query.groups import gain, natural_order, recipe_of
 from massact.query.questions.compare import before_after_pairs
 from massact.query.questions.published import SAME_DIRECTION, PublishedComparison
 from massact.report import style
-from massact.report.evidence import Evidence, Place, counted, listed, once
+from massact.report.evidence import Evidence, Place, listed, once
 from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
+from massact.words import counted
 
 LEAST_SPREAD = 0.5  # points of delta: sources that differ by less agree, since many print whole numbers
 _MOST_TABLES = 12

@@ -10,7 +10,7 @@ from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlac
 from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.report.evidence import Evidence, Place, Provenance, counted, listed, place_of
+from massact.report.evidence import Evidence, Place, Provenance, listed, place_of
 from massact.report.section import (
     MISSING,
     Cell,
@@ -28,6 +28,7 @@ from massact.report.section import (
 )
 from massact.store.schema import EvaluationRow, JudgeMetric
 from massact.store.schema.rows import AgreementRow
+from massact.words import counted
 
 _VERDICTS = {
     "disagrees": "disagrees with people on",

@@ -15,8 +15,9 @@ from massact.report.before_after import Outcome, comparison_outcome, comparison_
 from massact.report.checks import Criterion, top2_shape
 from massact.report.coefficients import current_ratios, spreads
 from massact.report.curve import Curve, CurveKind, cleaning_curves
-from massact.report.evidence import TOY_BANNER, Evidence, Place, counted, listed, once, place_of
+from massact.report.evidence import TOY_BANNER, Evidence, Place, listed, once, place_of
 from massact.report.section import interval, result, where
+from massact.words import counted
 
 UNKNOWN = "cannot say, nothing was evaluated that could tell."
 _UNTOLD = "which labels are tied with it cannot be said, the store lacks their scores by question"

@@ -2,7 +2,6 @@
 
 `app` and `auth` are the two apps that `mlflow server --app-name` may be given. Requests are answered by processes
 of their own (`answering`, started by `processes`), which load neither mlflow nor flask; `massact.api` lists what can
-be asked.
-"""
+be asked."""
 
 API = "/massact/v1"  # where all of it lies, below the server's static prefix

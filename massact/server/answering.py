@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -17,9 +17,10 @@ from typing import Any
 from massact import __version__, api
 from massact._gc import collector_paused
 from massact.errors import MassactError, StoreError, UsageError
-from massact.json_text import parse_json
+from massact.json_text import parse_object, read_as
+from massact.names import shown
 from massact.query import Answer
-from massact.query.question import ANY_TEXT, EXPERIMENT, Parameter, Question, choice, text, whole
+from massact.query.question import ANY_TEXT, Parameter, Question, whole
 from massact.query.rows import differing_names, to_content, to_json
 from massact.server.processes import IDLE_SECONDS, MAX_ROWS, Kinds, Limits, ProblemError, Reply, limits_of, problem_of
 from massact.server.views import VIEWS
@@ -68,7 +69,7 @@ def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[s
     for name in given:
         if name not in known:
             there = ", ".join(known) or "none"
-            raise ProblemError(Kinds.BAD_PARAMETER, f"there is no parameter {_shown(name)}; there are {there}")
+            raise ProblemError(Kinds.BAD_PARAMETER, f"there is no parameter {shown(name)}; there are {there}")
     values = {}
     for one in allowed:
         texts = given.get(one.name, ())
@@ -89,15 +90,11 @@ def _read(one: Parameter, texts: Sequence[str]) -> Any:
             values.append(one.read(written))
         except ValueError as error:
             raise ProblemError(
-                Kinds.BAD_PARAMETER, f"the parameter {one.name!r}: {_shown(written)} {error} ({one.meaning})"
+                Kinds.BAD_PARAMETER, f"the parameter {one.name!r}: {shown(written)} {error} ({one.meaning})"
             ) from None
         except UsageError as error:  # it is written as it should be, and makes no sense
             raise problem_of(error, "") from error
     return values if one.is_repeated else values[0]
-
-
-def _shown(value: str) -> str:
-    return repr(value if len(value) <= 80 else value[:77] + "...")
 
 
 _log = logging.getLogger(__name__)
@@ -137,7 +134,7 @@ class Answering:
             if "view" in request:
                 return self._view(RunStore(source), request)
             if "question" not in request:
-                return self._raw(_read_raw(request["reading"], source, request["given"]))
+                return self._raw(READINGS[request["reading"]][2](source, request["given"]))
             posed, given = served()[request["question"]], request["given"]
             if "declared" in request:
                 return self._raw(_for_ourselves(posed, given, source, request["declared"]))
@@ -155,7 +152,7 @@ class Answering:
         return Reply(200, head, body)
 
     def _raw(self, body: bytes) -> Reply:
-        _check_size(body, self._limits.raw_bytes, "ask MLflow's own search instead")
+        _check_size(body, 4 * self._limits.answer_bytes, "ask MLflow's own search instead")
         return Reply(200, {"Content-Type": WIRE_TYPE}, body)
 
     def _page(self, posed: Question[..., Any], given: Mapping[str, Any], source: SqlSource) -> Reply:
@@ -195,97 +192,73 @@ def _check_size(body: bytes, most: int, advice: str) -> None:
         )
 
 
-def _read_raw(name: str, source: SqlSource, given: Mapping[str, Any]) -> bytes:
-    """What massact's own reader asks for, by the methods of `massact.store.read.base.RunSource`."""
-    if name == "points":
-        return pack_points(source.points(given["experiment"]))
-    if name == "runs":
-        asked = {"kind": Kind(given["kind"]), "statuses": given.get("status", ()), "tags": given.get("tag", ())}
-        return packed(runs=source.runs(given["experiment"], **asked))
-    run_ids: Sequence[str] = given["run_ids"]
-    if name == "finished":
-        return packed(runs=source.finished_runs(run_ids, tags=given["tags"]))
-    if name == "values":
-        values = source.finished_values(run_ids, given["tag"])
-        return packed(values=[values.get(run_id) for run_id in run_ids])
-    return packed(steps=source.score_steps(run_ids))
+# what massact's own reader asks for, by the methods of `massact.store.read.base.RunSource`
 
-
-# what may be asked for, as requests
-
-BY_GET: dict[str, tuple[str, tuple[Parameter, ...]]] = {
-    "points": ("The evaluations of an experiment: of the finished ones their points", (EXPERIMENT,)),
-    "runs": (
-        "The runs of a kind, with some of their tags",
-        (
-            EXPERIMENT,
-            choice("kind", "the kind", [kind.value for kind in Kind], is_required=True),
-            choice(
-                "status",
-                "only runs in this status",
-                ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"),
-                is_repeated=True,
-            ),
-            text("tag", "this tag's value is given", is_repeated=True),
-        ),
-    ),
-}
-"""Of each, what it gives and its parameters."""
 _RUN_ID = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[0-9A-Za-z_-]+$"}
 _RUN_IDS = {"type": "array", "items": _RUN_ID, "maxItems": MAX_RUN_IDS}
 _TAG = {**ANY_TEXT, "maxLength": 250}
-BY_POST: dict[str, tuple[str, dict[str, Any]]] = {
+_TAGS = {"type": "array", "items": _TAG, "maxItems": 50}
+_KIND = {**ANY_TEXT, "pattern": f"^({'|'.join(Kind)})$"}
+_STATUS = {**ANY_TEXT, "pattern": "^(RUNNING|SCHEDULED|FINISHED|FAILED|KILLED)$"}
+_STATUSES = {"type": "array", "items": _STATUS, "maxItems": 5}
+READINGS: dict[str, tuple[str, dict[str, Any], Callable[[SqlSource, Any], bytes]]] = {
+    "points": (
+        "The evaluations of an experiment: of the finished ones their points",
+        {"experiment": ANY_TEXT},
+        lambda source, asked: pack_points(source.points(**asked)),
+    ),
+    "runs": (
+        "The runs of a kind, with some of their tags",
+        {"experiment": ANY_TEXT, "kind": _KIND, "statuses": _STATUSES, "tags": _TAGS},
+        lambda source, asked: packed(runs=source.runs(**asked)),
+    ),
     "finished": (
         "Those of some runs that are finished, with some of their tags",
-        {"run_ids": _RUN_IDS, "tags": {"type": "array", "items": _TAG, "maxItems": 50}},
+        {"run_ids": _RUN_IDS, "tags": _TAGS},
+        lambda source, asked: packed(runs=source.finished_runs(**asked)),
     ),
     "values": (
-        "One tag of those of some runs that are finished, in the order of the runs",
+        "One tag of those of some runs that are finished, by run",
         {"run_ids": _RUN_IDS, "tag": _TAG},
+        lambda source, asked: packed(values=source.finished_values(**asked)),
     ),
-    "steps": ("The scores by question of some runs, from their stepped metrics", {"run_ids": _RUN_IDS}),
+    "steps": (
+        "The scores by question of some runs, from their stepped metrics",
+        {"run_ids": _RUN_IDS},
+        lambda source, asked: packed(steps=source.score_steps(**asked)),
+    ),
 }
-"""Of each, what it gives and the schemas of what its body holds."""
+"""Of each, what it gives, the schemas of what its request's body holds, and how it is read."""
 
 
 def read_body(name: str, data: bytes) -> dict[str, Any]:
-    _, schemas = BY_POST[name]
+    schemas = READINGS[name][1]
     try:
-        body = parse_json(data)
+        body = parse_object(data)
     except ValueError:
-        raise ProblemError(Kinds.BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}") from None
-    if not isinstance(body, dict) or set(body) != set(schemas):
-        raise ProblemError(Kinds.BAD_BODY, f"the body has to be an object with {', '.join(schemas)} and nothing else")
+        body = {}
+    if set(body) != set(schemas):
+        raise ProblemError(Kinds.BAD_BODY, f"the body has to be JSON, an object with {', '.join(schemas)} alone")
     for key, schema in schemas.items():
         values = body[key] if schema["type"] == "array" else [body[key]]
         one = schema.get("items", schema)
         if not isinstance(values, list) or len(values) > schema.get("maxItems", 1):
             raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
-        if not all(_is_text(value, one) for value in values):
+        texts = (value if isinstance(value, str) else "" for value in values)
+        if not all(len(text) <= one["maxLength"] and re.fullmatch(one["pattern"], text) for text in texts):
             length = f"1 to {one['maxLength']} characters"
             raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {one['pattern']}")
     return body
 
 
-def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
-    if not isinstance(value, str) or not 1 <= len(value) <= schema["maxLength"]:
-        return False
-    is_whole = value.encode(errors="ignore").decode() == value  # JSON can write half a character, a database cannot
-    return is_whole and re.fullmatch(schema["pattern"], value) is not None
-
-
 def read_question(data: bytes) -> dict[str, Any]:
     """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares."""
     try:
-        body = parse_json(data)
-        posed, texts, declared = served()[body["question"]], body["parameters"], body["declared"]
+        body = parse_object(data)
+        posed, declared = served()[body["question"]], read_as(Mapping[str, Any] | None, body["declared"])
+        texts = read_as(Mapping[str, tuple[str, ...]], body["parameters"])
     except (ValueError, TypeError, KeyError) as error:
         raise ProblemError(Kinds.BAD_BODY, "the body is no question of this server's version") from error
-    is_read = isinstance(texts, dict) and all(
-        isinstance(some, list) and all(isinstance(text, str) for text in some) for some in texts.values()
-    )
-    if not is_read or not isinstance(declared, dict | None):
-        raise ProblemError(Kinds.BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared")
     # all rows at once: pages are for others
     return {"question": posed.name, "given": read_parameters(posed.parameters, texts), "declared": declared}
 

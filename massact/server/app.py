@@ -15,16 +15,7 @@ from werkzeug.test import Client
 from massact import __version__
 from massact.addresses import is_database
 from massact.server import API
-from massact.server.answering import (
-    BY_GET,
-    BY_POST,
-    ROWS,
-    parameters_of,
-    read_body,
-    read_parameters,
-    read_question,
-    served,
-)
+from massact.server.answering import READINGS, ROWS, parameters_of, read_body, read_parameters, read_question, served
 from massact.server.openapi import description
 from massact.server.page import PAGE, PAGE_RULES, asked_view, page_blueprint
 from massact.server.processes import PROBLEM_TYPE, Kinds, ProblemError, Processes, Reply, kind_of_status, limits_of
@@ -80,13 +71,12 @@ def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[t
     routes = [("/openapi.json", "openapi", "GET", _describing(has_login=has_login))]
     routes += [(f"/{name}", name, "GET", _asking(processes, "question", name)) for name in served()]
     routes += [(f"/view/{name}", f"view_{name}", "GET", _asking(processes, "view", name)) for name in VIEWS]
-    for method, names in (("GET", BY_GET), ("POST", BY_POST)):
-        routes += [(f"/raw/{name}", f"raw_{name}", method, _asking(processes, "reading", name)) for name in names]
+    routes += [(f"/raw/{name}", f"raw_{name}", "POST", _asking(processes, "reading", name)) for name in READINGS]
     routes.append(("/raw/answer", "raw_answer", "POST", _asking(processes, "question", "")))
     for rule, endpoint, method, view in routes:
         blueprint.add_url_rule(rule, endpoint, view, methods=[method])
     app.register_blueprint(blueprint)
-    page = page_blueprint(_add_static_prefix(PAGE), has_runs_pages=True)
+    page = page_blueprint(_add_static_prefix(PAGE), processes.database if processes else "", has_runs_pages=True)
     app.register_blueprint(page)
     app.after_request(_as_problem)
     addresses = [(_add_static_prefix(API + rule), method) for rule, _, method, _ in routes]
@@ -138,12 +128,10 @@ def _refuse_other_sites(received: Request) -> None:
 
 def _asked(what: str, name: str, received: Request) -> dict[str, Any]:
     arguments = received.args.to_dict(flat=False)
-    is_question = what == "question"
     if what == "view":
         return asked_view(name, received)
-    if name and (is_question or name in BY_GET):
-        allowed = parameters_of(served()[name]) if is_question else BY_GET[name][1]
-        return {what: name, "given": read_parameters(allowed, arguments)}
+    if name and what == "question":
+        return {what: name, "given": read_parameters(parameters_of(served()[name]), arguments)}
     read_parameters((), arguments)
     if (received.content_length or 0) > _MAX_BODY:
         raise ProblemError(Kinds.BODY_TOO_LARGE, f"name at most {MAX_RUN_IDS} runs, and ask several times")
@@ -196,7 +184,11 @@ def create_app() -> Any:
     from mlflow.server import app
 
     add_query_api(app, has_login=False)
-    return for_this_server(app)
+    if os.environ.get(WHICH_SERVER) != "uvicorn":
+        return app
+    from mlflow.server.fastapi_app import create_fastapi_app
+
+    return create_fastapi_app(app)
 
 
 def add_query_api(app: Flask, *, has_login: bool) -> list[tuple[str, str]]:
@@ -209,11 +201,3 @@ def add_query_api(app: Flask, *, has_login: bool) -> list[tuple[str, str]]:
         _log.warning("the backend store is no SQLite or PostgreSQL database: the query API answers nothing")
         return mount(app, None, has_login=has_login)
     return mount(app, Processes(database, limits), has_login=has_login)
-
-
-def for_this_server(app: Flask) -> Any:
-    if os.environ.get(WHICH_SERVER) != "uvicorn":
-        return app
-    from mlflow.server.fastapi_app import create_fastapi_app
-
-    return create_fastapi_app(app)

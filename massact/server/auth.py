@@ -9,6 +9,17 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
+from anyio import to_thread
+from flask import Response, g, request
+from mlflow.exceptions import MlflowException
+from mlflow.protos.mlflow_artifacts_pb2 import ListArtifacts
+from mlflow.protos.model_registry_pb2 import CreateModelVersion
+from mlflow.protos.service_pb2 import CreateExperiment
+from mlflow.server.handlers import _get_request_message, _get_tracking_store, catch_mlflow_exception
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
 from massact.server.app import WHICH_SERVER, add_query_api
 
 # What MLflow's own rights leave open on a server with users, and is refused here.
@@ -35,9 +46,6 @@ _CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
 
 def add_refusals(flask_app: Any, served: Any) -> Any:
     """Add the refusals to a server that MLflow's `create_app` has given users."""
-    from mlflow.server.handlers import catch_mlflow_exception
-    from starlette.middleware import Middleware
-
     flask_app.before_request_funcs[None].insert(0, _ask_for_a_password)
     flask_app.before_request(catch_mlflow_exception(_refuse_in_flask))  # type: ignore[no-untyped-call]
     if served is not flask_app:
@@ -48,7 +56,6 @@ def add_refusals(flask_app: Any, served: Any) -> Any:
 
 def _ask_for_a_password() -> Any:
     """MLflow fails with 500 at a login that is no name and password, such as a token."""
-    from flask import request
     from mlflow.server import auth
 
     login = request.authorization
@@ -89,9 +96,7 @@ def experiment_of(path: str) -> str | None:
 
 def _may_read_proxied(username: str, paths: Iterator[str]) -> bool:
     """Whether all paths of a request to the artifact proxy lie in experiments that a user may read."""
-    from mlflow.exceptions import MlflowException
     from mlflow.server import auth
-    from mlflow.server.handlers import _get_tracking_store
 
     if _is_admin(username):
         return True
@@ -110,10 +115,6 @@ def _may_read_proxied(username: str, paths: Iterator[str]) -> bool:
 
 def _proxied_paths(in_address: str | None) -> Iterator[str]:
     """Every path that MLflow may read a request to the artifact proxy as: of the address, the query and the body."""
-    from flask import request
-    from mlflow.protos.mlflow_artifacts_pb2 import ListArtifacts
-    from mlflow.server.handlers import _get_request_message
-
     if in_address:
         yield in_address
     yield from request.args.getlist("path")
@@ -124,8 +125,6 @@ def _proxied_paths(in_address: str | None) -> Iterator[str]:
 
 def _refuse_in_flask() -> Any:
     """Flask's hook: a refusal, or nothing where the request may go on."""
-    from flask import Response, g, request
-
     username = getattr(g, "mlflow_authenticated_user", None)
     proxied = _PROXY.search(request.path)
     if username is None:  # a page that needs no login
@@ -161,23 +160,14 @@ def _reason(path: str, method: str, username: str) -> str | None:
         return None
     if not may_create(username):
         return WRITERS_ONLY
-    is_located = validator is auth.validate_can_create_experiment and _artifact_location()
-    return NO_LOCATION if is_located and not _is_admin(username) else None
-
-
-def _artifact_location() -> str:
-    """As MLflow will read it from the request: it takes more spellings than one."""
-    from mlflow.protos.service_pb2 import CreateExperiment
-    from mlflow.server.handlers import _get_request_message
-
-    message: Any = _get_request_message(CreateExperiment())  # type: ignore[no-untyped-call]
-    return str(message.artifact_location)
+    # as MLflow will read it from the request: it takes more spellings than one
+    is_experiment = validator is auth.validate_can_create_experiment
+    message: Any = _get_request_message(CreateExperiment()) if is_experiment else None  # type: ignore[no-untyped-call]
+    return NO_LOCATION if is_experiment and message.artifact_location and not _is_admin(username) else None
 
 
 def _moves_a_trace() -> bool:
     """Whether a text anywhere in the request is one of the tags that say where a trace's files lie."""
-    from flask import request
-
     body = request.get_json(force=True, silent=True)
     if isinstance(body, str):  # MLflow takes JSON within JSON too
         try:
@@ -192,9 +182,6 @@ def _is_source_outside() -> bool:
     """Whether a model version would be made of files that MLflow hands out without asking whose they are. It reads a
     version's files with the server's own login, so that `s3://BUCKET/…` would be another user's artifacts, or another
     bucket of the server's. Of local paths and of its own schemes MLflow sees to that."""
-    from mlflow.protos.model_registry_pb2 import CreateModelVersion
-    from mlflow.server.handlers import _get_request_message, _get_tracking_store
-
     message: Any = _get_request_message(CreateModelVersion())  # type: ignore[no-untyped-call]
     scheme, is_uri, _ = str(message.source).partition(":/")
     if not is_uri or scheme in _CHECKED_SCHEMES:
@@ -218,17 +205,13 @@ class _NativeRoutes:
         if reason is None:
             await self._app(scope, receive, send)
             return
-        from starlette.responses import PlainTextResponse
-
         await PlainTextResponse(reason, status_code=_FORBIDDEN)(scope, receive, send)
 
 
 async def _reason_natively(scope: Any) -> str | None:
-    from anyio import to_thread
     from mlflow.server.asgi_utils import get_routed_asgi_path
     from mlflow.server.auth import _strip_static_prefix
     from mlflow.server.mcp_server_api import is_mcp_server_api_path
-    from starlette.requests import Request
 
     path = get_routed_asgi_path(Request(scope))
     username = scope.get("state", {}).get("username")

@@ -17,7 +17,7 @@ from massact.query import Answer, Point
 from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
-from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
+from massact.server.answering import MAX_REPEATED, READINGS, parameters_of, served
 from massact.server.processes import KINDS, PROBLEM_TYPE, Kind, Kinds
 from massact.server.views import VIEWS
 from massact.store.read.base import WIRE_TYPE
@@ -137,7 +137,7 @@ Whoever asks is shown what they may read in MLflow and nothing of the rest. What
 page: both belong to one version."""
 _ANYONE_REFUSED = (401, 403, 500)
 _ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
-_READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
+_READ = (*_ANYONE_REFUSED, 400, 413, 422, 501, 503, 504)
 
 
 _PROBLEM = _object(
@@ -157,10 +157,8 @@ def description(*, has_login: bool) -> str:
     paths: dict[str, Any] = {f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()}
     for name, (view, parameters) in VIEWS.items():
         paths[f"{API}/view/{name}"] = {"get": _view(name, inspect.cleandoc(view.__doc__ or ""), parameters)}
-    for name, (summary, parameters) in BY_GET.items():
-        paths[f"{API}/raw/{name}"] = {"get": _reading(name, summary, parameters)}
-    for name, (summary, body) in BY_POST.items():
-        paths[f"{API}/raw/{name}"] = {"post": _reading(name, summary, (), body)}
+    for name, (summary, body, _) in READINGS.items():
+        paths[f"{API}/raw/{name}"] = {"post": _reading(name, summary, body)}
     paths[f"{API}/openapi.json"] = {"get": _this_one()}
     whole: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -180,67 +178,43 @@ def description(*, has_login: bool) -> str:
 
 
 def _question(posed: Question[..., Any], schemas: Schemas) -> dict[str, Any]:
-    answered: dict[str, Any] = {
-        "description": "The answer.",
-        "content": {"application/json": {"schema": schemas.of_answer(posed)}},
-    }
+    answered = _json("The answer.", schemas.of_answer(posed))
     if posed.traits.has_pages:
         text = "Where there may be more rows, the address that gives them, as rel=next."
         answered["headers"] = {"Link": _header(text, "string")}
-    return {
-        "operationId": posed.name,
-        "summary": posed.summary,
-        "tags": ["questions"],
-        "parameters": list(map(_parameter, parameters_of(posed))),
-        "responses": {"200": answered, **_refusals(_ASKED)},
-    }
+    parameters = list(map(_parameter, parameters_of(posed)))
+    return _operation(posed.name, posed.summary, "questions", answered, _ASKED, parameters=parameters)
 
 
-def _reading(
-    name: str, summary: str, parameters: Sequence[Parameter], body: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    content = {WIRE_TYPE: {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}
-    found: dict[str, Any] = {
-        "operationId": f"raw_{name}",
-        "summary": summary,
-        "tags": ["raw"],
-        "responses": {
-            "200": {"description": "As massact.store.read.base packs it.", "content": content},
-            **_refusals(_READ),
-        },
-    }
-    if parameters:
-        found["parameters"] = list(map(_parameter, parameters))
-    if body:
-        schema = {"type": "object", "properties": body, "required": list(body), "additionalProperties": False}
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-        found["responses"] |= _refusals([413])
-    return found
+def _reading(name: str, summary: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    packed = {WIRE_TYPE: {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}
+    answered = {"description": "As massact.store.read.base packs it.", "content": packed}
+    schema = {"type": "object", "properties": body, "required": list(body), "additionalProperties": False}
+    asked = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return _operation(f"raw_{name}", summary, "raw", answered, _READ, requestBody=asked)
 
 
 def _view(name: str, summary: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    return {
-        "operationId": f"view_{name}",
-        "summary": summary.removesuffix("."),
-        "tags": ["explorer"],
-        "parameters": list(map(_parameter, parameters)),
-        "responses": {"200": {"description": "For the explorer's page.", "content": content}, **_refusals(_ASKED)},
-    }
+    answered, asked = _json("For the explorer's page.", {"type": "object"}), list(map(_parameter, parameters))
+    return _operation(f"view_{name}", summary.removesuffix("."), "explorer", answered, _ASKED, parameters=asked)
 
 
 def _this_one() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}}}
-    return {
-        "operationId": "openapi",
-        "summary": "This description",
-        "tags": ["about"],
-        "responses": {
-            "200": {"description": "OpenAPI 3.1.", "content": content},
-            "304": {"description": "It is as the ETag that was sent says."},
-            **_refusals(_ANYONE_REFUSED),
-        },
-    }
+    answered = _json("OpenAPI 3.1.", {"type": "object"})
+    told = _operation("openapi", "This description", "about", answered, _ANYONE_REFUSED)
+    told["responses"]["304"] = {"description": "It is as the ETag that was sent says."}
+    return told
+
+
+def _json(description: str, schema: Schema) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _operation(
+    name: str, summary: str, tag: str, answered: Schema, refused: Iterable[int], **asked: object
+) -> dict[str, Any]:
+    about = {"operationId": name, "summary": summary, "tags": [tag]}
+    return {**about, **asked, "responses": {"200": answered, **_refusals(refused)}}
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:

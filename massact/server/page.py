@@ -1,8 +1,10 @@
 """The explorer's page and what it loads: its own few files, and plotly.js as the installed package ships it."""
 
 import gzip
+import os
 from functools import lru_cache
 from hashlib import sha256
+from html import escape
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +15,7 @@ from flask import Blueprint, Request, Response, request
 from massact.errors import MassactError
 from massact.server.answering import read_parameters
 from massact.server.views import VIEWS
+from massact.store.databases import told_address
 
 PAGE = "/massact"
 PAGE_RULES = ("/", "/explorer.js", "/explorer.css", "/plotly.js")  # what lies below it, beside the query API
@@ -26,10 +29,16 @@ _POLICY = (
 )
 
 
-def page_blueprint(prefix: str, *, has_runs_pages: bool) -> Blueprint:
+def page_blueprint(prefix: str, tracking_uri: str, *, has_runs_pages: bool) -> Blueprint:
     """The page's addresses below a prefix; `has_runs_pages`: whether MLflow's own pages lie beside it."""
     blueprint = Blueprint("massact_page", __name__, url_prefix=prefix)
-    blueprint.add_url_rule("/", "page", lambda: _sent("index.html", has_runs_pages=has_runs_pages))
+
+    def page() -> Response:
+        told = {"runs": "../#/runs/" if has_runs_pages else None, "models": model_server(tracking_uri)}
+        data = "".join(f' data-{name}="{escape(value)}"' for name, value in told.items() if value)
+        return _sent("index.html", data)
+
+    blueprint.add_url_rule("/", "page", page)
     for name in ("explorer.js", "explorer.css"):
         blueprint.add_url_rule(f"/{name}", name.replace(".", "_"), lambda name=name: _sent(name))
     blueprint.add_url_rule("/plotly.js", "plotly", lambda: _sent("plotly.js"))
@@ -42,9 +51,15 @@ def asked_view(name: str, received: Request) -> dict[str, Any]:
     return {"view": name, "given": given, "is_packed": received.accept_encodings["gzip"] > 0}
 
 
-def _sent(name: str, *, has_runs_pages: bool = False) -> Response:
+def model_server(tracking_uri: str) -> str | None:
+    """Where a model server answers: as MASSACT_MODEL_SERVER says, or here as one told beside the database."""
+    is_here = request.remote_addr in ("127.0.0.1", "::1")
+    return os.environ.get("MASSACT_MODEL_SERVER") or (told_address(tracking_uri, "models") if is_here else None)
+
+
+def _sent(name: str, data: str = "") -> Response:
     try:
-        packed = _packed(name, has_runs_pages)
+        packed = _packed(name, data)
     except MassactError as error:
         return Response(str(error), 501, mimetype="text/plain")
     is_packed = request.accept_encodings["gzip"] > 0
@@ -65,14 +80,13 @@ def _sent(name: str, *, has_runs_pages: bool = False) -> Response:
     return response
 
 
-@lru_cache
-def _packed(name: str, has_runs_pages: bool) -> bytes:
+@lru_cache(16)
+def _packed(name: str, data: str) -> bytes:
     if name == "plotly.js":
         content = _plotly().read_bytes()
     else:
         content = (_FOLDER / name).read_bytes()
-        if name == "index.html" and has_runs_pages:
-            content = content.replace(b"<body>", b'<body data-runs="../#/runs/">')
+        content = content.replace(b"<body>", f"<body{data}>".encode()) if data else content
     return gzip.compress(content, 6, mtime=0)
 
 

@@ -1,8 +1,7 @@
 """How a request is answered by a process, or refused with a problem (RFC 9457): what went wrong and what to do.
 
 A thread could not be stopped, and would share Python's lock with those that take in runs. So a few processes answer,
-started when needed, ended when they take too long or have nothing to do.
-"""
+started when needed, ended when they take too long or have nothing to do."""
 
 import json
 import math
@@ -24,6 +23,7 @@ from massact.errors import (
     UnknownExperimentError,
     UnknownNameError,
 )
+from massact.floors import Floor
 
 PROBLEM_TYPE = "application/problem+json"
 ABOUT = "https://massact.invalid/problems/"  # what problem types begin with: names, which nothing has to answer at
@@ -136,10 +136,6 @@ class Limits:
     def answer_bytes(self) -> int:
         return int(self.megabytes * 1e6)
 
-    @property
-    def raw_bytes(self) -> int:
-        return 4 * self.answer_bytes
-
 
 def limits_of(environment: Mapping[str, str] = os.environ) -> Limits:
     """The limits that the environment sets, such as MASSACT_SERVER_SECONDS."""
@@ -212,7 +208,7 @@ class Processes:
     """A few processes over one database. Threads may share it."""
 
     def __init__(self, database: str, limits: Limits) -> None:
-        self._database, self.limits = database, limits
+        self.database, self.limits = database, limits
         self._places = threading.Semaphore(limits.at_once)
         self._lock = threading.Lock()
         self._n_present = 0
@@ -220,7 +216,9 @@ class Processes:
 
     def ask(self, question: Mapping[str, Any]) -> Reply:
         deadline = time.monotonic() + self.limits.seconds
-        message = json.dumps(question).encode()
+        # JSON would make a floor of a metric one of coherence
+        told = {key: value.rule if isinstance(value, Floor) else value for key, value in question["given"].items()}
+        message = json.dumps({**question, "given": told}).encode()
         with self._lock:
             if self._n_present >= self.limits.at_once + self.limits.waiting:
                 raise self._busy()
@@ -273,7 +271,7 @@ class Processes:
             found = self._idle.pop()[1] if self._idle else None
         for _, process in old:
             process.end()
-        return found or _Process(self._database)
+        return found or _Process(self.database)
 
     def close(self) -> None:
         with self._lock:

@@ -1,7 +1,6 @@
 """What the explorer's page is made of: evaluations by column, who is tied at which floor, one evaluation whole.
 
-No mlflow, no flask: `massact.server.answering` answers from here.
-"""
+No mlflow, no flask: `massact.server.answering` answers from here."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,11 +11,11 @@ from massact._lazy import Numbers, np
 from massact.errors import UnknownNameError
 from massact.floors import Floor
 from massact.names import shown
-from massact.query.answers import Answers, Filters
+from massact.query.answers import Filters
 from massact.query.evaluations import PointSet
 from massact.query.groups import ComparableGroups, slices, strata
 from massact.query.load import Needs, load
-from massact.query.question import ALL_SETTINGS, EXPERIMENT, Parameter, number, text
+from massact.query.question import ALL_SETTINGS, EXPERIMENT, FLOOR, Parameter, number, text
 from massact.query.stats.intervals import Beliefs
 from massact.store.read import RunStore
 from massact.store.schema.points import HEAD
@@ -34,9 +33,13 @@ def experiments(store: RunStore, _given: Mapping[str, Any]) -> dict[str, Any]:
 
 def explore(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every evaluation that counts, by place and label, each column a list in the order of layer and coefficient."""
-    loaded = load(store, given["experiment"], {"all_settings": given.get("all_settings")}, Needs(), None)
+    about: Any = {name: given.get(name) for name in ("all_settings", "floor")}
+    loaded = load(store, given["experiment"], about, Needs(), None)
     answers = loaded.answers
-    version = _version(answers)
+    # changes with every evaluation that ends, fails or is taken away
+    places = answers.evaluations.by_place.values()
+    last = max((points.last for points in places if len(points)), default=-1)
+    version = f"{len(answers.evaluations)}-{len(answers.failures)}-{last}"
     if given.get("version") == version:
         return {"version": version}
     by_group = slices(answers.evaluations, answers.failures)
@@ -50,13 +53,6 @@ def explore(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
         "places": [_place(one, loaded.floor) for one in strata(by_group) if one.slices],
         "notes": loaded.notes,
     }
-
-
-def _version(answers: Answers) -> str:
-    """Changes with every evaluation that ends, fails or is taken away."""
-    places = answers.evaluations.by_place.values()
-    last = max((points.last for points in places if len(points)), default=-1)
-    return f"{len(answers.evaluations)}-{len(answers.failures)}-{last}"
 
 
 def _place(stratum: ComparableGroups, floor: Floor) -> dict[str, Any]:
@@ -94,37 +90,27 @@ def _rounded(values: Numbers) -> list[float | None]:
 def standings(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     """Of one place, which label wins at every whole floor and which are tied with it, as `best` says it."""
     only = Filters(models=(given["model"],), traits=(given["trait"],), positions=(given["position"],))
-    about: Any = {"only": only, "all_settings": True}
+    about: Any = {"only": only, "all_settings": True, "floor": given.get("floor")}
     loaded = load(store, given["experiment"], about, Needs(scores="all"), None)
-    answers = loaded.answers
-    found = strata(slices(answers.evaluations))
-    stratum = next((one for one in found if one.setting == given["setting"] and _is_against(one, given)), None)
+    answers, declared, baseline = loaded.answers, loaded.floor, given.get("baseline")
+    found = (one for one in strata(slices(answers.evaluations)) if one.setting == given["setting"])
+    if baseline is not None:
+        found = (one for one in found if abs((one.baseline_trait_mean or 0.0) - baseline) < 10**-_DIGITS)
+    stratum = next(found, None)
     if stratum is None or answers.scores is None:
         raise UnknownNameError(f"nothing was evaluated there in the setting {shown(given['setting'])}")
     told: list[dict[str, Any]] = []
     known: tuple[int, ...] = ()
     for value in FLOORS:
-        floor = _floor_at(loaded.floor, value)
-        if floor is None:
-            continue
+        limit = declared.value_at(value)
+        if not declared.is_coherence and limit <= 0:
+            continue  # a metric has no such limit
+        floor = Floor.of(declared.metric, limit, is_most=declared.is_most)
         coherent = tuple(len(part.points.coherent_runs(floor)) for part in stratum.slices.values())
         if not told or coherent != known:  # between two floors with the same coherent ones nothing changes
             known = coherent
             told.append({"floor": value, "standings": Beliefs(stratum, floor, answers.scores).standings})
     return {"places": told}
-
-
-def _floor_at(declared: Floor, value: float) -> Floor | None:
-    """A floor of what the declared one is of, at a value on its scale; `None`: a metric has no such limit."""
-    limit = declared.value_at(value)
-    if declared.is_coherence or limit > 0:
-        return Floor.of(declared.metric, limit, is_most=declared.is_most)
-    return None
-
-
-def _is_against(stratum: ComparableGroups, given: Mapping[str, Any]) -> bool:
-    baseline = given.get("baseline")
-    return baseline is None or abs((stratum.baseline_trait_mean or 0.0) - baseline) < 10**-_DIGITS
 
 
 def evaluation(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,11 +136,11 @@ VIEWS: dict[str, tuple[View, tuple[Parameter, ...]]] = {
     "experiments": (experiments, ()),
     "explore": (
         explore,
-        (EXPERIMENT, ALL_SETTINGS, text("version", "as an answer told: then only whether it is another by now")),
+        (EXPERIMENT, FLOOR, ALL_SETTINGS, text("version", "as an answer told: then only whether it is another by now")),
     ),
     "standings": (
         standings,
-        (EXPERIMENT, *_PLACE, number("baseline", "the trait mean of the baseline in that setting", 0, 100)),
+        (EXPERIMENT, FLOOR, *_PLACE, number("baseline", "the trait mean of the baseline in that setting", 0, 100)),
     ),
     "evaluation": (evaluation, (text("run_id", "the id of its run", is_required=True),)),
 }

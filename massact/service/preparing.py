@@ -2,8 +2,7 @@
 
 It reads a `Task` as JSON from stdin, since a command line and a log are read by others, and answers with one JSON
 object on stdout: `{"notes": [...], "viewed": [[ID, NAME], ...]}`, or `{"error": ..., "exit_code": ...}`. With
-`s3://BUCKET/PREFIX` as its argument it makes the bucket that artifacts are to lie in.
-"""
+`s3://BUCKET/PREFIX` as its argument it makes the bucket that artifacts are to lie in."""
 
 import json
 import os
@@ -25,6 +24,7 @@ from massact.store.schema.names import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
 from massact.store.write.tracker import EVALUATIONS, VIEW_TAG
+from massact.words import counted
 
 PASSWORD_LENGTH = 12  # the least that MLflow takes
 _PASSWORD_WANTED = (
@@ -45,8 +45,10 @@ def _work(task: Task) -> list[str]:
         return notes + tuned(task.database)
     if task.users_file is not None:
         _set_up_users()
-    if n := strange_places(task.database):
-        what = "1 experiment keeps its" if n == 1 else f"{n} experiments keep their"
+    with _connected(task.database) as connection:
+        n = int(connection.execute(sa.text(_ELSEWHERE)).scalar_one())
+    if n:
+        what = counted(n, "experiment keeps its", "experiments keep their")
         notes.append(
             f"note: {what} artifacts in folders, from before this database was served: the UI shows them as long as "
             "this machine has those folders; clients on other machines cannot read them"
@@ -92,6 +94,11 @@ def _set_up_users() -> None:
 # The run store's database before a service starts on it: made where there is none, refused where it is not right.
 
 PROXIED_ARTIFACTS = "mlflow-artifacts:/"  # the artifact root of experiments whose artifacts go through the server
+_ELSEWHERE = (
+    "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE '/%' OR "
+    "artifact_location LIKE 'file:%')"
+)
+"""Of experiments that keep their artifacts where only some machines come to: in folders of one of them."""
 
 
 def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
@@ -113,16 +120,6 @@ def _connected(uri: str, **options: Any) -> Iterator[sa.Connection]:
             yield connection
     finally:
         engine.dispose()
-
-
-def strange_places(uri: str) -> int:
-    """How many experiments keep their artifacts where only some machines come to: in folders of one of them."""
-    query = (
-        "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE '/%' OR "
-        "artifact_location LIKE 'file:%')"
-    )
-    with _connected(uri) as connection:
-        return int(connection.execute(sa.text(query)).scalar_one())
 
 
 def viewed_experiments(uri: str) -> list[tuple[int, str]]:

@@ -1,8 +1,7 @@
 """Start a service, say how to use it, watch over its processes, and end them with all their children.
 
 Run as `python -m massact.service.serving PARENT COMMAND…` it becomes a command that is told to end when its parent
-dies: a killed `massact serve` would otherwise leave a server behind that nobody watches.
-"""
+dies: a killed `massact serve` would otherwise leave a server behind that nobody watches."""
 
 import configparser
 import ctypes
@@ -40,7 +39,7 @@ from massact.service.settings import (
     check_database,
     is_loopback,
 )
-from massact.store.databases import served_file
+from massact.store.databases import address_told
 from massact.store.write.tracker import EVALUATIONS, PHASES, view_link
 
 START_SECONDS = 300.0  # how long a server may take until it answers: on a slow machine it imports for a minute
@@ -207,7 +206,7 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
             if not stopped():
                 for line in [*introduction(settings), *view_lines(settings.local_address, prepared.viewed)]:
                     say(line)
-            with _address_told(settings):
+            with address_told(settings.database, settings.local_address):
                 server.watch(stopped)
         finally:
             server.end()
@@ -283,21 +282,6 @@ def view_lines(address: str, experiments: Sequence[tuple[int, str]]) -> list[str
         lines += [f"views of {visible(name)}:", *(f"         {view}" for view in views)]
     more = len(experiments) - _MOST_VIEWS
     return lines + ([f"         and of {more} more"] if more > 0 else [])
-
-
-@contextmanager
-def _address_told(settings: Settings) -> Iterator[None]:
-    """Beside a database file, as long as it is served, the address that other commands' links lead to."""
-    file = served_file(settings.database)
-    with suppress(OSError):  # a folder that may only be read
-        if file:
-            file.write_text(settings.local_address, encoding="utf-8")
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if file and file.read_text(encoding="utf-8") == settings.local_address:
-                file.unlink()
 
 
 def allowed_hosts(hosts: tuple[str, ...]) -> str:

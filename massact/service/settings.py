@@ -18,31 +18,25 @@ ADMIN_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105  # a name
 SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"  # noqa: S105  # a name
 SECRETS = (DATABASE_URI, DATABASE_PASSWORD, ADMIN_PASSWORD, SECRET_KEY, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """What may be given as `<NAME>_FILE` too."""
-_SUFFIX = "_FILE"
 
 
 def with_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment with each secret's file read, and without the names of those files."""
     resolved = dict(environment)
     for name in SECRETS:
-        path = resolved.pop(name + _SUFFIX, "")
+        path, said = resolved.pop(f"{name}_FILE", ""), f"{name}_FILE names"
         if not path:
             continue
         if resolved.get(name):
-            raise UsageError(f"both {name} and {name}{_SUFFIX} are set: unset one of them")
-        resolved[name] = _read(name + _SUFFIX, Path(path))
+            raise UsageError(f"both {name} and {name}_FILE are set: unset one of them")
+        try:
+            resolved[name] = Path(path).read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UsageError(f"{said} {path}, which cannot be read: {reason}") from error
+        if not resolved[name]:
+            raise UsageError(f"{said} {path}, which is empty: write the secret into it")
     return resolved
-
-
-def _read(name: str, path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{name} names {path}, which cannot be read: {reason}") from error
-    if not text:
-        raise UsageError(f"{name} names {path}, which is empty: write the secret into it")
-    return text
 
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 5000

@@ -2,8 +2,7 @@
 
 A reader has MLflow's default permission and no role; a writer has the role `massact-writer`, MLflow's grant `USE` on
 the workspace `default`; an administrator is one of MLflow's. What one user may do with one experiment is a grant of
-MLflow's on it.
-"""
+MLflow's on it."""
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +73,10 @@ class Users:
 
     def set_role(self, name: str, role: Role) -> int:
         """Give a user exactly one role; the number of grants to write that a reader lost by it."""
-        user = self._find(name)
+        known = {user["username"]: user for user in self._ask("GET", "2.0/mlflow/users/list")["users"]}
+        if name not in known:
+            raise StoreError(f"the tracking server {self._url} has no user {name!r}: see massact users list")
+        user = known[name]
         is_admin = role is Role.ADMIN
         if bool(user["is_admin"]) != is_admin:
             body = {"username": name, "is_admin": is_admin}
@@ -117,12 +119,6 @@ class Users:
 
     def close(self) -> None:
         self._server.close()
-
-    def _find(self, name: str) -> Mapping[str, Any]:
-        for user in self._ask("GET", "2.0/mlflow/users/list")["users"]:
-            if user["username"] == name:
-                return dict(user)
-        raise StoreError(f"the tracking server {self._url} has no user {name!r}: see massact users list")
 
     def _writer_role(self) -> int:
         """The role's id; made by the first who needs it."""

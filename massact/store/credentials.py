@@ -4,11 +4,12 @@ import configparser
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import requests
-from requests.auth import HTTPBasicAuth
+from typing import TYPE_CHECKING
 
 from massact.errors import StoreError
+
+if TYPE_CHECKING:
+    from requests import Session
 
 _USERNAME, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN"))
 
@@ -33,8 +34,10 @@ def find_login() -> Login:
     return Login(username, password, os.environ.get(_TOKEN) or None)
 
 
-def log_in(session: requests.Session) -> None:
+def log_in(session: "Session") -> None:
     """Give a session the login, and the certificates, that MLflow's client would use."""
+    from requests.auth import HTTPBasicAuth
+
     login = find_login()
     if login.username and login.password:
         # as MLflow's client encodes them; requests alone would write Latin-1

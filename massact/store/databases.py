@@ -15,20 +15,16 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from massact.addresses import is_database, shown_uri
+from massact.addresses import declared_ui, is_database, shown_uri
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 
 LOCK_TIMEOUT_SECONDS = 20.0
 CONNECT_TIMEOUT_SECONDS = 10
 
 _SQLITE = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PROTOCOL,
-)
+)  # fmt: skip
 _POSTGRESQL = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE: connection, rollback, resources, locks, an operator's intervention, the system."""
 _SEEDS: dict[str, tuple[str, int | str]] = {"experiments": ("experiment_id", 0), "workspaces": ("name", "default")}
@@ -54,22 +50,45 @@ UI_ADDRESS = "http://127.0.0.1:5000"  # where `massact serve` serves unless told
 
 
 def ui_address(uri: str) -> str:
-    """Where the UI of a run store is: of a database file at whatever port `massact serve` serves it now."""
+    """Where the UI of a run store is: where MASSACT_UI says; of a database file at whatever port `massact serve` serves
+    it now."""
+    if declared := declared_ui():
+        return declared
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/")
-    file = served_file(uri)
+    return told_address(uri) or UI_ADDRESS
+
+
+def told_address(uri: str, what: str = "served") -> str | None:
+    """The address that a server told beside the database and that it answers at; `None`: there is none."""
+    file = served_file(uri, what)
     if file is not None and file.is_file():
         address = file.read_text(encoding="utf-8").strip()
         parts = urlsplit(address)
         with suppress(OSError, ValueError), socket.create_connection((parts.hostname, parts.port), timeout=0.5):
             return address
-    return UI_ADDRESS
+    return None
 
 
-def served_file(uri: str) -> Path | None:
+@contextmanager
+def address_told(uri: str, address: str, what: str = "served") -> Iterator[None]:
+    """Beside a database file, as long as it is served, the address that other commands find."""
+    file = served_file(uri, what)
+    with suppress(OSError):  # a folder that may only be read
+        if file:
+            file.write_text(address, encoding="utf-8")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if file and file.read_text(encoding="utf-8") == address:
+                file.unlink()
+
+
+def served_file(uri: str, what: str = "served") -> Path | None:
     """The file beside a SQLite database that holds the address at which it is served; `None` for another store."""
-    database = sqlite_path(uri)
-    return database and database.with_name(f"{database.name}.served")
+    database = sqlite_path(uri) if is_database(uri) else None
+    return database and database.with_name(f"{database.name}.{what}")
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -377,19 +396,16 @@ def _connection(path: Path, mode: str) -> sqlite3.Connection:
 
 def _is_wal(path: Path) -> bool:
     """Whether the header says that writes go to a file beside the database first."""
-    try:
-        with path.open("rb") as file:
-            return file.read(20)[18:20] == b"\2\2"
-    except OSError:
-        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(20)[18:20] == b"\2\2"
+    return False
 
 
 def _is_pending(path: Path) -> bool:
     """Whether such writes are there."""
-    try:
+    with suppress(OSError):
         return os.stat(f"{path}-wal").st_size > 0
-    except OSError:
-        return False
+    return False
 
 
 def _stamp(path: Path) -> tuple[int, int]:

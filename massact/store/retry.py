@@ -108,22 +108,14 @@ def _mlflow_status(error: Exception) -> int | None:
 
 
 class Patience:
-    """Tries again what failed because the store was down. Before `begin` everything is tried once."""
+    """Tries again what failed because the store was down; while no work is under way everything is tried once."""
 
     def __init__(self, seconds: float, *, say: Callable[[str], None] = lambda _line: None) -> None:
         """One outage may last `seconds`; `say` is told when the store does not answer, and when it does again."""
         self.seconds = seconds
         self._say = say
         self._waiting = f"waiting up to {seconds:g} s for the tracking store to come back"
-        self.is_under_way = False  # whether there is work that a failure would cost
-
-    def begin(self) -> None:
-        """From now on there is work that a failure would cost."""
-        self.is_under_way = True
-
-    def end(self) -> None:
-        """From now on nothing is worth waiting for: what is left to do is to stop."""
-        self.is_under_way = False
+        self.is_under_way = False  # whether there is work that a failure would cost; then outages are waited for
 
     def ask(
         self,

@@ -19,6 +19,7 @@ from massact.store.retry import Patience, held_back, is_outage
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import is_alive, read_process
 from massact.store.write.tracker import OpenRun, Tracker
+from massact.words import counted
 
 BEAT_SECONDS = 10.0  # how often a sweep gives a sign of life
 LEASE_SECONDS = 60.0  # a sweep whose sign of life did not change for so long is taken for dead
@@ -77,7 +78,7 @@ class Sharing:
     def renew(self) -> None:
         """The store is about to be read: it tells what others did that ended until now."""
         self._ended_before = None
-        self._read()
+        self._ask(self._look)
         self._unsure.clear()
         self._has_other_ended = False
 
@@ -86,34 +87,34 @@ class Sharing:
         with them where they would soon be asked for. None is taken after another sweep has ended, until the store was
         read again (`renew`), unless the caller has just read that it has none of these (`is_known`)."""
         keys = list(keys)
-        if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._read():
+        if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._ask(self._look):
             self._drop_theirs()  # for so long without a sign of life, it may have been taken for dead
         held = [key for key in keys if _short(key) in self._held][:n]
         if len(held) == min(n, len(keys)):
             return held
         while True:
             if any(other.is_alive for other in self._others.values()):
-                self._read()
+                self._ask(self._look)
             self._adapt()
             if (self._has_other_ended and not is_known) or not (free := self._free(keys, n * self._ahead)):
                 return []
             with self._lock:
                 new = [key for key in map(_short, free) if key not in self._held]
                 self._held |= dict.fromkeys(new)
-            if not (self._write() and self._read()):
+            if not (self._ask(self._keep) and self._ask(self._look)):
                 return free[:n]
             if self._has_other_ended and not is_known:
                 with self._lock:
                     for key in new:
                         self._held.pop(key, None)
-                self._write()
+                self._ask(self._keep)
                 return []
             if kept := self._without_contested(free):
                 return kept[:n]
 
     def look(self) -> bool:
         """Look who else is at work, before it is read what is finished. Returns whether somebody is."""
-        return self._read() and bool(self._alive())
+        return self._ask(self._look) and bool(self._alive())
 
     def release(self, key: str) -> None:
         """A cell came to nothing, and the store says so: others need not wait for it."""
@@ -128,9 +129,9 @@ class Sharing:
             n = len(other.keys & wanted)
             if n and f"wait {other.run_id}" not in self._told:
                 self._told.add(f"wait {other.run_id}")
-                self._say(f"waiting for {n} cells that {other.shown} has in hand")
+                self._say(f"waiting for {counted(n, 'cell')} that {other.shown} has in hand")
         time.sleep(max(seconds, POLL_SECONDS))
-        self._read()
+        self._ask(self._look)
         self._unsure -= wanted
         return not wanted <= {key for other in self._alive() for key in other.keys}
 
@@ -175,7 +176,7 @@ class Sharing:
             if attempt == _YIELDS - 1 or min(other.run_id for other in rivals) < self._run.run_id:
                 break
             time.sleep(_YIELD_SECONDS)
-            self._read()
+            self._ask(self._look)
         self._drop_theirs(set(map(_short, keys)))
         return [key for key in keys if _short(key) in self._held]
 
@@ -185,17 +186,11 @@ class Sharing:
             for other in self._alive():
                 for key in other.keys if among is None else other.keys.intersection(among):
                     self._held.pop(key, None)
-        self._write()
-
-    def _write(self) -> bool:
-        """Write what is held. False: the store is down, and no other was at work when it was up."""
-        return self._ask(self._keep)
-
-    def _read(self) -> bool:
-        """Look what others have; False as in `_write`."""
-        return self._ask(self._look)
+        self._ask(self._keep)
 
     def _ask(self, attempt: Callable[[], None]) -> bool:
+        """Write what is held, or look what others have. False: the store is down, and no other was at work when it was
+        up."""
         if not self._alive() and self._down_since[0] and _age(self._down_since) < LEASE_SECONDS:
             return False
         try:

@@ -25,6 +25,7 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import Workload
 from massact.sweep.executors.base import WorkerReport
 from massact.sweep.stores import Stores
+from massact.words import counted
 
 if TYPE_CHECKING:
     from massact.sweep.models import Judges, Models
@@ -133,7 +134,7 @@ class Datasets:
         n = len(questions.questions)
         if n < FEW_CONFIRMING and trait.name not in self._warned_of:
             self._warned_of.add(trait.name)
-            confirm = f"{n} question confirms" if n == 1 else f"{n} questions confirm"
+            confirm = counted(n, "question confirms", "questions confirm")
             self._say(
                 f"warning: {trait.name}: only {confirm}, which tells little: raise questions.confirm, or add questions"
             )
@@ -257,7 +258,8 @@ def open_phase(
         try:
             yield run
         except BaseException:
-            session.stores.patience.end()  # what went wrong may be the store, which is not waited for twice
+            # what went wrong may be the store, which is not waited for twice
+            session.stores.patience.is_under_way = False
             for log in logs:
                 with suppress(Exception):
                     log()
@@ -284,33 +286,31 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
     if used == Usage():
         return
     prices = session.experiment.judge.prices
+    cost = None if prices is None else used.cost(prompt=prices.prompt, completion=prices.completion)
     if say:
-        parts = [f"{used.calls} judge {'call' if used.calls == 1 else 'calls'}"]
+        parts = [counted(used.calls, "judge call")]
         if used.prompt_tokens or used.completion_tokens:
             parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
-        if prices is not None:
-            parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
-        before = "1 response was" if used.cached == 1 else f"{used.cached} responses were"
+        if cost is not None:
+            parts.append(f"{cost:.4f} USD")
+        before = counted(used.cached, "response was", "responses were")
         session.detail(f"{', '.join(parts)}; {before} judged before")
     metrics = {
         JudgeMetric.CALLS: used.calls,
         JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,
         JudgeMetric.COMPLETION_TOKENS: used.completion_tokens,
         JudgeMetric.CACHED: used.cached,
+        JudgeMetric.COST: cost,
     }
-    values = {name.value: float(value) for name, value in metrics.items()}
-    if prices is not None:
-        values[JudgeMetric.COST.value] = used.cost(prompt=prices.prompt, completion=prices.completion)
-    session.stores.tracker.log(run, metrics=values)
+    known = {name.value: float(value) for name, value in metrics.items() if value is not None}
+    session.stores.tracker.log(run, metrics=known)
 
 
 def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
-    reports = [_since(before.get(one.number), one) for one in session.reports]
-    reports = [one for one in reports if one.present_seconds > 0]
-    if not reports:
+    since = (_since(before.get(one.number), one) for one in session.reports)
+    if not (reports := [one for one in since if one.present_seconds > 0]):
         return
-    steps = [step for one in reports for step in _steps(one)]
-    text = _text(reports)
+    steps, text = [step for one in reports for step in _steps(one)], _text(reports)
     session.stores.tracker.log(run, metrics={WorkerMetric.WORKERS.value: float(len(reports))}, steps=steps)
     session.stores.tracker.set_tag(run, Tag.EXECUTOR, f"ray: {text}")
     if say:
@@ -337,14 +337,12 @@ def _steps(one: WorkerReport) -> list[Step]:
 
 
 def _text(reports: Sequence[WorkerReport]) -> str:
-    nodes = sorted({one.node for one in reports if one.node})
+    n, n_nodes = len(reports), len({one.node for one in reports if one.node})
     busy = sum(one.busy_seconds for one in reports) / sum(one.present_seconds for one in reports)
-    n_lost = sum(one.is_lost for one in reports)
+    n_lost, n_cells = sum(one.is_lost for one in reports), sum(one.cells for one in reports)
     lost = f", {n_lost} of them lost" if n_lost else ""
-    machines = f"{len(nodes)} machine{'s' if len(nodes) != 1 else ''}"
-    workers = f"{len(reports)} worker{'s' if len(reports) != 1 else ''}"
-    n_cells = sum(one.cells for one in reports)
-    return f"{workers} on {machines}{lost}: {n_cells} cells, busy {min(1.0, busy):.0%} of the time"
+    where = f"{counted(n, 'worker')} on {counted(n_nodes, 'machine')}{lost}"
+    return f"{where}: {counted(n_cells, 'cell')}, busy {min(1.0, busy):.0%} of the time"
 
 
 def load_answers(

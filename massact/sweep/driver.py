@@ -15,15 +15,16 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.metrics import Measured
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, is_scored
+from massact.store.schema import EvaluationRow, Kind
 from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
 from massact.store.write.tracker import OpenRun
 from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
-from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
-from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, put_again
+from massact.sweep.reuse import Alikeness, Same, alike_lines, is_baseline, read_sources
+from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, place_of, put_again
+from massact.words import counted
 
 _JUDGED_AT_ONCE = 16  # stored results that no other sweep begins from then on
 
@@ -54,8 +55,8 @@ class Tally:
         again = f"{self.again} judged again, " if self.again else ""
         short = f", {self.short} with too few scores, to be judged again" if self.short else ""
         elsewhere = f", {self.elsewhere} by another sweep" if self.elsewhere else ""
-        unscored = f", {self.unscored} responses unscored" if self.unscored else ""
-        before = f"{self.wanted} {'cell' if self.wanted == 1 else 'cells'}: {self.finished_before} finished already"
+        unscored = f", {counted(self.unscored, 'response')} unscored" if self.unscored else ""
+        before = f"{counted(self.wanted, 'cell')}: {self.finished_before} finished already"
         return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{unscored}{short}"
 
 
@@ -97,7 +98,8 @@ class CellSource:
     keeps_responses: Callable[[Evaluation, Baseline], bool]
     confirms: Mapping[str, str] = field(default_factory=dict)
     """Of a confirmation, by key: the evaluation that it repeats on other questions."""
-    place: Place | None = None  # the names that results are kept under; `None`: the experiment's
+    kind: Kind | None = None  # of its results, where they are no points of the grid
+    stored: EvaluationRow | None = None  # of a source of stored responses, one of the rows that have them
     left_out: Counter[str] | None = None
     """Of a source of stored responses, for which nothing is generated: what cannot be scored, counted by the reason."""
 
@@ -109,14 +111,9 @@ class Driver:
         self._session, self._parent, self._source = session, parent, source
         self._model = source.subject.model
         self._work = (session, parent, source.subject)
-        experiment = session.experiment
-        self._place = source.place or Place(
-            experiment.name,
-            self._model.name,
-            self._model.instruct.name,
-            len(source.questions),
-            confirm_share=experiment.confirm_share,
-        )
+        names = (session.experiment.name, self._model.name, self._model.instruct.name, len(source.questions))
+        place = Place(*names, confirm_share=session.experiment.confirm_share)
+        self._place = replace(place_of(source.stored) if source.stored else place, kind=source.kind)
         self._failed: dict[str, str] = {}  # error by key
         self._came: set[str] = set()  # keys that `run` came to an end with
         self._planning_seconds = 0.0
@@ -251,7 +248,7 @@ class Driver:
             self._session.stores.spool.put(run, experiment_id=self._parent.experiment_id)
 
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None) -> None:
-        baseline, questions = self._known_baseline(), self._source.questions
+        session, baseline, questions = self._session, self._known_baseline(), self._source.questions
         if baseline is not None and screening is not None and screening.n_first < len(questions):
             for one in self._screened(todo, screening):
                 self._put(one, baseline, tally)
@@ -260,7 +257,9 @@ class Driver:
             with self._results(cells, Part(questions)) as results:
                 for result in results:
                     if result.planned.cell.is_baseline:
-                        baseline = self._put_baseline(result, tally)
+                        tally.unscored += result.summary.n_unscored if isinstance(result, Evaluation) else 0
+                        self._keep(result, None, keep_responses=True)
+                        baseline = checked_baseline(session, self._model.name, result)
                     else:
                         baseline = baseline or self._baseline_of_another()
                         self._put(result, baseline, tally)
@@ -327,14 +326,9 @@ class Driver:
         stored = self._source.stored_baseline()
         if stored is None or stored.row.key != cell_key(self._source.unsteered().cell):
             return None  # or another judge's
-        if not is_scored(stored.row, self._session.experiment.least_scored) or self._lacks_metric(stored.row):
+        if not is_baseline(self._session, stored.row, generates=self._generates):
             return None
         return Baseline(stored.row.key, stored.row.trait_mean)
-
-    def _lacks_metric(self, baseline: EvaluationRow) -> bool:
-        """Whether a baseline has to be evaluated anew, since it lacks what the floor is of."""
-        floor = as_floor(self._session.experiment.coherence_floor)
-        return self._generates and not floor.is_coherence and floor.value_of(baseline) is None
 
     def _known_baseline(self) -> Baseline | None:
         """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
@@ -348,9 +342,10 @@ class Driver:
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge."""
         stored = self._source.stored_baseline()
-        is_anew = stored is None or self._lacks_metric(stored.row)
-        runs = {} if stored is None or is_anew else {stored.run_id: self._source.unsteered()}
-        for one in judged_again(*self._work, runs):
+        floor = as_floor(self._session.experiment.coherence_floor)
+        if stored is None or (self._generates and floor.is_lacking(stored.row)):
+            return None
+        for one in judged_again(*self._work, {stored.run_id: self._source.unsteered()}):
             put_again(self._session, self._parent, self._place, one, None)
             return checked_baseline(self._session, self._model.name, one.evaluation)
         return None
@@ -363,12 +358,6 @@ class Driver:
                 "run the same command again"
             )
         return baseline
-
-    def _put_baseline(self, result: Evaluation | FailedCell, tally: Tally) -> Baseline:
-        if isinstance(result, Evaluation):
-            tally.unscored += result.summary.n_unscored
-        self._keep(result, None, keep_responses=True)
-        return checked_baseline(self._session, self._model.name, result)
 
     def _put(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
         key, keeps = cell_key(result.planned.cell), True
@@ -416,14 +405,8 @@ class Evaluator:
         self._requests: list[GridRequest] = []
         self._best: dict[tuple[str, str], float] = {}
         self._reuse = Alikeness(planner, session)
-        source = CellSource(
-            self.subject,
-            planner.questions.questions,
-            planner.baseline,
-            self._stored_baseline,
-            self._plan,
-            self._keeps_responses,
-        )
+        about = (self.subject, planner.questions.questions, planner.baseline)
+        source = CellSource(*about, self._stored_baseline, self._plan, self._keeps_responses)
         self._driver = Driver(session, parent, source)
         self.baseline_row = self._driver.baseline_row
 
@@ -467,9 +450,8 @@ class Evaluator:
         if keep != "best":
             return keep == "all"
         summary, steering = result.summary, result.planned.cell.steering
-        floor = as_floor(self._session.experiment.coherence_floor)
-        coherent = floor.is_met(summary) is True
-        if steering is None or summary.trait_mean is None or not coherent:
+        is_coherent = as_floor(self._session.experiment.coherence_floor).is_met(summary)
+        if steering is None or summary.trait_mean is None or not is_coherent:
             return False
         sign = 1 if self.planner.direction == "positive" else -1
         gain = (summary.trait_mean - (baseline.trait_mean or 0.0)) * sign

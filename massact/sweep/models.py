@@ -2,32 +2,23 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
 from massact.config.judges import CACHE_OFF
 from massact.data.prompt_files import read_side
 from massact.data.traits import TraitDataset
-from massact.domain import CHOICES
+from massact.domain import CHOICES, DEFAULT_SPOOL
 from massact.errors import ConfigError, MissingPrerequisiteError
-from massact.judges import Judge, ModelSource, Subject, Usage, open_judge
+from massact.judges import Judge, ModelSource, Subject, Usage, canaries, open_judge
 from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
-from massact.judges.canaries import (
-    CANARIES_VERSION,
-    Canary,
-    CanaryResult,
-    any_trait,
-    by_likelihood,
-    english_canaries,
-    run_canaries,
-    toy_canaries,
-)
+from massact.judges.canaries import CanaryResult
 from massact.models.load import Description, SteerableModel, describe, read_description, read_notes
 from massact.models.source import former_revision
 from massact.plugins import load_plugin
 from massact.store.databases import is_absent
 from massact.store.schema import Kind
-from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import CommandContext, RayOptions, Workload
 from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
 from massact.sweep.executors.local import LocalExecutor, load_use
@@ -188,10 +179,19 @@ class Judges:
         return judge
 
     def _opened(self, config: JudgeConfig, trait: TraitConfig, model: ModelConfig | None) -> CachingJudge:
-        model = self._model(model) if config.reads_steered else None
+        if not config.reads_steered:
+            model = None
+        elif model is None and len(self._experiment.models) > 1:
+            raise ConfigError("the judge self is the steered model: name the model whose responses it is to judge")
+        else:
+            model = model or self._experiment.models[0]
         wanted = (config, trait.name, model.name if model else "")
         if wanted not in self._open:
-            dataset = self._dataset(trait)
+            dataset, models = self._dataset(trait), self._models
+            steered = None
+            if model is not None:
+                about = (model, model.instruct)
+                steered = ModelSource(partial(models.description, *about), partial(models.get, *about))
             subject = Subject(
                 dataset.definition,
                 dataset.eval_prompt,
@@ -199,21 +199,17 @@ class Judges:
                 questions=dataset.questions,
                 sides=contrasts(dataset) if config.parts[0].kind == "classifier" else ((), ()),
                 folder=str(self._experiment.file.parent.resolve()),
-                steered=self._source(model) if model else None,
+                steered=steered,
                 resolve=self._experiment.resolve,
             )
             if any(part.kind == "likelihood" for part in config.parts):
                 from massact.judges.likelihood import check_scope
 
-                models = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
-                check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
+                named = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
+                check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=named)
             judge = self._placed(open_judge(config, subject), config, subject, model)
             self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
         return self._open[wanted]
-
-    def _source(self, model: ModelConfig) -> ModelSource:
-        models = self._models
-        return ModelSource(lambda: models.description(model, model.instruct), lambda: models.get(model, model.instruct))
 
     def _placed(self, judge: Judge, config: JudgeConfig, subject: Subject, model: ModelConfig | None) -> Judge:
         """A judge where the executor has its judges: in this process, or one of the executor's in its place."""
@@ -247,7 +243,7 @@ class Judges:
     def check(self, config: JudgeConfig, judge: CachingJudge, *, repeats: int) -> tuple[list[CanaryResult], str]:
         """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered."""
         is_toy_text = all(is_toy(one.instruct.reference) for one in self._experiment.models)
-        results = run_canaries(judge.inner, canaries_for(config, is_toy_text), repeats=repeats)
+        results = canaries.run_canaries(judge.inner, canaries_for(config, is_toy_text), repeats=repeats)
         failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
         self.tell_note(judge)
         digest, cache = _check_digest(judge), self._cache(config)
@@ -280,11 +276,6 @@ class Judges:
         self._told.add(failures)
         return is_new
 
-    def _model(self, model: ModelConfig | None) -> ModelConfig:
-        if model is None and len(self._experiment.models) > 1:
-            raise ConfigError("the judge self is the steered model: name the model whose responses it is to judge")
-        return model or self._experiment.models[0]
-
     def _cache(self, config: JudgeConfig) -> JudgeCache | None:
         path = self._cache_path(config)
         if path is None:
@@ -302,20 +293,20 @@ class Judges:
 
 
 def _check_digest(judge: CachingJudge) -> str:
-    return f"{identity_digest(judge.identity).hex()}-{CANARIES_VERSION}"
+    return f"{identity_digest(judge.identity).hex()}-{canaries.CANARIES_VERSION}"
 
 
-def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
+def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[canaries.Canary]:
     """The canaries in the language that a judge reads, perhaps the toys', with bounds that its kind can keep."""
     if config.kind == CHOICES:  # it reads no text
         return []
     coherence = config.parts[-1]
     reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
-    canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)
+    shown = canaries.toy_canaries() if reads_toys else canaries.english_canaries(relevance=coherence.relevance)
     if config.kind == "likelihood":
-        return canaries
-    bounds = by_likelihood if coherence.kind == "perplexity" else any_trait
-    return [bounds(canary) for canary in canaries]
+        return shown
+    bounds = canaries.by_likelihood if coherence.kind == "perplexity" else canaries.any_trait
+    return [bounds(canary) for canary in shown]
 
 
 def contrasts(dataset: TraitDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:

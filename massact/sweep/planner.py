@@ -90,7 +90,9 @@ class Planner:
         vectors are of another model; UsageError: a layer or a label asks for more than there is."""
         requests, setting = list(requests), self._setting()
         wanted = {cell_key(one.cell): one for request in requests for one in self._cells(request, setting)}
-        return dict(sorted(wanted.items(), key=lambda item: _kinship(item[1])))
+        steerings = {key: one.cell.steering for key, one in wanted.items()}
+        order = {key: (s.layer, s.vector_digest, s.coefficient) for key, s in steerings.items() if s}
+        return {key: wanted[key] for key in sorted(wanted, key=order.__getitem__)}
 
     def _setting(self) -> Setting:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
@@ -143,12 +145,9 @@ class Planner:
                 weights=weights[layer],
                 condition=gate and gate[0],
             )
-            yield PlannedCell(
-                Cell(setting, steering),
-                rows[layer],
-                self._geometry(recipe, (vectors[layer], uncleaned[layer]), layer, coefficient),
-                n_dims_cleaned=len(calibration.dims(recipe.cleaning, layer)),
-            )
+            geometry = self._geometry(recipe, (vectors[layer], uncleaned[layer]), layer, coefficient)
+            n_cleaned = len(calibration.dims(recipe.cleaning, layer))
+            yield PlannedCell(Cell(setting, steering), rows[layer], geometry, n_dims_cleaned=n_cleaned)
 
     def _weights(self, recipe: Recipe, vectors: torch.Tensor, layer: int) -> tuple[float, ...]:
         band = range(layer, layer + recipe.n_layers)
@@ -213,11 +212,8 @@ class Planner:
         """Where a layer's vector lies; `pair`: as it is, and uncleaned."""
         (vector, uncleaned), calibration = pair, self.vectors.calibration
         is_length = recipe.operator not in OWN_UNITS
-        return Geometry(
-            massive_energy=massive_energy(vector, calibration.uniform_dims),
-            cosine_to_uncleaned=cosine(vector, uncleaned),
-            relative_strength=coefficient * unit_strength(vector, calibration, layer) if is_length else None,
-        )
+        strength = coefficient * unit_strength(vector, calibration, layer) if is_length else None
+        return Geometry(massive_energy(vector, calibration.uniform_dims), cosine(vector, uncleaned), strength)
 
 
 def make_setting(
@@ -242,11 +238,6 @@ def make_setting(
         judge=session.judges.of(trait, config).identity,
         **description.chat.key,
     )
-
-
-def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
-    steering = planned.cell.steering
-    return (steering.layer, steering.vector_digest, steering.coefficient) if steering else (-1, "", 0.0)
 
 
 def phase_gaps(session: Session, phase: str | None = None) -> GapsAnswer:
@@ -280,6 +271,11 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
             session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
             check_pairs(session.datasets.of(trait), "extraction.vetting.filter is paired")
+        asked, n = experiment.baselines.few_shot, len(getattr(session.datasets.of(trait), trait.direction))
+        if asked > n:
+            raise DataError(
+                f"{experiment.file}: baselines.few_shot: {asked} examples, and {trait.name} has {n}: write fewer"
+            )
         for model in experiment.models if judges else ():
             session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))

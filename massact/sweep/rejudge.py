@@ -1,68 +1,44 @@
-"""Scoring stored responses with the experiment's judge: the same cells under another judge, a source for the driver.
+"""Stored responses scored again, sources for the driver: by another judge, and for the other traits of the file.
 
 An evaluation that another judge scored becomes a second one under this judge, beside the first. One that
 this judge left responses of unscored is scored again, and the newer run counts. Nothing is generated.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
 
-from massact.domain import Cell
-from massact.errors import MassactError
+from massact.errors import MassactError, UsageError
 from massact.evaluation import PlannedCell
-from massact.keys import cell_key
 from massact.query import Filters
+from massact.query.questions.best import ask_best, winners
 from massact.store.read import stored_runs
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind, MlflowTag, is_scored
 from massact.store.schema.points import or_nan
-from massact.store.write.evaluations import Baseline, Place
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
-from massact.sweep.reuse import Same, is_compared
-from massact.sweep.stored import Subject, find_baseline, stored_plan, stored_subject
+from massact.sweep.planner import check_experiment
+from massact.sweep.reuse import Same, is_compared, is_finished
+from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
+from massact.words import counted
 
-_DATASET_CHANGED = "the trait's dataset, which tells the judge what to look for, has changed since"
 
-
-@dataclass(frozen=True, slots=True)
-class Rescoring:
-    """A stored result as a cell under the experiment's judge."""
-
-    source: Stored[EvaluationRow]
-    subject: Subject
-    cell: Cell
-    key: str
-    reused_from: str | None = None
-    """Of a result that was taken over: the key, under that judge, of the one that it follows, unscored itself."""
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the same judge scored it, so that its scores stay and only what has none is asked about."""
-        return self.source.row.key == self.key
-
-    @property
-    def baseline_key(self) -> str:
-        return cell_key(replace(self.cell, steering=None))
-
-    @property
-    def n_responses(self) -> int:
-        """Responses that the judge is asked about."""
-        row = self.source.row
-        return row.n_unscored if self.is_own else row.n_questions or 0
+def _is_own(moved: Moved) -> bool:
+    """Whether the same judge scored it, so that its scores stay and only what has none is asked about."""
+    return moved.source.row.key == moved.key
 
 
 @dataclass(slots=True)
 class RejudgePlan:
     """What there is to score."""
 
-    baselines: list[Rescoring] = field(default_factory=list)
-    evaluations: list[Rescoring] = field(default_factory=list)
-    known_baselines: dict[str, Baseline] = field(default_factory=dict)
-    """Those that the judge has scored already, by key."""
-    following: list[Rescoring] = field(default_factory=list)
+    baselines: list[Moved] = field(default_factory=list)
+    evaluations: list[Moved] = field(default_factory=list)
+    following: list[Moved] = field(default_factory=list)
     """Evaluations that were taken over from others, and will be again."""
     n_finished: int = 0  # evaluations that the judge has scored already
     left_out: Counter[str] = field(default_factory=Counter)  # evaluations that cannot be scored, by the reason
@@ -70,12 +46,17 @@ class RejudgePlan:
     @property
     def n_responses(self) -> int:
         """Responses that the judge is asked about."""
-        return sum(rescoring.n_responses for rescoring in (*self.baselines, *self.evaluations))
+        some = ((_is_own(one), one.source.row) for one in (*self.baselines, *self.evaluations))
+        return sum(row.n_unscored if is_own else row.n_questions or 0 for is_own, row in some)
 
     def __str__(self) -> str:
         left_out = "".join(f"; {n} left out: {reason}" for reason, n in sorted(self.left_out.items()))
         n = len(self.evaluations)
-        todo = f"{n} evaluations ({self.n_responses} responses) to score" if n else "nothing to score"
+        todo = (
+            f"{counted(n, 'evaluation')} ({counted(self.n_responses, 'response')}) to score"
+            if n
+            else "nothing to score"
+        )
         same = f", {len(self.following)} the same as another" if self.following else ""
         return f"{todo}, {self.n_finished} scored by this judge already{same}{left_out}"
 
@@ -102,7 +83,7 @@ class _Planning:
 
     def plan(self, only: Filters) -> RejudgePlan:
         plan, finished = RejudgePlan(), set[str]()
-        todo: dict[str, Rescoring] = {}
+        todo: dict[str, Moved] = {}
         taken_over: list[Stored[EvaluationRow]] = []
         for stored in self._evaluations:  # the oldest first: of two that become one the newer counts
             if not only.admits_row(stored.row):
@@ -110,25 +91,24 @@ class _Planning:
             if stored.row.same_as_key is not None:
                 taken_over.append(stored)
                 continue
-            rescoring = self._rescoring(stored)
-            if isinstance(rescoring, str):
-                plan.left_out[rescoring] += 1
-            elif self._is_finished(rescoring.key):
-                finished.add(rescoring.key)
-            else:
-                todo[rescoring.key] = rescoring
+            with counting(plan.left_out):
+                rescoring = self._rescoring(stored)
+                if self._is_finished(rescoring.key):
+                    finished.add(rescoring.key)
+                else:
+                    todo[rescoring.key] = rescoring
         for rescoring in todo.values():
-            self._add(plan, rescoring)
+            with counting(plan.left_out):
+                self._add(plan, rescoring)
         scored = {rescoring.key for rescoring in plan.evaluations}
-        following: dict[str, Rescoring] = {}
+        following: dict[str, Moved] = {}
         for stored in taken_over:
-            copy = self._following(stored, scored)
-            if isinstance(copy, str):
-                plan.left_out[copy] += 1
-            elif copy.reused_from not in scored and self._has(copy):
-                finished.add(copy.key)
-            else:
-                following[copy.key] = copy
+            with counting(plan.left_out):
+                copy = self._following(stored, scored)
+                if copy.reused_from not in scored and self._has(copy):
+                    finished.add(copy.key)
+                else:
+                    following[copy.key] = copy
         plan.following = list(following.values())
         plan.n_finished = len(finished)
         return plan
@@ -143,70 +123,61 @@ class _Planning:
         mean = or_nan(row.baseline_trait_mean)
         return row.delta is not None and bool(is_compared(mean, baseline.row, self._least_scored))
 
-    def _following(self, stored: Stored[EvaluationRow], scored: Collection[str]) -> Rescoring | str:
-        """A result that was taken over under the experiment's judge; else why it cannot be had."""
-        same_as = stored.row.same_as
-        source = self._by_key.get(stored.row.same_as_key or "")
+    def _following(self, stored: Stored[EvaluationRow], scored: Collection[str]) -> Moved:
+        """A result that was taken over under the experiment's judge; LeftOutError where it cannot be had."""
+        same_as, source = stored.row.same_as, self._by_key.get(stored.row.same_as_key or "")
         if source is None:
-            return f"the same as {same_as}, whose result is not in the store any more"
-        rescored, copy = self._rescoring(source), self._moved(stored)
-        if isinstance(rescored, str):
-            return f"the same as {same_as}: {rescored}"
-        if isinstance(copy, str):
-            return copy
+            raise LeftOutError(f"the same as {same_as}, whose result is not in the store any more")
+        try:
+            rescored = self._rescoring(source)
+        except LeftOutError as error:
+            raise LeftOutError(f"the same as {same_as}: {error}") from None
+        copy = self._moved(stored)
         if rescored.key not in scored and rescored.key not in self._by_key:
-            return f"the same as {same_as}, which is not scored: the filters leave it out"
+            raise LeftOutError(f"the same as {same_as}, which is not scored: the filters leave it out")
         return replace(copy, reused_from=rescored.key)
 
-    def _has(self, copy: Rescoring) -> bool:
+    def _has(self, copy: Moved) -> bool:
         """Whether the store has it as it would be written now, or evaluated by itself."""
         known, source = self._by_key.get(copy.key), self._by_key[copy.reused_from or ""].row
         if known is None:
             return False
         return known.row.same_as is None or _figures(known.row) == _figures(source)
 
-    def _add(self, plan: RejudgePlan, rescoring: Rescoring) -> None:
+    def _add(self, plan: RejudgePlan, rescoring: Moved) -> None:
         """An evaluation, and its baseline where that has too few scores: all deltas rest on one that counts."""
         key = rescoring.baseline_key
         known = self._baselines.get(key)
-        mean = None if known is None else known.row.trait_mean
-        if known is not None and mean is not None and is_scored(known.row, self._least_scored):
-            plan.known_baselines[key] = Baseline(key, mean)
-        elif key not in {baseline.key for baseline in plan.baselines}:
+        counts = known and known.row.trait_mean is not None and is_scored(known.row, self._least_scored)
+        if not counts and key not in {baseline.key for baseline in plan.baselines}:
             source = known or self._baselines.get(rescoring.source.row.baseline_key or "")
-            baseline = self._rescoring(source) if source else "its baseline is not in the store"
-            if isinstance(baseline, str):
-                plan.left_out[f"its baseline: {baseline}" if source else baseline] += 1
-                return
-            plan.baselines.append(baseline)
+            if source is None:
+                raise LeftOutError("its baseline is not in the store")
+            try:
+                plan.baselines.append(self._rescoring(source))
+            except LeftOutError as error:
+                raise LeftOutError(f"its baseline: {error}") from None
         plan.evaluations.append(rescoring)
 
-    def _rescoring(self, stored: Stored[EvaluationRow]) -> Rescoring | str:
-        """A stored result under the experiment's judge; else why it cannot be had."""
+    def _rescoring(self, stored: Stored[EvaluationRow]) -> Moved:
+        """A stored result under the experiment's judge; LeftOutError where it cannot be had."""
         rescoring = self._moved(stored)
-        if isinstance(rescoring, str):
-            return rescoring
         # what has enough scores of this judge can be compared anew, by its scores alone
-        is_known = rescoring.is_own and is_scored(stored.row, self._least_scored)
+        is_known = _is_own(rescoring) and is_scored(stored.row, self._least_scored)
         if not is_known and stored.run_id not in self._with_responses:
-            return "its responses were not kept (--save-responses)"
+            raise LeftOutError("its responses were not kept (--save-responses)")
         return rescoring
 
-    def _moved(self, stored: Stored[EvaluationRow]) -> Rescoring | str:
-        """A row's cell under the experiment's judge; else why there is none."""
-        session, told = self._session, stored_subject(self._session, stored.row)
-        if isinstance(told, str):
-            return told
-        subject, cell = told
+    def _moved(self, stored: Stored[EvaluationRow]) -> Moved:
+        """A row's cell under the experiment's judge; LeftOutError where there is none."""
+        session, (subject, cell) = self._session, stored_subject(self._session, stored.row)
         if cell.setting.trait_digest != session.datasets.of(subject.trait).digest:
-            return _DATASET_CHANGED
+            raise LeftOutError("the trait's dataset, which tells the judge what to look for, has changed since")
         judge = session.judges.of(subject.trait, subject.model).identity
-        cell = replace(cell, setting=replace(cell.setting, judge=judge))
-        return Rescoring(stored, subject, cell, cell_key(cell))
+        return Moved(stored, subject, replace(cell, setting=replace(cell.setting, judge=judge)))
 
 
-def _figures(row: EvaluationRow) -> tuple[object, ...]:
-    return (row.trait_mean, row.coherence_mean, row.delta, row.n_scored, row.n_unscored)
+_figures = attrgetter("trait_mean", "coherence_mean", "delta", "n_scored", "n_unscored")
 
 
 def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) -> RejudgePlan:
@@ -222,72 +193,159 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     with open_phase(session, "rejudge", parent, params) as run:
         is_alone = not session.stores.sharing(run).look()
         for key in dict.fromkeys(result.baseline_key for result in (*plan.evaluations, *plan.following)):
-            results = _StoredResults(session, only, plan, key, is_current=is_alone)
-            Driver(session, run, results.source()).run()
+            Driver(session, run, _source(session, only, plan, key, is_current=is_alone)).run()
         session.stores.settle()
     return plan
 
 
-class _StoredResults:
-    """The stored results that are compared with one baseline, as cells under the judge."""
+def _source(session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_current: bool) -> CellSource:
+    """The stored results that are compared with one baseline, as cells under the judge. `is_current`: whether no other
+    sweep may have gone on since the plan was made."""
 
-    def __init__(self, session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_current: bool) -> None:
-        """`is_current`: whether no other sweep may have gone on since the plan was made."""
-        self._session, self._only, self._key = session, only, key
-        self._current = plan if is_current else None
-        self._left_out = plan.left_out
-        self._first = next(self._mine((*plan.evaluations, *plan.following)))
-        self._earlier = next((one.source for one in self._mine(plan.baselines)), None)
-        """The baseline as another judge scored it."""
-        self._planned: dict[str, PlannedCell | None] = {}
+    def mine(results: Iterable[Moved]) -> list[Moved]:
+        return [result for result in results if result.baseline_key == key]
 
-    def source(self) -> CellSource:
-        row = self._first.source.row
-        unsteered = PlannedCell(replace(self._first.cell, steering=None), None)
-        return CellSource(
-            subject=self._first.subject,
-            questions=(),
-            unsteered=lambda: unsteered,
-            stored_baseline=self._stored_baseline,
-            plan=self._plan,
-            keeps_responses=lambda _result, _baseline: True,
-            place=_place(row, row.n_questions or 0),
-            left_out=self._left_out,
-        )
+    first = mine((*plan.evaluations, *plan.following))[0]
+    earlier = next((one.source for one in mine(plan.baselines)), None)  # the baseline as another judge scored it
+    plans, known = [plan] if is_current else [], dict[str, PlannedCell | None]()
 
-    def _mine(self, results: Iterable[Rescoring]) -> Iterator[Rescoring]:
-        return (result for result in results if result.baseline_key == self._key)
-
-    def _stored_baseline(self) -> Stored[EvaluationRow] | None:
-        return find_baseline(self._session, self._key) or self._earlier
-
-    def _plan(self) -> Plan:
-        plan, self._current = self._current or plan_rejudge(self._session, self._only), None
-        stored = {result.key: result.source.run_id for result in self._mine(plan.evaluations)}
-        following = {result.key: result for result in self._mine(plan.following)}
-        cells = {
-            result.key: planned
-            for result in (*self._mine(plan.evaluations), *following.values())
-            if (planned := self._planned_cell(result)) is not None
-        }
-        same = {
-            key: Same(row.same_as or "", copy.reused_from or "", row.same_as_cosine or 0.0)
-            for key, copy in following.items()
-            if key in cells and (row := copy.source.row)
-        }
-        return Plan(len(cells), cells, same, {key: run_id for key, run_id in stored.items() if key in cells})
-
-    def _planned_cell(self, result: Rescoring) -> PlannedCell | None:
+    def planned(result: Moved) -> PlannedCell | None:
         """The cell with its vector; `None`, and counted once among what was left out, where that cannot be read."""
-        if result.key not in self._planned:
-            self._planned[result.key] = None
+        if result.key not in known:
+            known[result.key] = None
             try:
-                self._planned[result.key] = stored_plan(self._session, result.cell, result.source)
+                known[result.key] = stored_plan(session, result.cell, result.source)
             except MassactError as error:
-                self._left_out["its vector cannot be read"] += 1
-                self._session.say(f"warning: run {result.source.run_id}: {error}")
-        return self._planned[result.key]
+                plan.left_out["its vector cannot be read"] += 1
+                session.say(f"warning: run {result.source.run_id}: {error}")
+        return known[result.key]
+
+    def plan_left() -> Plan:
+        now = plans.pop() if plans else plan_rejudge(session, only)
+        scored, following = mine(now.evaluations), mine(now.following)
+        cells = {one.key: cell for one in (*scored, *following) if (cell := planned(one)) is not None}
+        same = {
+            one.key: Same(row.same_as or "", one.reused_from or "", row.same_as_cosine or 0.0)
+            for one in following
+            if one.key in cells and (row := one.source.row)
+        }
+        return Plan(len(cells), cells, same, {one.key: one.source.run_id for one in scored if one.key in cells})
+
+    unsteered = PlannedCell(replace(first.cell, steering=None), None)
+    return CellSource(
+        subject=first.subject,
+        questions=(),
+        unsteered=lambda: unsteered,
+        stored_baseline=lambda: find_baseline(session, key) or earlier,
+        plan=plan_left,
+        keeps_responses=lambda *_: True,
+        stored=first.source.row,
+        left_out=plan.left_out,
+    )
 
 
-def _place(row: EvaluationRow, n_questions: int) -> Place:
-    return Place(row.experiment, row.model, row.model_variant, n_questions, confirm_share=row.confirm_share)
+# Side effects: responses of winners, and of their baselines, scored for the other traits of the file.
+
+
+EFFECTS = "side-effects"
+
+
+@dataclass(slots=True)
+class SideEffectsPlan:
+    """What there is to score."""
+
+    by_baseline: dict[str, list[Moved]] = field(default_factory=dict)
+    """Of each baseline, by its key under the other trait's judge."""
+    baselines: dict[str, Stored[EvaluationRow]] = field(default_factory=dict)
+    """By the same key: the run that holds its responses."""
+    finished: set[str] = field(default_factory=set)  # keys of what was scored already
+    left_out: Counter[str] = field(default_factory=Counter)  # what cannot be scored, by the reason
+
+    @property
+    def todo(self) -> dict[str, list[Moved]]:
+        """What was not scored yet."""
+        left = {key: [one for one in some if one.key not in self.finished] for key, some in self.by_baseline.items()}
+        return {key: some for key, some in left.items() if some}
+
+    def __str__(self) -> str:
+        n_cells, left_out = sum(map(len, self.todo.values())), "; ".join(self.left_out)
+        n_responses = sum(one.source.row.n_questions or 0 for some in self.todo.values() for one in some)
+        n_responses += sum(self.baselines[key].row.n_questions or 0 for key in self.todo if key not in self.finished)
+        n_done = sum(one.key in self.finished for some in self.by_baseline.values() for one in some)
+        todo = f"{n_cells} winners for another trait ({n_responses} responses) to score, {n_done} scored already"
+        return f"{todo}; left out: {left_out}" if left_out else todo
+
+
+def plan_side_effects(session: Session) -> SideEffectsPlan:
+    """The winners of the current setting, for every trait but their own. Raises UsageError: the file has one trait."""
+    experiment, plan = session.experiment, SideEffectsPlan()
+    if len(experiment.traits) < 2:
+        raise UsageError(f"{experiment.file} has one trait alone: side effects are told by the judge of another one")
+    bests = ask_best.of(load_answers(session), experiment.coherence_floor).rows
+    wanted = [row for row in winners(bests).values() if row.is_current]
+    with session.stores.read() as store:
+        by_key = {one.row.key: one for one in store.evaluations(experiment.name)}
+        baselines = {one.row.key: one for one in store.baselines(experiment.name)}
+        scored = {one.row.key: one for one in store.side_effects(experiment.name)}
+    for best in wanted:
+        with counting(plan.left_out):
+            stored = by_key.get(best.key or "")
+            of, cell = stored_subject(session, stored.row if stored else None)
+            if stored is None or (baseline := baselines.get(stored.row.baseline_key or "")) is None:
+                raise LeftOutError("its baseline is not in the store")
+            for trait in (one for one in experiment.traits if one.name != best.trait):
+                subject = Subject(of.model, trait)
+                judge, dataset = session.judges.of(trait, subject.model).identity, session.datasets.of(trait)
+                told_of: dict[str, Any] = {"trait": trait.name, "trait_digest": dataset.digest, "judge": judge}
+                one = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
+                plan.by_baseline.setdefault(one.baseline_key, []).append(one)
+                plan.baselines[one.baseline_key] = scored.get(one.baseline_key, baseline)
+    least = experiment.least_scored
+    rows = [one.row for one in scored.values()]
+    plan.finished = {row.key for row in rows if is_finished(row, scored.get(row.baseline_key or ""), least)}
+    return plan
+
+
+def run_side_effects(session: Session, parent: OpenRun | None = None) -> SideEffectsPlan:
+    """Score what the plan has that was not scored yet."""
+    check_experiment(session, judges=True)
+    session.stores.send_leftovers()
+    plan = plan_side_effects(session)
+    session.say(f"{EFFECTS}: {plan}")
+    if plan.todo:
+        with open_phase(session, EFFECTS, parent) as run:
+            for key in plan.todo:
+                Driver(session, run, _effects_source(session, plan, key)).run()
+            session.stores.settle()
+    return plan
+
+
+def _effects_source(session: Session, plan: SideEffectsPlan, baseline_key: str) -> CellSource:
+    """The winners of one trait for another one."""
+    wanted, baseline = {one.key: one for one in plan.todo[baseline_key]}, plan.baselines[baseline_key]
+    first = next(iter(wanted.values()))
+    unsteered = stored_plan(session, replace(first.cell, steering=None), baseline)
+
+    def stored() -> Mapping[str, Stored[EvaluationRow]]:
+        with session.stores.read() as store:
+            return {one.row.key: one for one in store.side_effects(session.experiment.name)}
+
+    def plan_left() -> Plan:
+        known, least = stored(), session.experiment.least_scored
+        of_known = known.get(baseline_key)
+        done = {key for key in wanted if key in known and is_finished(known[key].row, of_known, least)}
+        left = {key: one for key, one in wanted.items() if key not in done}
+        cells = {key: stored_plan(session, one.cell, one.source) for key, one in left.items()}
+        return Plan(len(wanted), cells, stored={key: one.source.run_id for key, one in left.items()})
+
+    return CellSource(
+        subject=first.subject,
+        questions=(),
+        unsteered=lambda: unsteered,
+        stored_baseline=lambda: stored().get(baseline_key, baseline),
+        plan=plan_left,
+        keeps_responses=lambda *_: False,
+        kind=Kind.SIDE_EFFECT,
+        stored=first.source.row,
+        left_out=plan.left_out,
+    )

@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from massact._lazy import Mask
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
 from massact.floors import as_floor
 from massact.labels import format_label, format_layers, format_steering, parse_label
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
-from massact.store.schema.points import HEAD, has_enough_scores
+from massact.store.schema.points import HEAD, has_enough_scores, or_nan
 from massact.store.write.evaluations import Source
 from massact.sweep.context import Session
 from massact.sweep.planner import GridRequest, Planner
@@ -60,7 +61,12 @@ def known_results(
     has scores of too few responses is not finished, nor is what was compared with another baseline than the store's.
     `threshold`: likeness that must be exceeded; `None`: nothing that was taken over counts. `baseline`: the store's;
     `None`: it has none."""
-    points = points.where(_is_finished(points, least_scored, baseline))
+    numbers = points.numbers
+    finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
+    if baseline is not None:
+        finished &= is_compared(numbers["baseline_trait_mean"], baseline, least_scored)
+        finished &= abs(numbers["delta"]) >= 0  # there is one
+    points = points.where(finished)
     heads = [dict(zip(HEAD, head, strict=True)) for head in points.heads]
     mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
     marked = {i for i in mine if heads[i]["same_as"] is not None}
@@ -82,20 +88,24 @@ def known_results(
     return known
 
 
-def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> Mask:
-    numbers = points.numbers
-    finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
-    if baseline is not None:
-        finished &= is_compared(numbers["baseline_trait_mean"], baseline, least_scored)
-        finished &= abs(numbers["delta"]) >= 0  # there is one
-    return finished  # type: ignore[no-any-return]
-
-
 def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any:
     """Whether results were compared with a baseline that counts, and as the store has it now. `means`: the baseline's
     as the results have it, a number or a column; NaN where they have none."""
     counts = baseline.trait_mean is not None and is_scored(baseline, least_scored)
     return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
+
+
+def is_finished(row: EvaluationRow, baseline: Stored[EvaluationRow] | None, least_scored: float) -> bool:
+    """Whether a result has scores enough, and was compared with the baseline as the store has it."""
+    mean = or_nan(row.baseline_trait_mean)
+    is_same = baseline is None or bool(is_compared(mean, baseline.row, least_scored))
+    return is_same and is_scored(row, least_scored)
+
+
+def is_baseline(session: Session, row: EvaluationRow, *, generates: bool = True) -> bool:
+    """Whether a stored baseline counts: it has scores enough and, for what is generated, the metric of the floor."""
+    floor = as_floor(session.experiment.coherence_floor)
+    return is_scored(row, session.experiment.least_scored) and not (generates and floor.is_lacking(row))
 
 
 def _figures(point: StoredPoint, label: str | None) -> tuple[object, ...]:
@@ -144,12 +154,10 @@ class Alikeness:
         order = dict.fromkeys((*self._declared, *map(_label, todo.values())))
         same = {}
         for by_label in spots.values():
-
-            def likeness_of(a: str, b: str, cells: Mapping[str, tuple[str, PlannedCell]] = by_label) -> float | None:
-                return self._likeness(cells[a][1], cells[b][1])
-
-            labels = [label for label in order if label in by_label]
-            for label, (source, measured) in alike_groups(labels, likeness_of, self._threshold).items():
+            cells = {label: by_label[label][1] for label in order if label in by_label}
+            for label, (source, measured) in alike_groups(
+                cells, partial(self._likeness, cells), self._threshold
+            ).items():
                 if (key := by_label[label][0]) in todo:
                     same[key] = Same(source, by_label[source][0], measured)
         return same
@@ -171,7 +179,8 @@ class Alikeness:
             if key in known.evaluated:
                 yield key, planned
 
-    def _likeness(self, a: PlannedCell, b: PlannedCell) -> float | None:
+    def _likeness(self, by_label: Mapping[str, PlannedCell], first: str, second: str) -> float | None:
+        a, b = by_label[first], by_label[second]
         digests = (_steering(a).vector_digest, _steering(b).vector_digest)
         if digests[0] == digests[1] or a.vector is None or b.vector is None:
             return None

@@ -1,8 +1,11 @@
 """Stored results as the cells they are of, as their runs hold them: to be judged again, or on other questions."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Cell, Geometry, Response, Timing
@@ -16,8 +19,8 @@ from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
+from massact.store.tensors import read_tensor
 from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
-from massact.store.write.stages import read_tensor
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.vectors.methods import vector_digest
@@ -38,6 +41,25 @@ class Subject:
     trait: TraitConfig
 
 
+@dataclass(frozen=True)
+class Moved:
+    """A stored result's cell in another setting: under another judge, on other questions, or for another trait."""
+
+    source: Stored[EvaluationRow]
+    subject: Subject
+    cell: Cell
+    reused_from: str | None = None
+    """Of a result that was taken over: the key, in that setting, of the one that it follows."""
+
+    @cached_property
+    def key(self) -> str:
+        return cell_key(self.cell)
+
+    @cached_property
+    def baseline_key(self) -> str:
+        return cell_key(replace(self.cell, steering=None))
+
+
 def subject_of(session: Session, row: EvaluationRow) -> Subject | None:
     """The model and trait of a row; `None` where the experiment file names them no more."""
     experiment = session.experiment
@@ -48,15 +70,30 @@ def subject_of(session: Session, row: EvaluationRow) -> Subject | None:
     return subject if subject.model.instruct.name == row.model_variant else None
 
 
-def stored_subject(session: Session, row: EvaluationRow) -> tuple[Subject, Cell] | str:
-    """What the experiment file has of a row's model and trait, and the row's cell; else why there is none."""
+class LeftOutError(MassactError):
+    """A stored result that nothing can be made of; the text is the reason."""
+
+
+@contextmanager
+def counting(left_out: Counter[str]) -> Iterator[None]:
+    """Count what nothing can be made of, by the reason."""
+    try:
+        yield
+    except LeftOutError as error:
+        left_out[str(error)] += 1
+
+
+def stored_subject(session: Session, row: EvaluationRow | None) -> tuple[Subject, Cell]:
+    """What the experiment file has of a row's model and trait, and the row's cell; LeftOutError where there is none."""
+    if row is None:
+        raise LeftOutError("its row cannot be read: see massact doctor")
     if row.origin == "imported":
-        return IMPORTED
-    subject = subject_of(session, row)
-    if subject is None:
-        return NOT_NAMED
-    cell = stored_cell(row) or stored_cell(row, told_by_files(session, subject))
-    return NOT_TOLD if cell is None else (subject, cell)
+        raise LeftOutError(IMPORTED)
+    if (subject := subject_of(session, row)) is None:
+        raise LeftOutError(NOT_NAMED)
+    if (cell := stored_cell(row) or stored_cell(row, told_by_files(session, subject))) is None:
+        raise LeftOutError(NOT_TOLD)
+    return subject, cell
 
 
 def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
@@ -73,11 +110,15 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
         vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")
         if vector_digest(vector) != row.vector_digest:
             raise DataError("its vector is another one: see massact doctor")
-    energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
-    geometry = None
-    if energy is not None and cosine is not None:
-        geometry = Geometry(energy, cosine, strength)
+    energy, cosine = row.massive_energy, row.cosine_to_uncleaned
+    geometry = None if energy is None or cosine is None else Geometry(energy, cosine, row.relative_strength)
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
+
+
+def place_of(row: EvaluationRow) -> Place:
+    """The names that a stored result is kept under."""
+    names = (row.experiment, row.model, row.model_variant, row.n_questions or 0)
+    return Place(*names, confirm_share=row.confirm_share)
 
 
 def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
@@ -127,7 +168,7 @@ def judged_again(
         if held is None:
             continue
         batch.append(held)
-        if sum(map(size, batch)) >= RESPONSES_AT_ONCE:
+        if sum(max(len(one.unscored), 1) for one in batch) >= RESPONSES_AT_ONCE:
             yield from judged(session, parent, subject, batch)
             batch = []
     yield from judged(session, parent, subject, batch)
@@ -226,11 +267,6 @@ def _exchange(response: Response) -> Exchange:
 
 def _is_unscored(response: Response) -> bool:
     return response.trait is None or response.coherence is None
-
-
-def size(held: Again) -> int:
-    """What a result takes of a batch: the responses that the judge is asked about, 1 at least."""
-    return max(len(held.unscored), 1)
 
 
 def is_short(session: Session, evaluation: Evaluation) -> bool:

@@ -79,6 +79,11 @@ class Stores:
         return tracker
 
     @property
+    def is_written(self) -> bool:
+        """Whether anything was written, or was to be."""
+        return "tracker" in vars(self)
+
+    @property
     def spool(self) -> Spool:
         """Where finished evaluations go; the first use makes the folder, or raises a SpoolFolderError."""
         if self._spool is None:

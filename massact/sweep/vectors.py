@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import DEFAULT_ALIKE, NEUTRAL_METHOD, PAIRED_METHOD, Recipe
@@ -16,14 +16,17 @@ from massact.query.groups import recipe_of
 from massact.query.questions.compare import before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
-from massact.store.write.stages import read_activations, read_calibration, read_tensor
+from massact.store.tensors import read_tensor
 from massact.sweep.context import Session
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
-from massact.vectors.activations import Activations
-from massact.vectors.extract import make_vectors
-from massact.vectors.imported import read_vectors
-from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import clean, cosine, normalise, relative_strength, vector_digest
+from massact.vectors.arrays import array_cosine, array_digest
+from massact.vectors.massive_dims import Calibration, read_calibration
+
+if TYPE_CHECKING:
+    import torch
+
+    from massact._lazy import Numbers
+    from massact.vectors.activations import Activations
 
 
 class StoredVectors:
@@ -57,7 +60,7 @@ class StoredVectors:
         self._made: dict[tuple[str, str], torch.Tensor] = {}
         self._activations: dict[str, Activations] = {}
 
-    def of(self, position: str, recipe: Recipe) -> torch.Tensor:
+    def of(self, position: str, recipe: Recipe) -> "torch.Tensor":
         """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none; how the
         recipe steers makes no difference. Raises MissingPrerequisiteError: nothing was extracted there as the
         experiment asks for."""
@@ -67,20 +70,26 @@ class StoredVectors:
             self._made[position, label] = self._read(position, recipe, label)
         return self._made[position, label]
 
-    def activations(self, position: str) -> Activations:
+    def array(self, position: str, recipe: Recipe) -> "Numbers":
+        """The same as numpy's: what the extraction holds is read without torch."""
+        recipe = recipe.of_vector
+        label = format_label(recipe)
+        if not recipe.is_imported and label in (found := self.extraction(position)).row.labels:
+            vectors: Numbers = self._fetched(found, label, "np")
+            return vectors
+        return self.of(position, recipe).numpy()
+
+    def activations(self, position: str) -> "Activations":
         """What the vectors at a position were made from."""
+        from massact.store.write.stages import read_activations
+
         if position not in self._activations:
-            found = self._extraction(position)
-            self._activations[position] = read_activations(
-                self._session.stores.fetch(found.run_id, Artifact.ACTIVATIONS)
-            )
+            path = self._session.stores.fetch(self.extraction(position).run_id, Artifact.ACTIVATIONS)
+            self._activations[position] = read_activations(path)
         return self._activations[position]
 
-    def check(self, position: str) -> None:
-        """Make sure that vectors can be had at a position, without reading any."""
-        self._extraction(position)
-
-    def _extraction(self, position: str) -> Stored[StageRow]:
+    def extraction(self, position: str) -> Stored[StageRow]:
+        """The extraction at a position; MissingPrerequisiteError where there is none as the experiment asks for."""
         found = self._extractions.get(position)
         if found is None:
             raise MissingPrerequisiteError(
@@ -95,35 +104,45 @@ class StoredVectors:
             )
         return found
 
-    def _read(self, position: str, recipe: Recipe, label: str) -> torch.Tensor:
+    def _read(self, position: str, recipe: Recipe, label: str) -> "torch.Tensor":
         if recipe.is_imported:
             return self._read_imported(recipe, label)
-        found, fetch = self._extraction(position), self._session.stores.fetch
+        found = self.extraction(position)
         if label in found.row.labels:
-            try:
-                path = fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")
-                return read_tensor(path, "vectors")
-            except StoreError as error:
-                raise MissingPrerequisiteError(
-                    f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
-                    "run massact extract again"
-                ) from error
+            return self._fetched(found, label)
         methods = {one.method for one in map(recipe_of, found.row.labels) if one}
         if recipe.method in (PAIRED_METHOD, NEUTRAL_METHOD) and recipe.method not in methods:
             raise MissingPrerequisiteError(
                 f"{label} cannot be made of what was extracted without {recipe.method}: write that under "
                 f"extraction.methods, and run {extract_command(self._session.experiment)}"
             )
+        from massact.vectors.extract import make_vectors  # loads transformers
+
         activations = self.activations(position)
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
 
-    def _read_imported(self, recipe: Recipe, label: str) -> torch.Tensor:
+    def _fetched(self, found: Stored[StageRow], label: str, framework: Literal["pt", "np"] = "pt") -> Any:
+        try:
+            path = self._session.stores.fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")
+            return read_tensor(path, "vectors", framework)
+        except StoreError as error:
+            raise MissingPrerequisiteError(
+                f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
+                "run massact extract again"
+            ) from error
+
+    def _read_imported(self, recipe: Recipe, label: str) -> "torch.Tensor":
         """Unit vectors of another tool's file, cleaned; zero at layers that it has none of, or nothing is left of."""
         config = next((one for one in self._imported if one.name == recipe.method), None)
         if config is None or recipe.cleaning.when == "before":
             why = "only cleaned afterwards: a file has no activations" if config else "not in the file's `vectors`"
             raise UsageError(f"{label}: {why} ({self._session.experiment.file}, for {', '.join(self._place)})")
+        import torch
+
+        from massact.vectors.imported import read_vectors
+        from massact.vectors.methods import clean, normalise
+
         path, layers = Path(self._session.experiment.resolve(config.file)), self.calibration.layers
         found = read_vectors(path, layer=config.layer, index=config.index)
         vectors = {number + config.layer_shift: one for number, one in found.items()}
@@ -143,15 +162,15 @@ class StoredVectors:
 def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
     """Facts about one recipe's vector at each layer, without evaluating anything."""
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
-    facts = {}
-    for layer in layers:
-        strength = unit_strength(of_recipe[layer], calibration, layer)
-        facts[layer] = VectorFacts(unit_strength=strength, norm=calibration.layers[layer].norm)
-    return facts
+    strengths = {layer: unit_strength(of_recipe[layer], calibration, layer) for layer in layers}
+    norms = calibration.layers
+    return {layer: VectorFacts(unit_strength=one, norm=norms[layer].norm) for layer, one in strengths.items()}
 
 
-def unit_strength(vector: torch.Tensor, calibration: Calibration, layer: int) -> float:
+def unit_strength(vector: "torch.Tensor", calibration: Calibration, layer: int) -> float:
     """Relative strength of coefficient 1 of a vector `[d_model]` at a layer."""
+    from massact.vectors.methods import relative_strength
+
     norm = calibration.layers[layer].norm_without_massive
     return relative_strength(vector, 1.0, dims=calibration.uniform_dims, norm_without_massive=norm)
 
@@ -168,14 +187,12 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
         if next(iter(points)).vector_digest:  # an imported result has no vector in the store
             at = ((position, layer) for layer in points.layers)
             places.setdefault((model_name, trait_name), set()).update(at)
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            if not pairs or (model.name, trait.name) not in places:
-                continue
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        if pairs and (model.name, trait.name) in places:
             with suppress(MissingPrerequisiteError):  # extracted elsewhere
                 vectors = StoredVectors(session, model, trait)
                 for position, layer in sorted(places[model.name, trait.name]):
-                    cosines.update(_of_place(session, vectors, pairs, (model.name, position, layer)))
+                    cosines |= _of_place(session, vectors, pairs, (model.name, position, layer))
     return cosines
 
 
@@ -185,9 +202,9 @@ def _of_place(
     model, position, layer = place
     cosines = {}
     for a, b in pairs:
-        first, second = (vectors.of(position, parse_label(label))[layer] for label in (a, b))
-        found = cosine(first, second)
-        cosines[vector_digest(first), vector_digest(second)] = found
+        first, second = (vectors.array(position, parse_label(label))[layer] for label in (a, b))
+        found = array_cosine(first, second)
+        cosines[array_digest(first), array_digest(second)] = found
         if parse_label(a).method == "mean_diff" and found <= DEFAULT_ALIKE:
             session.say(
                 f"warning: {a} and {b} on {model} at {position}, layer {layer}, have cosine {found:.4f}; zeroing is "

@@ -1,6 +1,5 @@
 """What becomes of each contrastive prompt: its activations are for training, for validation, or left out."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,11 +62,11 @@ def decide_statuses(
 
 def pair_up(positive: Dropped, negative: Dropped) -> tuple[list[PromptStatus | None], list[PromptStatus | None]]:
     """Leave out what belongs to something that is left out."""
-    return _with_partner(positive, negative), _with_partner(negative, positive)
-
-
-def _with_partner(side: Dropped, others: Dropped) -> list[PromptStatus | None]:
-    return [why or (PromptStatus.PAIR if other else None) for why, other in zip(side, others, strict=True)]
+    first, second = (
+        [why or (PromptStatus.PAIR if other else None) for why, other in zip(side, others, strict=True)]
+        for side, others in ((positive, negative), (negative, positive))
+    )
+    return first, second
 
 
 def _split(side: Dropped, validation_split: float) -> PromptStatuses:
@@ -81,18 +80,14 @@ def _split(side: Dropped, validation_split: float) -> PromptStatuses:
 
 
 def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
-    counts = Counter((side, fate) for side, fates in (("positive", positive), ("negative", negative)) for fate in fates)
-    fell = [
-        f"{counts['positive', fate]} positive and {counts['negative', fate]} negative: {fate}"
-        for fate in LEFT_OUT
-        if counts["positive", fate] or counts["negative", fate]
-    ]
-    advice = [text for fate, text in _ADVICE.items() if counts["positive", fate] or counts["negative", fate]]
-    n_train = [side.count(PromptStatus.TRAIN) for side in (positive, negative)]
+    counts = {fate: (positive.count(fate), negative.count(fate)) for fate in PromptStatus}
+    lost = [fate for fate in LEFT_OUT if any(counts[fate])]
+    fell = [f"{counts[fate][0]} positive and {counts[fate][1]} negative: {fate}" for fate in lost]
+    n_train = counts[PromptStatus.TRAIN]
     return (
         f"{n_train[0]} positive and {n_train[1]} negative prompts remain for training, two of each are needed (of "
         f"{len(positive)} and {len(negative)}; left out: {'; '.join(fell) or 'none'}). What helps: "
-        f"{'; '.join(advice) or 'more prompts'}"
+        f"{'; '.join(_ADVICE[fate] for fate in lost) or 'more prompts'}"
     )
 
 
@@ -169,5 +164,4 @@ def split_sides(
 
 def has_window(rows: torch.Tensor) -> list[bool]:
     """Whether each prompt's window held a token: `rows` is `[n, n_layers, d_model]`, NaN where it did not."""
-    found: list[bool] = (~rows.isnan().flatten(1).any(dim=1)).tolist()
-    return found
+    return list((~rows.isnan().flatten(1).any(dim=1)).tolist())

@@ -1,8 +1,7 @@
 """Steering vectors as the files of other tools: each adds the same to the same activations (docs/vectors.md).
 
 What is written is the coefficient times the unit vector, so that a strength of 1 there is the evaluation here. Layers
-are decoder blocks from 0, and a vector is added to a block's output at every token, in all of these tools.
-"""
+are decoder blocks from 0, and a vector is added to a block's output at every token, in all of these tools."""
 
 import io
 import json
@@ -102,27 +101,7 @@ FILES: Mapping[str, Callable[[SteeringVector], bytes]] = {
 """Of each format that is one file, what writes it."""
 FORMATS = (*FILES, "hub-folder")
 
-IN_TRANSFORMERS = """\
-import torch
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-tokenizer = AutoTokenizer.from_pretrained(MODEL)
-with safe_open("vector.safetensors", "pt") as file:
-    added, layer = file.get_tensor("vector"), int(file.metadata()["layer"])
-
-
-def steer(block, inputs, output):
-    return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added
-
-
-model.model.layers[layer].register_forward_hook(steer)
-chat = [{"role": "user", "content": QUESTION}]
-prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-tokens = model.generate(**prompt, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
-"""
+IN_TRANSFORMERS = Path(__file__).with_name("in_transformers.txt").read_text(encoding="utf-8")
 """A stored evaluation in plain transformers: MODEL, QUESTION and MAX_NEW_TOKENS are to be given."""
 
 

@@ -2,8 +2,7 @@
 
 Read are safetensors (ours, saklas'; SAE decoder rows of a SAELens folder), GGUF control vectors (repeng, llama.cpp),
 `.pt` tensors and dicts (hotwire-vllm, trait-interp, lm-eval, steering-vectors) and folders of `layerN.pt`. No code in a
-file ever runs.
-"""
+file ever runs."""
 
 import json
 import re

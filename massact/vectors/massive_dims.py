@@ -2,23 +2,22 @@
 
 Found from neutral prompts. The uniform list is the plan's: top 5 by |mean| at three layers or more, at every token as a
 bias is. Sun et al., "Massive Activations in Large Language Models" (2024), compare |h| of single tokens with the median
-|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`).
-"""
+|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from massact.domain import AllDims, Cleaning, Recipe
 from massact.errors import DataError, UsageError
-from massact.json_text import read_as
+from massact.json_text import parse_object, read_as
 from massact.labels import format_label, format_layers
 
 UNIFORM_TOP, UNIFORM_LAYERS = 5, 3  # the uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more
 SINK_TIMES, SINK_MEDIANS = 10, 100
-"""A dim belongs to a sink where its |h| at the first token is so many times that at response tokens, and so many times
-the median |h| of those."""
+"""Of a sink's dim: |h| at the first token over that at response tokens, and over the median |h| of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,31 +127,31 @@ def uniform_dims(top_dims_by_layer: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(dim for dim, count in counts.most_common() if count >= UNIFORM_LAYERS)
 
 
-_KINDS = ("response", "prompt", "first")
+_BY_LAYER = {
+    **{f"{name}_by_layer": name for name in ("top_dims", "ratio_to_median", "ratio_to_mean", "mean_alignment")},
+    "layer_norms": "norm",
+    "layer_norms_without_massive": "norm_without_massive",
+    "sink_dims_by_layer": "sink_dims",
+    **{f"{kind}_magnitudes_by_layer": kind for kind in ("response", "prompt", "first")},
+}
+"""Keys of the file -> fields of a layer."""
 
 
 def calibration_json(calibration: Calibration, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The calibration in the schema that the plan's one-liners read, our own figures beside it."""
-    layers = {str(index): layer for index, layer in enumerate(calibration.layers)}
+    layers = [asdict(layer) for layer in calibration.layers]
+    by_layer = {
+        key: {str(index): layer[name] for index, layer in enumerate(layers) if layer[name] is not None}
+        for key, name in _BY_LAYER.items()
+    }
     return {
         **provenance,
         "is_calibration": True,
         "aggregate": {
             "n_prompts": calibration.n_prompts,
             "n_tokens": calibration.n_tokens,
-            "uniform_dims": list(calibration.uniform_dims),
-            "top_dims_by_layer": {key: list(layer.top_dims) for key, layer in layers.items()},
-            "ratio_to_median_by_layer": {key: list(layer.ratio_to_median) for key, layer in layers.items()},
-            "ratio_to_mean_by_layer": {key: list(layer.ratio_to_mean) for key, layer in layers.items()},
-            "mean_alignment_by_layer": {key: layer.mean_alignment for key, layer in layers.items()},
-            "layer_norms": {key: layer.norm for key, layer in layers.items()},
-            "layer_norms_without_massive": {k: layer.norm_without_massive for k, layer in layers.items()},
-            "sink_dims_by_layer": {key: list(layer.sink_dims) for key, layer in layers.items()},
-            **{
-                f"{kind}_magnitudes_by_layer": {key: asdict(one) for key, one in known.items()}
-                for kind in _KINDS
-                if (known := {key: one for key, layer in layers.items() if (one := getattr(layer, kind))})
-            },
+            "uniform_dims": calibration.uniform_dims,
+            **{key: values for key, values in by_layer.items() if values},
         },
     }
 
@@ -161,22 +160,19 @@ def parse_calibration(document: Mapping[str, Any]) -> Calibration:
     """The calibration that `calibration_json` wrote. Raises DataError: a key is missing or of the wrong shape."""
     try:
         aggregate = document["aggregate"]
-        layers = tuple(
-            LayerMassive(
-                top_dims=tuple(int(dim) for dim in aggregate["top_dims_by_layer"][key]),
-                ratio_to_median=tuple(aggregate["ratio_to_median_by_layer"][key]),
-                ratio_to_mean=tuple(aggregate["ratio_to_mean_by_layer"][key]),
-                mean_alignment=float(aggregate["mean_alignment_by_layer"][key]),
-                norm=float(aggregate["layer_norms"][key]),
-                norm_without_massive=float(aggregate["layer_norms_without_massive"][key]),
-                sink_dims=tuple(aggregate.get("sink_dims_by_layer", {}).get(key, ())),
-                **{
-                    kind: read_as(Magnitudes | None, aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key))
-                    for kind in _KINDS
-                },
-            )
-            for key in (str(index) for index in range(len(aggregate["top_dims_by_layer"])))
-        )
-        return Calibration(layers, int(aggregate["n_prompts"]), int(aggregate["n_tokens"]))
-    except (KeyError, TypeError, ValueError) as error:
+        layers = [
+            {name: aggregate[key][index] for key, name in _BY_LAYER.items() if index in aggregate.get(key, ())}
+            for index in map(str, range(len(aggregate["top_dims_by_layer"])))
+        ]
+        counts = {name: int(aggregate[name]) for name in ("n_prompts", "n_tokens")}
+        return Calibration(read_as(tuple[LayerMassive, ...], layers), **counts)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"calibration.json is not one of ours: {error!r}; run massact calibrate") from error
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a `calibration.json`. Raises DataError: the file is not one of ours."""
+    try:
+        return parse_calibration(parse_object(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error

@@ -2,10 +2,8 @@
 
 A method is a plain function `(positive, negative, seed) -> direction`, activations
 `[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. Other packages and an
-experiment's own code add methods (docs/extending.md).
-"""
+experiment's own code add methods (docs/extending.md)."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -18,13 +16,13 @@ import torch
 from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, PluginError
 from massact.plugins import call_outside, load_plugin
+from massact.vectors.arrays import array_digest
 
 # Cleaning: what is done to massive dims, in the activations before a vector is made or in the vector after.
 
 
 def zero_dims(values: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    """A copy of `values` `[..., d_model]` with the given dims at exactly zero. Raises DataError: a dim that `d_model`
-    does not have."""
+    """`values` `[..., d_model]` with some dims at exactly zero. Raises DataError: a dim that is not there."""
     outside = [dim for dim in dims if not 0 <= dim < values.shape[-1]]
     if outside:
         raise DataError(
@@ -53,8 +51,7 @@ def clean(values: torch.Tensor, cleaning: Cleaning, dims: Sequence[int]) -> torc
 
 
 def normalise(vector: torch.Tensor, what: str = "a vector") -> torch.Tensor:
-    """The vector `[d_model]` scaled to unit L2 norm, as float32. Raises DataError: the vector is zero or not finite, so
-    it has no direction."""
+    """The vector `[d_model]` at unit L2 norm, float32. Raises DataError: it is zero or not finite: no direction."""
     exact = vector.double()
     norm = exact.norm()
     if not torch.isfinite(norm) or norm == 0:
@@ -180,8 +177,7 @@ _METHODS: dict[str, Method] = dict(
 
 
 def find_method(name: str) -> Method:
-    """The method of a name, massact's, another package's or the experiment's own. Raises PluginError: there is none, or
-    it cannot be loaded."""
+    """The method of a name, whoever adds it. Raises PluginError: there is none, or it cannot be loaded."""
     return _METHODS.get(name) or load_plugin("methods", name)
 
 
@@ -221,7 +217,7 @@ class Separation:
 
 def vector_digest(vector: torch.Tensor) -> str:
     """SHA-256, in hex, of the vector `[d_model]` as little-endian float32."""
-    return hashlib.sha256(vector.detach().cpu().float().numpy().astype("<f4").tobytes()).hexdigest()
+    return array_digest(vector.detach().cpu().float().numpy())
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -282,8 +278,7 @@ def likeness(a: torch.Tensor, b: torch.Tensor, dims: Sequence[int]) -> float:
     lengths count too, since one coefficient steers both.
 
     Args:
-        dims: the massive dims.
-    """
+        dims: the massive dims."""
     a, b = a.double(), b.double()
     return min(1.0, _agreement(a, b), _agreement(zero_dims(a, dims), zero_dims(b, dims)))  # rounding exceeds 1
 

@@ -1,7 +1,6 @@
 """Position windows: which tokens' activations are averaged, such as `response[:5]`.
 
-A window is a frame (`prompt`, `response` or `all`) and a Python index or slice over its tokens.
-"""
+A window is a frame (`prompt`, `response` or `all`) and a Python index or slice over its tokens."""
 
 import re
 from dataclasses import dataclass, replace

@@ -1,8 +1,7 @@
 """What a label needs besides its vector: strengths over depth, the subspace of `replace`, where a gate opens.
 
 All that a cell steers by is kept as one tensor, `[n_rows, d_model]`, or `[d_model]` where it is one row: for each layer
-its vector, or what `replace` takes (`subspace`); last the condition vector of a gate. Its digest stands in the key.
-"""
+its vector, or what `replace` takes (`subspace`); last the condition vector of a gate. Its digest stands in the key."""
 
 from collections.abc import Sequence
 from typing import Literal

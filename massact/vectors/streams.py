@@ -113,8 +113,7 @@ def window_means(model: SteerableModel, texts: Sequence[Continued], positions: S
 
 
 def check_finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> None:
-    """See that the mean of a layer's activations is finite. Raises DataError: it is not; the model overflows in its
-    dtype."""
+    """Raises DataError: the mean of a layer's activations is not finite; the model overflows in its dtype."""
     if not torch.isfinite(mean).all():
         raise DataError(
             f"activations of layer {layer} are not finite: {model.identity.id} overflows in {model.identity.dtype}; "

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,7 @@ from massact.addresses import first_line
 from massact.api import question
 from massact.domain import Message
 from massact.errors import DataError, MassactError, StoreError, UsageError
+from massact.evaluation import Progress
 from massact.json_text import parse_json
 from massact.keys import canonical_json, digest
 from massact.models.load import SteerableModel
@@ -30,7 +32,7 @@ from massact.query.stats.means import matched_interval
 from massact.query.tables import interval_column, number_column, text_column
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, stored_cell
 from massact.store.schema.rows import CapabilityRow, format_param, run_name
-from massact.store.write.client import parent_tags, row_tags, run_tags
+from massact.store.write.client import parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun
 from massact.sweep.context import Session, open_phase
 from massact.workflow.steered import stored_intervention
@@ -57,8 +59,7 @@ class HarnessOptions:
 class CapabilityLine(CapabilityRow):
     """A result as a table shows it."""
 
-    label: str | None = None
-    """What was done to the model: the evaluation's label."""
+    label: str | None = None  # what was done to the model: the evaluation's label
     columns: ClassVar[tuple[Column, ...]] = (
         text_column("label"),
         *(text_column(name) for name in ("task", "metric")),
@@ -92,7 +93,8 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
     lines = []
     with open_phase(session, "capability", params={"tasks": ",".join(options.tasks), "evaluation": run_id}) as phase:
         for name, task in tasks.items():
-            result, lm = _run(model, one, name, task, options, messages)
+            asked = (name, task, options, session.progress)
+            result, lm = _run(model, one, *asked, messages)
             if one is not None and not lm.has_steered:
                 session.say(
                     f"note: {name}: no token was steered: {evaluated.label} steers {one.tokens}, of which the task has "
@@ -100,7 +102,7 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
                     "closed to all"
                 )
             settings = _settings(model, name, result, options)
-            before = _known_unsteered(session, settings, result) or _run(model, None, name, task, options)[0].documents
+            before = _known_unsteered(session, settings, result) or _run(model, None, *asked)[0].documents
             row = _row(evaluated, name, result, before, settings)
             session.stores.tracker.write(_finished(row, evaluated, result, before, run_id), phase)
             lines.append(CapabilityLine(**asdict(row), label=evaluated.label))
@@ -181,6 +183,7 @@ def _run(
     name: str,
     task: Any,
     options: HarnessOptions,
+    progress: Progress,
     before: Sequence[Message] = (),
 ) -> tuple[_Result, "SteeredLM"]:
     """What the model gets on a task, under an intervention or after messages."""
@@ -189,16 +192,10 @@ def _run(
     from massact.models.harness import SteeredLM
 
     with _quiet():
-        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size)
+        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size, progress=partial(progress, name))
         try:
-            told = simple_evaluate(
-                lm,
-                tasks=[task],
-                num_fewshot=options.num_fewshot,
-                limit=options.limit,
-                apply_chat_template=options.is_chat,
-                bootstrap_iters=0,
-            )
+            how = {"num_fewshot": options.num_fewshot, "limit": options.limit, "bootstrap_iters": 0}
+            told = simple_evaluate(lm, tasks=[task], apply_chat_template=options.is_chat, **how)
         except (MassactError, RuntimeError, MemoryError):
             raise
         except Exception as error:  # a task's own code
@@ -208,18 +205,25 @@ def _run(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the harness's warnings that it is given a model as it is, and git's that there is no repository."""
+    """Without the harness's warnings that it is given a model as it is, git's that there is no repository, and bars
+    beside ours."""
     from lm_eval import evaluator
+    from lm_eval.api import model, task
+    from lm_eval.models import huggingface
 
-    logger = logging.getLogger("lm_eval")
+    logger, modules, bar = logging.getLogger("lm_eval"), (model, task, huggingface), task.tqdm
     level, ask_git = logger.level, evaluator.get_git_commit_hash
     logger.setLevel(logging.ERROR)
     evaluator.get_git_commit_hash = lambda: None
+    for module in modules:
+        module.tqdm = lambda *args, **options: bar(*args, **{**options, "disable": True})
     try:
         yield
     finally:
         logger.setLevel(level)
         evaluator.get_git_commit_hash = ask_git
+        for module in modules:
+            module.tqdm = bar
 
 
 def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
@@ -230,12 +234,8 @@ def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
     samples = [(part, sample) for part, sample in samples if sample["filter"] == first]
     metric = _metric(name, [sample for _, sample in samples], told["higher_is_better"][parts[0]])
     documents = {f"{part}/{one['doc_id']}": float(one[metric]) for part, one in samples}
-    given = told["results"].get(name, {})
-    figures = {
-        key.split(",")[0]: float(value)
-        for key, value in given.items()
-        if key.endswith(f",{first}") and isinstance(value, int | float) and math.isfinite(value)
-    }
+    given = {key: value for key, value in told["results"].get(name, {}).items() if key.endswith(f",{first}")}
+    figures = {key.split(",")[0]: float(value) for key, value in given.items() if _is_number(value)}
     if len(parts) == 1 and not math.isclose(figures.get(metric, math.nan), fmean(documents.values()), abs_tol=1e-9):
         raise UsageError(f"the task {name}: its {metric} is no mean over documents, which could be set side by side")
     hashes = sorted(f"{one['doc_hash']} {one['prompt_hash']} {one['target_hash']}" for _, one in samples)
@@ -244,11 +244,8 @@ def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
 
 def _metric(name: str, samples: Sequence[Mapping[str, Any]], is_better: Mapping[str, bool | None]) -> str:
     """`acc_norm` where the task has it, else its first that is a number for each document, the more the better."""
-    usable = [
-        metric
-        for metric in samples[0]["metrics"]
-        if is_better.get(metric) and all(isinstance(_number(one[metric]), float) for one in samples)
-    ]
+    better = (metric for metric in samples[0]["metrics"] if is_better.get(metric))
+    usable = [metric for metric in better if all(_is_number(one[metric]) for one in samples)]
     if not usable:
         raise UsageError(
             f"the task {name} has no metric that is a number for each document, the more the better (it has "
@@ -257,12 +254,11 @@ def _metric(name: str, samples: Sequence[Mapping[str, Any]], is_better: Mapping[
     return "acc_norm" if "acc_norm" in usable else str(usable[0])
 
 
-def _number(value: object) -> float | None:
+def _is_number(value: Any) -> bool:
     try:
-        number = float(value)  # type: ignore[arg-type]  # numpy's numbers too
+        return math.isfinite(float(value))  # of numpy's numbers too
     except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+        return False
 
 
 def _settings(model: SteerableModel, task: str, result: _Result, options: HarnessOptions) -> str:
@@ -325,20 +321,19 @@ def _finished(
     row: CapabilityRow, evaluated: EvaluationRow, result: _Result, before: Mapping[str, float], run_id: str
 ) -> FinishedRun:
     """The run under the evaluation's, with the marks of both models by document."""
-    now, name = int(time.time() * 1000), f"capability · {row.task} · {run_name(evaluated)}"[:250]
+    name = f"capability · {row.task} · {run_name(evaluated)}"[:250]
     table = {
         "columns": ["document", "steered", "unsteered"],
         "data": [[document, value, before[document]] for document, value in result.documents.items()],
     }
     told = ("value", "unsteered", "delta", "delta_low", "delta_high", "n_documents")
     shown = json.dumps([{"path": Artifact.DOCUMENTS.value, "type": "table"}])
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(run_id)
-        | {MlflowTag.TABLES.value: shown},
+    return row_run(
+        row,
+        name,
+        ended_at=int(time.time() * 1000),
+        tags=parent_tags(run_id) | {MlflowTag.TABLES.value: shown},
         params={one: format_param(getattr(row, one)) for one in ("task", "metric", "evaluation_key")},
         metrics={one: float(getattr(row, one)) for one in told} | dict(result.figures),
-        started_at=now,
-        finished_at=now,
         files={Artifact.DOCUMENTS.value: json.dumps(table).encode()},
-    )  # fmt: skip
+    )

@@ -1,7 +1,8 @@
 """What `--dry-run` shows: what there is to do, how long it may take and what the judge is asked. Writes nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,16 +12,23 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.databases import is_absent
-from massact.store.schema import EvaluationRow, Points, is_scored
-from massact.sweep.baselines import PHASE as BASELINES
-from massact.sweep.baselines import baseline_cells, plan_baselines
-from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
+from massact.store.schema import EvaluationRow, Points
 from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
-from massact.sweep.reuse import Alikeness, Known
+from massact.sweep.reuse import Alikeness, Known, is_baseline
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.search.probing import HALVINGS, TOKENS
-from massact.sweep.stored import Subject
+from massact.sweep.stored import Moved, Subject
+from massact.sweep.winners import (
+    BASELINES,
+    ConfirmPlan,
+    baseline_cells,
+    controls_source,
+    n_prompted,
+    plan_baselines,
+    plan_confirm,
+)
+from massact.words import counted
 from massact.workflow.steps import Request, request_layers
 
 Spot = tuple[object, ...]
@@ -51,8 +59,8 @@ class Forecast:
         return self.cells - self.finished - self.earlier - self.same
 
 
-def show_phases(session: Session, names: Sequence[str]) -> None:
-    session.show(forecast_text(session, forecast_phases(session, names)))
+def show_phase(session: Session, name: str) -> None:
+    session.show(forecast_text(session, forecast_phases(session, [name])))
 
 
 def show_request(session: Session, request: Request) -> None:
@@ -60,12 +68,8 @@ def show_request(session: Session, request: Request) -> None:
     session.stores.is_dry = True
     layers = request_layers(session, request)
     session.models.tell_way(request.model)
-    requests = [
-        GridRequest(position, recipe, layers, request.coefficients)
-        for position, recipe in product(request.positions, request.recipes)
-    ]
     subject = Subject(request.model, request.trait)
-    forecast = _Foresight(session).grid("evaluate", subject, requests, request.overrides)
+    forecast = _Foresight(session).grid("evaluate", subject, request.grids(layers), request.overrides)
     session.show(forecast_text(session, [forecast]))
 
 
@@ -91,10 +95,8 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
         lines.append(f"| {model} | {trait} | {len(chosen)} | {layers} | {most} | {calls} |")
     grids = "the declared grid first, then " if plan.mode == "scan" else ""
-    lines += [
-        "",
-        f"{grids}{plan.budget} evaluations of each label at each layer at most; stored ones are used as they are.",
-    ]
+    told = "evaluations of each label at each layer at most; stored ones are used as they are."
+    lines += ["", f"{grids}{plan.budget} {told}"]
     if plan.start == "probe":
         lines.append(
             f"Before them at most {n_probes} cells of short texts ({TOKENS} tokens) that no judge is asked about."
@@ -169,28 +171,26 @@ def show_baselines(session: Session) -> None:
 
 def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[Forecast]:
     """What there is to do of baselines, model by model: the least where winners are still to be found."""
-    foresight, name, done = _Foresight(session), session.experiment.name, set[str]()
-    if not is_absent(session.stores.tracking_uri):
-        with session.stores.read() as store:
-            least = session.experiment.least_scored
-            done = {one.row.key for one in store.controls(name) if is_scored(one.row, least)}
-    forecasts = []
-    for subject, best in plan_baselines(session).winners.items():
-        note, keys = "", set[str]()
+    foresight, (by_subject, left_out), forecasts = _Foresight(session), plan_baselines(session), []
+    for subject, best in by_subject.items():
+        names, note, n_finished, needs_baseline = (subject.model.name, subject.trait.name), "", 0, False
         try:
-            keys = set(baseline_cells(session, subject, best, {}))
+            source = controls_source(session, subject, partial(baseline_cells, session, subject, best, left_out))
+            held = source.plan()
+            n_cells, n_finished, stored = held.n_wanted, held.n_wanted - len(held.cells), source.stored_baseline()
+            needs_baseline = bool(held.cells) and not (stored and is_baseline(session, stored.row))
         except MissingPrerequisiteError as error:
-            note = f"what is held against winners is not known ({error})"
-        if any(one.todo for one in grid if (one.model, one.trait) == (subject.model.name, subject.trait.name)):
+            n_cells = n_prompted(session, subject)
+            note = f"random directions at the places of winners are not known ({error})"
+        if any(one.todo for one in grid if (one.model, one.trait) == names):
             note = note or "random directions at the places of winners that are still to be found"
+            needs_baseline = False  # the grid's
         n_questions = len(session.datasets.questions(subject.trait).questions)
-        counted: dict[str, Any] = {
-            "cells": len(keys),
-            "finished": len(keys & done),
-            "note": note,
-            "is_least": bool(note),
-        }
-        forecasts.append(foresight.forecast(subject, len(keys - done) * n_questions, phase=BASELINES, **counted))
+        n_responses = (n_cells - n_finished + needs_baseline) * n_questions
+        told: dict[str, Any] = {"cells": n_cells, "finished": n_finished, "note": note, "is_least": bool(note)}
+        forecasts.append(foresight.forecast(subject, n_responses, phase=BASELINES, **told))
+    for reason in () if grid else left_out:
+        session.say(f"{BASELINES}: {reason}")
     return forecasts
 
 
@@ -251,12 +251,9 @@ class _Foresight:
 
     def _confirm(self, subject: Subject, n_cells: int, n_done: int, needs_baseline: bool, note: str = "") -> Forecast:
         """So many cells, so many of them finished; with a note it is the least."""
-        n_responses = (n_cells - n_done + needs_baseline) * len(
-            self._session.datasets.confirming(subject.trait).questions
-        )
-        return self.forecast(
-            subject, n_responses, phase="confirm", cells=n_cells, finished=n_done, note=note, is_least=bool(note)
-        )
+        n_questions = len(self._session.datasets.confirming(subject.trait).questions)
+        counted: dict[str, Any] = {"cells": n_cells, "finished": n_done, "note": note, "is_least": bool(note)}
+        return self.forecast(subject, (n_cells - n_done + needs_baseline) * n_questions, phase="confirm", **counted)
 
     def forecast(
         self, subject: Subject, n_responses: int, overrides: Overrides = NO_OVERRIDES, **counted: Any
@@ -303,12 +300,12 @@ class _Foresight:
         ahead.taken.update(same)
         ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
         done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
-        needs_baseline = baseline is None or not is_scored(baseline, self._session.experiment.least_scored)
+        needs_baseline = baseline is None or not is_baseline(self._session, baseline)
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 
-def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
-    return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
+def _has_baseline(plan: ConfirmPlan, cells: Sequence[Moved]) -> bool:
+    return any(one.baseline_key in plan.confirmed for one in cells)
 
 
 def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
@@ -373,18 +370,16 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
     is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
     time = f", {_span(sum(known))}" if known and is_whole else ""
-    is_least = any(one.is_least for one in forecasts)
-    asked = f"about {calls} judge calls" if is_least else f"{calls} judge calls at most"
+    is_least, asking = any(one.is_least for one in forecasts), counted(calls, "judge call")
+    asked = f"about {asking}" if is_least else f"{asking} at most"
     judge = session.experiment.judge
-    cost = (
-        ""
-        if any(part.kind == "openai" for part in judge.parts)
-        else f" (the judge {judge.name} runs here: they cost nothing)"
-    )
-    lines = [f"{'at least ' if is_least else ''}{todo} cells to do{time}, {asked}{cost}."]
+    is_paid = any(part.kind == "openai" for part in judge.parts)
+    cost = "" if is_paid else f" (the judge {judge.name} runs here: they cost nothing)"
+    lines = [f"{'at least ' if is_least else ''}{counted(todo, 'cell')} to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers
-        shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
+        take = counted(n, "worker of that kind takes", "workers of that kind take")
+        shared = f"{take} {_span(sum(known) / n)}" if n else "n workers an n-th of it"
         lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
     return lines
 
@@ -394,7 +389,7 @@ def _time(one: Forecast) -> str:
         return "none"
     if one.seconds is None:
         return "nothing measured yet"
-    return f"{_span(one.seconds)} (from {one.n_measured} evaluations)"
+    return f"{_span(one.seconds)} (from {counted(one.n_measured, 'evaluation')})"
 
 
 def _span(seconds: float) -> str:

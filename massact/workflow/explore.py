@@ -32,7 +32,7 @@ def explorer_app(tracking_uri: str) -> Flask:
             f"at its address and {PAGE}/"
         )
     app, answering = Flask(__name__), Answering(tracking_uri, limits_of())
-    app.register_blueprint(page_blueprint(PAGE, has_runs_pages=False))
+    app.register_blueprint(page_blueprint(PAGE, tracking_uri, has_runs_pages=False))
 
     def view(name: str) -> Response:
         try:
@@ -44,14 +44,14 @@ def explorer_app(tracking_uri: str) -> Flask:
     for name in VIEWS:
         app.add_url_rule(f"{API}/view/{name}", f"view_{name}", lambda name=name: view(name))
     app.add_url_rule("/get-artifact", "responses", lambda: _responses(tracking_uri))
-    app.before_request(_only_here)
+
+    @app.before_request
+    def only_here() -> None:
+        """A page of another site, whose name was made to lead to this machine, gets nothing."""
+        if request.host.rpartition(":")[0] not in (HOST, "localhost"):
+            abort(403)
+
     return app
-
-
-def _only_here() -> None:
-    """A page of another site, whose name was made to lead to this machine, gets nothing."""
-    if request.host.rpartition(":")[0] not in (HOST, "localhost"):
-        abort(403)
 
 
 def _responses(tracking_uri: str) -> Response:

@@ -18,14 +18,14 @@ from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
 from massact.plugins import own_digest
 from massact.store.schema import Artifact, Kind, StageRow
-from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction, read_calibration
+from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
 from massact.vectors.activations import Dropped, PromptStatus, PromptStatuses, decide_statuses, has_window, split_sides
 from massact.vectors.calibrate import calibrate
 from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, read_neutral, vet
-from massact.vectors.massive_dims import Calibration
+from massact.vectors.massive_dims import Calibration, read_calibration
 from massact.vectors.methods import find_method
 from massact.vectors.positions import Position, parse_position
 
@@ -57,16 +57,9 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
     if run_id is not None:
         session.detail(f"{config.name}: calibrated already, run {run_id}")
         return Calibrated(key, read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION)))
-    calibration = calibrate(
-        model, prompts, max_new_tokens=settings.max_new_tokens, n_top=settings.n_top, progress=session.progress
-    )
-    row = StageRow(
-        **stage_fields(session, config, config.instruct, model),
-        kind=Kind.CALIBRATION,
-        key=key,
-        cell=cell,
-        massive_dims=calibration.uniform_dims,
-    )
+    how: Any = {"max_new_tokens": settings.max_new_tokens, "n_top": settings.n_top, "progress": session.progress}
+    calibration, fields = calibrate(model, prompts, **how), stage_fields(session, config, config.instruct, model)
+    row = StageRow(**fields, kind=Kind.CALIBRATION, key=key, cell=cell, massive_dims=calibration.uniform_dims)
     log_calibration(session.stores.tracker, parent, row, calibration)
     return Calibrated(key, calibration)
 
@@ -189,25 +182,18 @@ def _identify(
     model = session.models.get(config, config.base)
     positions = [parse_position(text) for text in session.experiment.extraction.positions]
     identity = judge.identity if judge is not None else None
-    cells = {
-        position: _extraction_cell(session, model, trait, str(position), calibration_key, identity)
-        for position in positions
-    }
-    row = {
-        "trait": trait.name,
-        "validation_split": session.experiment.extraction.validation_split,
-        "vetting": vetting_words(session.experiment),
-    }
+    about = (session, model, trait)
+    cells = {one: _extraction_cell(*about, str(one), calibration_key, identity) for one in positions}
+    split, vetting = session.experiment.extraction.validation_split, vetting_words(session.experiment)
+    row = {"trait": trait.name, "validation_split": split, "vetting": vetting}
     return cells, {**stage_fields(session, config, config.base, model), **row}
 
 
 def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: list[Position]) -> _Read:
     settings, dataset = session.experiment.extraction, session.datasets.of(trait)
     model = session.models.get(config, config.base)
-    wanted: dict[str, Any] = {
-        "max_new_tokens": settings.max_new_tokens,
-        "judged_tokens": settings.vetting.max_new_tokens if settings.vetting else None,
-    }
+    judged_tokens = settings.vetting.max_new_tokens if settings.vetting else None
+    wanted: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "judged_tokens": judged_tokens}
     decides = {
         **wanted,
         "model": asdict(model.identity),
@@ -228,14 +214,8 @@ def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: 
 
 
 def _vet(session: Session, judge: Judge, contrast: Contrast, rule: VettingConfig) -> Vetting:
-    vetting = vet(
-        contrast,
-        judge,
-        positive_at_least=rule.positive_at_least,
-        negative_at_most=rule.negative_at_most,
-        paired=rule.is_paired,
-        progress=session.progress,
-    )
+    limits = {"positive_at_least": rule.positive_at_least, "negative_at_most": rule.negative_at_most}
+    vetting = vet(contrast, judge, **limits, paired=rule.is_paired, progress=session.progress)
     unscored = [one.reason for one in vetting.verdicts if one.trait is None]
     if unscored:
         session.say(f"warning: {len(unscored)} continuations have no trait score; the first: {unscored[0]}")
@@ -255,24 +235,17 @@ def _log_window(
     neutral = read.neutral.get(parse_position(fields["position"]))
     sides = rows[:n_positive], rows[n_positive:]
     activations = split_sides(*sides, settings.validation_split, statuses=statuses, neutral=neutral)
-    vectors = make_vectors(
-        extraction_recipes(session), activations, calibrated.calibration, seed=settings.seed, progress=session.progress
-    )
-    unconverged = sorted(label for label, made in vectors.items() if made.unconverged_layers)
-    if unconverged:
+    how: Any = {"seed": settings.seed, "progress": session.progress}
+    vectors = make_vectors(extraction_recipes(session), activations, calibrated.calibration, **how)
+    if unconverged := sorted(label for label, made in vectors.items() if made.unconverged_layers):
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
         kept = (PromptStatus.TRAIN, PromptStatus.VALIDATION)
         said = [f"{sum(status in kept for status in side)} of {len(side)}" for side in statuses]
         session.say(f"{fields['position']}: {said[0]} positive and {said[1]} negative prompts kept")
     row = StageRow(**fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors)))
-    sources = Sources(
-        read.contrast,
-        statuses,
-        read.vetting,
-        row.vetting,
-        dataset_warnings(session.datasets.of(trait), trait.direction),
-    )
+    warnings = dataset_warnings(session.datasets.of(trait), trait.direction)
+    sources = Sources(read.contrast, statuses, read.vetting, row.vetting, warnings)
     log_extraction(session.stores.tracker, parent, row, Extracted(activations, vectors, sources))
 
 

@@ -24,6 +24,7 @@ from massact.json_text import parse_json
 from massact.models.batching import Ask, Batcher
 from massact.models.blocks import text_config
 from massact.models.prompting import Intervention, Row, encode_chat, encode_text, read_response
+from massact.store.databases import address_told
 from massact.workflow.steered import Stored
 
 DEFAULT_PORT = 8080
@@ -411,12 +412,13 @@ def serve(server: ModelServer, host: str, port: int, say: Callable[[str], None])
     except OSError as error:
         server.batcher.close()
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port or --host") from error
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     names = [server.stored.name, *server.stored.bests()]
-    for line in (f"API:     {address}", f"key:     {server.key}", f"models:  {names[0]} (unsteered)"):
+    for line in (f"API:     {address}/v1", f"key:     {server.key}", f"models:  {names[0]} (unsteered)"):
         say(line)
     for name in names[1:]:
         say(f"         {name}")
     say("         each also as NAME@coefficient=24, @layer=3, or both; and the id of any evaluation's run")
     config = uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=5)
-    uvicorn.Server(config).run(sockets=[listening])
+    with address_told(server.stored.tracking_uri, address.replace("0.0.0.0", "127.0.0.1"), "models"):  # noqa: S104
+        uvicorn.Server(config).run(sockets=[listening])

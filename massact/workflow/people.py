@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from massact.config import JudgeConfig
 from massact.data.labelled import Labelled, unlabelled
 from massact.domain import JudgeIdentity
-from massact.errors import StoreError, UsageError
+from massact.errors import UsageError
 from massact.judges import Exchange, Verdict
 from massact.keys import digest
 from massact.names import shown
@@ -22,14 +22,13 @@ from massact.query.rows import Column
 from massact.query.stats.agreement import Agreement, Estimate, agreement
 from massact.query.tables import number_column, text_column
 from massact.store.read import RunStore, open_source
-from massact.store.responses import read_responses
-from massact.store.schema import Artifact, Kind, MlflowTag
+from massact.store.schema import Kind, MlflowTag
 from massact.store.schema.rows import AgreementRow, format_param
-from massact.store.write.artifacts import fetch_from
-from massact.store.write.client import parent_tags, row_tags, run_tags
+from massact.store.write.client import parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, open_phase
+from massact.workflow.show import kept_responses
 
 Score = Literal["trait", "coherence"]
 _SCORES: tuple[Score, ...] = ("trait", "coherence")
@@ -71,19 +70,13 @@ def _stored(tracking_uri: str, experiment: str, only: Filters, draw: random.Rand
     for number in count():
         for run_id, artifact_uri in places:
             if not number:
-                said[run_id] = _kept(artifact_uri, tracking_uri, models[run_id], only.traits[0])
+                kept = (one for one in kept_responses(artifact_uri, tracking_uri) if one.is_answered)
+                about = (only.traits[0], models[run_id])
+                said[run_id] = [Labelled(one.question, one.response, *about) for one in kept]
                 draw.shuffle(said[run_id])
             yield from said[run_id][number : number + 1]
         if all(len(some) <= number for some in said.values()):
             return
-
-
-def _kept(artifact_uri: str, tracking_uri: str, model: str, trait: str) -> list[Labelled]:
-    try:
-        responses = read_responses(fetch_from(artifact_uri, Artifact.RESPONSES, tracking_uri=tracking_uri))
-    except StoreError:
-        return []
-    return [Labelled(one.question, one.response, trait, model) for one in responses if one.is_answered]
 
 
 # Judges beside people.
@@ -249,9 +242,7 @@ class _About:
 
 def _told(found: Agreement) -> dict[str, Any]:
     """The figures of an agreement as rows have them."""
-    told: dict[str, Any] = {
-        "n_responses": found.n_responses, "n_questions": found.n_questions, "verdict": found.verdict
-    }  # fmt: skip
+    told: dict[str, Any] = {name: getattr(found, name) for name in ("n_responses", "n_questions", "verdict")}
     for one in fields(found):
         if isinstance(estimate := getattr(found, one.name), Estimate):
             told |= {one.name: estimate.value, f"{one.name}_low": estimate.low, f"{one.name}_high": estimate.high}
@@ -271,13 +262,8 @@ def _in_words(row: AgreementRow) -> str:
 
 
 def _run(row: AgreementRow, parent: OpenRun) -> FinishedRun:
-    now, name = int(time.time() * 1000), f"agreement · {row.judge} · {row.trait} · {row.score}"
+    name, now = f"agreement · {row.judge} · {row.trait} · {row.score}"[:250], int(time.time() * 1000)
     told = {name: value for name, value in asdict(row).items() if value is not None and name != "cell"}
-    return FinishedRun(
-        name=name[:250],
-        tags=run_tags(row.kind, row.experiment, name[:250]) | row_tags(row) | parent_tags(parent.run_id),
-        params={name: format_param(told[name]) for name in ("judge", "trait", "score", "verdict", "n_bands")},
-        metrics={name: value for name, value in told.items() if isinstance(value, float)},
-        started_at=now,
-        finished_at=now,
-    )
+    params = {name: format_param(told[name]) for name in ("judge", "trait", "score", "verdict", "n_bands")}
+    metrics = {name: value for name, value in told.items() if isinstance(value, float)}
+    return row_run(row, name, ended_at=now, tags=parent_tags(parent.run_id), params=params, metrics=metrics)

@@ -10,38 +10,19 @@ from dataclasses import dataclass, replace
 from massact.errors import MissingPrerequisiteError, UsageError
 from massact.floors import as_floor
 from massact.labels import parse_label
+from massact.prediction import verdict
 from massact.prediction.cases import Case, Outcome, find_outcomes
 from massact.prediction.prior import VectorFacts, format_prior
-from massact.prediction.verdict import (
-    STRENGTH,
-    TARGETS,
-    WITHIN_FACTOR,
-    WORDS,
-    Decision,
-    Target,
-    Trial,
-    adopt,
-    by_strength,
-    carry_overs,
-    decide,
-    found,
-    groups_of,
-    leave_groups_out,
-    own_strengths,
-    resolution,
-    scatter_words,
-)
 from massact.query import Answers, Filters
 from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
 from massact.store.schema import Artifact, Kind
 from massact.store.write.registry import prior_name, register_prior
-from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
-from massact.vectors.massive_dims import Calibration
+from massact.vectors.massive_dims import Calibration, read_calibration
 from massact.vectors.methods import vector_digest
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"
@@ -54,8 +35,8 @@ MIN_GROUPS = 2
 @dataclass(frozen=True, slots=True)
 class Prediction:
     floor: float
-    trial: Trial
-    decisions: tuple[Decision, ...]
+    trial: verdict.Trial
+    decisions: tuple[verdict.Decision, ...]
     text: str
 
 
@@ -71,16 +52,17 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, prediction)
-        if prediction.floor != experiment.coherence_floor:
-            session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
+        reasons = {
+            f"the experiment's floor is {experiment.coherence_floor:g}": prediction.floor != experiment.coherence_floor,
+            f"the experiment's judge is {experiment.judge.name}": judge not in (None, experiment.judge.name),
+            "searches start from cliffs of coherence": not as_floor(prediction.floor).is_coherence,
+        }
+        if why := next((reason for reason, is_so in reasons.items() if is_so), None):
+            session.show(f"not registered: {why}")
             return prediction
-        if judge not in (None, experiment.judge.name):
-            session.show(f"not registered: the experiment's judge is {experiment.judge.name}")
-            return prediction
-        if not as_floor(prediction.floor).is_coherence:
-            session.show("not registered: searches start from cliffs of coherence")
-            return prediction
-        prior = adopt(prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor)
+        prior = verdict.adopt(
+            prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor
+        )
         name = prior_name(experiment.name)
         registered = register_prior(session.stores.tracker, run, name, format_prior(prior))
         session.show(f"registered: {name} version {registered.version}, which searches start from")
@@ -96,10 +78,10 @@ def predict(session: Session, floor: float, judge: str | None = None) -> Predict
     left_out = Counter(outcomes.left_out)
     cases = list(_cases(session, outcomes.counted, left_out))
     cases += _of_other_experiments(session, floor, judge or session.experiment.judge.name, cases, left_out)
-    if len(groups_of(found(cases, "best"))) < MIN_GROUPS:
+    if len(verdict.groups_of(verdict.found(cases, "best"))) < MIN_GROUPS:
         raise UsageError(_too_few(session, cases, left_out, floor))
-    trial = leave_groups_out(cases)
-    decisions = tuple(decide(trial, target) for target in TARGETS)
+    trial = verdict.leave_groups_out(cases)
+    decisions = tuple(verdict.decide(trial, target) for target in verdict.TARGETS)
     toy = all(is_toy(model.instruct.reference) for model in session.experiment.models)
     text = prediction_markdown(trial, decisions, floor=floor, left_out=left_out, toy=toy)
     return Prediction(floor, trial, decisions, text)
@@ -175,7 +157,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
         f"A prediction is tested on a model and trait that was left out, so {MIN_GROUPS} are needed, each with some "
         f"vector whose coefficients reach from no effect to beyond {as_floor(floor).reach}; a verdict needs 5."
     )
-    cases = found(cases, "best")
+    cases = verdict.found(cases, "best")
     if not cases:
         return (
             f"nothing to predict from: the store holds no vector of {session.experiment.name} whose best coefficient "
@@ -192,7 +174,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
 
 def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
     trial = prediction.trial
-    metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(groups_of(trial.cases)))}
+    metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(verdict.groups_of(trial.cases)))}
     for (target, form), score in trial.scores.items():
         for name in ("median_factor", "high_factor", "share_within"):
             metrics[f"{name}/{target}/{form}"] = getattr(score, name)
@@ -202,28 +184,33 @@ def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
     keep_outcome(session, run, "predict", verdicts, prediction.text, files)
 
 
-_HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
+_HEADINGS: dict[verdict.Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
 
 
 def prediction_markdown(
-    trial: Trial, decisions: Iterable[Decision], *, floor: float, left_out: Mapping[str, int], toy: bool = False
+    trial: verdict.Trial,
+    decisions: Iterable[verdict.Decision],
+    *,
+    floor: float,
+    left_out: Mapping[str, int],
+    toy: bool = False,
 ) -> str:
     """Verdicts first, then the figures that they rest on, then what was left out; it says where the models are toys."""
     parts = [
         *((TOY_BANNER,) if toy else ()),
         *(f"**{_HEADINGS[decision.target]}.** {decision.text}" for decision in decisions),
     ]
-    for target in TARGETS:
+    for target in verdict.TARGETS:
         of_target = trial.cases_of(target)
-        n_cases = f"{len(of_target)} vectors of {len(groups_of(of_target))} models and traits"
+        n_cases = f"{len(of_target)} vectors of {len(verdict.groups_of(of_target))} models and traits"
         parts.append(f"{_HEADINGS[target]}, {n_cases}, each model and trait left out in turn:")
         parts.append(_score_table(trial, target).markdown())
     parts.append(
         f"At floor {as_floor(floor).reach}. The cliffs were found between coefficients a factor of "
-        f"{resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
+        f"{verdict.resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
     )
-    parts += [scatter_words(own_strengths(trial.cases)), _strength_table(trial).markdown()]
-    if carried := carry_overs(trial.cases):
+    parts += [verdict.scatter_words(verdict.own_strengths(trial.cases)), _strength_table(trial).markdown()]
+    if carried := verdict.carry_overs(trial.cases):
         headers = ("a cliff, as relative strength, carries over", "#half within", "#pairs")
         rows = [(one.what, f"x{one.factor:.2f}", str(one.n_pairs)) for one in carried]
         parts.append(Table.of("", headers, rows).markdown())
@@ -233,7 +220,7 @@ def prediction_markdown(
     return "\n\n".join(parts)
 
 
-def prediction_csv(trial: Trial) -> str:
+def prediction_csv(trial: verdict.Trial) -> str:
     """Every vector: what was found, and what each form expected of it without its model and trait."""
     text = io.StringIO()
     names = ("setting", "model", "trait", "position", "label", "layer", "best", "low", "high")
@@ -242,26 +229,26 @@ def prediction_csv(trial: Trial) -> str:
     writer.writerow([*names, "cliff", "relative_strength_best", *forms])
     for index, case in enumerate(trial.cases):
         outcome = case.outcome
-        strength = None if outcome.best is None else outcome.best / math.exp(by_strength(case.facts))
+        strength = None if outcome.best is None else outcome.best / math.exp(verdict.by_strength(case.facts))
         measured = [*(getattr(outcome, name) for name in names), outcome.cliff, strength]
         expected = [values[index] for values in trial.predicted.values()]
         writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*measured, *expected)])
     return text.getvalue()
 
 
-def _score_table(trial: Trial, target: Target) -> Table:
-    within = f"#within x{WITHIN_FACTOR:g}"
+def _score_table(trial: verdict.Trial, target: verdict.Target) -> Table:
+    within = f"#within x{verdict.WITHIN_FACTOR:g}"
     headers = ("predicted by", "#half within", "#nine in ten within", within, "#error / relative strength's")
-    reference = trial.scores[target, STRENGTH]
+    reference = trial.scores[target, verdict.STRENGTH]
     rows = []
-    for form, words in WORDS.items():
+    for form, words in verdict.WORDS.items():
         score = trial.scores[target, form]
         factors = f"x{score.median_factor:.2f}", f"x{score.high_factor:.2f}", f"{score.share_within:.0%}"
-        rows.append((words, *factors, Cell("" if form == STRENGTH else str(score.against(reference)))))
+        rows.append((words, *factors, Cell("" if form == verdict.STRENGTH else str(score.against(reference)))))
     return Table.of("", headers, rows)
 
 
-def _strength_table(trial: Trial) -> Table:
+def _strength_table(trial: verdict.Trial) -> Table:
     headers = ("model", "trait", "#vectors", "#best at strength", "#scatter", "#cliff at strength", "#scatter")
     rows = [
         (
@@ -271,6 +258,6 @@ def _strength_table(trial: Trial) -> Table:
             f"{strengths.cliff:.2f}",
             f"x{strengths.cliff_scatter:.2f}",
         )
-        for strengths in own_strengths(trial.cases)
+        for strengths in verdict.own_strengths(trial.cases)
     ]
     return Table.of("", headers, rows)

@@ -4,12 +4,15 @@ import importlib.metadata
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from massact import __version__
-from massact.domain import RANDOM, Response
+from massact.domain import DEFAULT_SPOOL, RANDOM, Response
 from massact.errors import MassactError
 from massact.floors import as_floor
 from massact.labels import parse_label
@@ -30,14 +33,16 @@ from massact.store.read.base import Stored
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.stages import read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, load_answers, phase_params
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
-from massact.vectors.methods import cosine
-from massact.workflow.run_notes import tell_evaluations
+from massact.vectors.arrays import array_cosine
+from massact.vectors.massive_dims import read_calibration
+from massact.workflow.outcome import tell_evaluations
 
+FIGURES = Path(DEFAULT_SPOOL).with_name("figures")
+"""Where figures are kept for the next report."""
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9  # labels of a place whose vectors are set side by side
 
@@ -74,7 +79,7 @@ def run_report(
     tracker = session.stores.tracker
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
-        report = build_report(_collect(session, run))
+        report = build_report(_collect(session, run), FIGURES / f"{file_name(session.experiment.name)}.json")
         tell_evaluations(session, run, report.evidence)
         # within `output`, and no other experiment's
         taken = [path.name for path in output.iterdir()] if output.is_dir() else ()
@@ -116,17 +121,15 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         held = replace(answers, controls=tuple(store.controls(experiment.name)), side_effects=effects)
         held = held.with_scores(store, experiment.coherence_floor)
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
-        calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
+        stages = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
+    calibrations = {model: tracker.fetch(run_id, Artifact.CALIBRATION) for model, run_id in stages.items()}
     address = ui_address(session.stores.tracking_uri)
     # without the scores by question, which nothing here needs
     bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)
     facts = Facts(
         baselines=tuple(stored.row for stored in baselines),
-        calibrations={
-            model: read_calibration(tracker.fetch(run_id, Artifact.CALIBRATION))
-            for model, run_id in calibrations.items()
-        },
+        calibrations={model: read_calibration(path) for model, path in calibrations.items()},
         published=published,
         agreements=agreements,
         costs=ask_costs.of(held, experiment.coherence_floor).rows,
@@ -193,32 +196,23 @@ def _label_cosines(session: Session, bests: Iterable[BestRow]) -> Iterator[Cosin
     """Cosines between the labels of each place, at the layer of its best; a place without vectors has none."""
     # an imported result has no vector in the store
     known = [row for row in bests if row.method is not None and row.vector_digest is not None]
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            rows = [row for row in known if (row.model, row.trait) == (model.name, trait.name)]
-            if not rows:
-                continue
-            try:
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        if rows := [row for row in known if (row.model, row.trait) == (model.name, trait.name)]:
+            with suppress(MassactError):  # extracted elsewhere
                 vectors = StoredVectors(session, model, trait)
-            except MassactError:
-                continue  # extracted elsewhere
-            for position in dict.fromkeys(row.position for row in rows):
-                matrix = _matrix(vectors, [row for row in rows if row.position == position])
-                if matrix is not None:
-                    yield matrix
+                for position in dict.fromkeys(row.position for row in rows):
+                    yield from _matrix(vectors, [row for row in rows if row.position == position])
 
 
-def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> CosineMatrix | None:
+def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> Iterator[CosineMatrix]:
     top = max(bests, key=lambda row: gain(row.delta, row.direction))
     labels = sorted(dict.fromkeys(row.label for row in bests), key=_order)[:_MOST_LABELS]
     if top.layer is None or len(labels) < 2:
-        return None
-    try:
-        of_layer = [vectors.of(top.position, parse_label(label))[top.layer] for label in labels]
-    except (MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
-        return None
-    values = tuple(tuple(cosine(a, b) for b in of_layer) for a in of_layer)
-    return CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
+        return
+    with suppress(MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
+        of_layer = [vectors.array(top.position, parse_label(label))[top.layer] for label in labels]
+        values = tuple(tuple(array_cosine(a, b) for b in of_layer) for a in of_layer)
+        yield CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
 
 
 def _order(label: str) -> tuple[int, str, int]:
@@ -232,92 +226,74 @@ def _order(label: str) -> tuple[int, str, int]:
     return (1, label, 0) if n_dims == "all" else (2, recipe.method, n_dims)
 
 
+_Asked = tuple[str | None, SampleRole, str, str | None]
+"""A run to sample, its part in the story, how it steers, and its judge."""
+
+
 def _samples(
     session: Session, answers: Answers, bests: Iterable[BestRow], baselines: Sequence[Stored[EvaluationRow]]
 ) -> Iterator[Sample]:
     """Per model and trait the answers to one question of baseline, best and over the cliff, where they were kept."""
     bests = list(bests)
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            rows = [row for row in bests if (row.model, row.trait) == (model.name, trait.name)]
-            if rows:
-                top = max(rows, key=lambda row: gain(row.delta, trait.direction))
-                yield from _of_place(session, answers, baselines, top)
-                continue
-            place = _SamplePlace(session, f"{model.name}, {trait.name}")
-            for stored in baselines:
-                if (stored.row.model, stored.row.trait) == (model.name, trait.name):
-                    place.judge = stored.row.judge
-                    yield from place.sample(stored.run_id, "baseline", "unsteered")
+    for model, trait in product(session.experiment.models, session.experiment.traits):
+        names = (model.name, trait.name)
+        rows = [(gain(row.delta, trait.direction), row) for row in bests if (row.model, row.trait) == names]
+        if rows:
+            yield from _of_place(session, answers, baselines, max(rows, key=lambda one: one[0])[1])
+            continue
+        unsteered = (one for one in baselines if (one.row.model, one.row.trait) == names)
+        asked: Iterator[_Asked] = ((one.run_id, "baseline", "unsteered", one.row.judge) for one in unsteered)
+        yield from _side_by_side(session, ", ".join(names), asked, None)
 
 
 def _of_place(
     session: Session, answers: Answers, baselines: Iterable[Stored[EvaluationRow]], top: BestRow
 ) -> Iterator[Sample]:
     trait = f", {top.trait}" if len(session.experiment.traits) > 1 else ""
-    used = answers.evaluations.samples[top.setting or ""]
-    name = f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}"
-    place = _SamplePlace(session, name, used.judge)
-    floor = session.experiment.coherence_floor
-    over = _over_cliff(answers, top, floor)
-    over_run = None if over is None else _run_with_responses(answers, over)
-    place.ask_what_broke(over_run, floor)
-    for stored in baselines:
-        if stored.row.key == used.baseline_key:
-            yield from place.sample(stored.run_id, "baseline", "unsteered")
-    yield from place.sample(_run_with_responses(answers, top), "best", f"coefficient {top.coefficient:g}")
+    used, floor = answers.evaluations.samples[top.setting or ""], session.experiment.coherence_floor
+    unsteered = [one.run_id for one in baselines if one.row.key == used.baseline_key]
+    best_run, over = _run_with_responses(answers, top), _over_cliff(answers, top, floor)
+    asked: list[_Asked] = [(run_id, "baseline", "unsteered", used.judge) for run_id in unsteered]
+    asked.append((best_run, "best", f"coefficient {top.coefficient:g}", used.judge))
+    question = None
     if over is not None:
-        yield from place.sample(over_run, "over the cliff", f"coefficient {over.coefficient:g}")
+        over_run = _run_with_responses(answers, over)
+        asked.append((over_run, "over the cliff", f"coefficient {over.coefficient:g}", used.judge))
+        question = _broken(_kept(session, over_run), floor)
+    name = f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}"
+    yield from _side_by_side(session, name, asked, question)
 
 
-@dataclass
-class _SamplePlace:
-    """Where samples stand side by side: all answer the question of the first."""
+def _broken(responses: Iterable[Response], floor: float) -> str | None:
+    """The question whose answer broke as much as the run's answers did on the mean."""
+    told = ((r.question, as_floor(floor).of_response(r)) for r in responses)
+    scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
+    mean = statistics.fmean(measure for _, measure in scored) if scored else 0.0
+    below = ((abs(measure - mean), question) for question, measure in scored if measure < floor)
+    return min(below, key=lambda one: one[0], default=(0.0, None))[1]
 
-    session: Session
-    name: str
-    judge: str | None = None
-    question: str | None = None
 
-    def ask_what_broke(self, run_id: str | None, floor: float) -> None:
-        """Choose the question whose answer broke as much as the run's answers did on the mean."""
-        told = ((r.question, as_floor(floor).of_response(r)) for r in self._responses(run_id))
-        scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
-        below = [(question, measure) for question, measure in scored if measure < floor]
-        if below:
-            mean = statistics.fmean(measure for _, measure in scored)
-            self.question = min(below, key=lambda pair: abs(pair[1] - mean))[0]
+def _kept(session: Session, run_id: str | None) -> list[Response]:
+    """What a run kept; nothing where it kept none, which `--save-responses` decides."""
+    with suppress(MassactError):
+        if run_id is not None:
+            return list(read_responses(session.stores.fetch(run_id, Artifact.RESPONSES)))
+    return []
 
-    def _responses(self, run_id: str | None) -> list[Response]:
-        """What a run kept; nothing where it kept none, which `--save-responses` decides."""
-        if run_id is None:
-            return []
-        try:
-            return list(read_responses(self.session.stores.fetch(run_id, Artifact.RESPONSES)))
-        except MassactError:
-            return []
 
-    def sample(self, run_id: str | None, role: SampleRole, how: str) -> Iterator[Sample]:
-        """The run's response to the question of the place, if it kept any."""
-        responses = self._responses(run_id)
-        if not responses:
-            return
-        same = (response for response in responses if response.question == self.question)
-        response = next(same, responses[0])
-        self.question = self.question or response.question
-        yield Sample(
-            title=f"{role[0].upper()}{role[1:]}: {how}",
-            question=response.question,
-            response=response.response,
-            trait=response.trait,
-            coherence=response.coherence,
-            run_id=run_id or "",
-            place=self.name,
-            role=role,
-            judge=self.judge,
-            thinking=response.thinking,
-            is_answered=response.is_answered,
-        )
+def _side_by_side(session: Session, place: str, asked: Iterable[_Asked], question: str | None) -> Iterator[Sample]:
+    """Each run's response to one question, else the first that one of them kept."""
+    for run_id, role, how, judge in asked:
+        if not (responses := _kept(session, run_id)):
+            continue
+        response = next((one for one in responses if one.question == question), responses[0])
+        question = question or response.question
+        told: dict[str, Any] = {name: getattr(response, name) for name in _TOLD}
+        title = f"{role[0].upper()}{role[1:]}: {how}"
+        yield Sample(title=title, run_id=run_id or "", place=place, role=role, judge=judge, **told)
+
+
+_TOLD = ("question", "response", "trait", "coherence", "thinking", "is_answered")
 
 
 def _run_with_responses(answers: Answers, result: BestRow | StoredPoint) -> str | None:
@@ -331,13 +307,9 @@ def _run_with_responses(answers: Answers, result: BestRow | StoredPoint) -> str 
 
 def _over_cliff(answers: Answers, best: BestRow, floor: float) -> StoredPoint | None:
     """The smallest coefficient beyond the best, of the same vector, whose text is below the floor."""
-    beyond = [
-        point
-        for point in _points(answers, best, best.label)
-        if (point.vector_digest, point.layer) == (best.vector_digest, best.layer)
-        and abs(point.coefficient) > abs(best.coefficient or 0.0)
-        and is_below_floor(point, floor)
-    ]
+    below = (point for point in _points(answers, best, best.label) if is_below_floor(point, floor))
+    here = (point for point in below if (point.vector_digest, point.layer) == (best.vector_digest, best.layer))
+    beyond = (point for point in here if abs(point.coefficient) > abs(best.coefficient or 0.0))
     return min(beyond, key=lambda point: abs(point.coefficient), default=None)
 
 

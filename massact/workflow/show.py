@@ -61,13 +61,17 @@ class Shown:
 def read_row(run_id: str, tracking_uri: str) -> EvaluationRow:
     """The row of an evaluation's run; UsageError where it is none."""
     with closing(open_source(tracking_uri)) as source:
-        return _row(RunStore(source), run_id)
+        return steered_row(RunStore(source), run_id)
 
 
-def _row(store: RunStore, run_id: str) -> EvaluationRow:
+def steered_row(store: RunStore, run_id: str) -> EvaluationRow:
+    """The row of an evaluation's run; UsageError where it is none."""
     row = store.rows([run_id]).get(run_id)
     if row is None or row.layer is None or row.coefficient is None:
-        raise UsageError(f"run {shown(run_id)} is no finished evaluation: massact runs lists them")
+        raise UsageError(
+            f"run {shown(run_id)} is no finished evaluation with a vector: massact runs and massact best --format json "
+            "name those that are"
+        )
     return row
 
 
@@ -75,12 +79,12 @@ def read_shown(run_id: str, tracking_uri: str) -> Shown:
     """The responses of an evaluation's run; UsageError where it is none, or kept none."""
     with closing(open_source(tracking_uri)) as source:
         store = RunStore(source)
-        row = _row(store, run_id)
+        row = steered_row(store, run_id)
         lender = store.finished_keys(row.experiment).get(row.same_as_key or "", run_id)
         baselines = {one.row.key: one.run_id for one in store.baselines(row.experiment)}
         wanted = [lender, *filter(None, [baselines.get(row.baseline_key or "")])]
         runs = {run.run_id: run.artifact_uri for run in source.finished_runs(wanted, tags=())}
-    said = [_responses(runs[one], tracking_uri) if one in runs else () for one in wanted]
+    said = [kept_responses(runs[one], tracking_uri) if one in runs else () for one in wanted]
     if not said[0]:
         raise UsageError(
             f"run {run_id} kept no responses (--save-responses): the best of each group has them, or evaluate with "
@@ -89,7 +93,8 @@ def read_shown(run_id: str, tracking_uri: str) -> Shown:
     return Shown(run_id, row, said[0], said[1] if len(said) > 1 else ())
 
 
-def _responses(artifact_uri: str, tracking_uri: str) -> tuple[Response, ...]:
+def kept_responses(artifact_uri: str, tracking_uri: str) -> tuple[Response, ...]:
+    """The responses of a run; empty where it kept none."""
     try:
         return read_responses(fetch_from(artifact_uri, Artifact.RESPONSES, tracking_uri=tracking_uri))
     except StoreError:

@@ -15,7 +15,7 @@ from massact.query.load import read_answers
 from massact.query.questions.confirmations import ask_confirmations
 from massact.query.questions.gaps import ask_gaps
 from massact.store.read import RunStore
-from massact.store.schema import EvaluationRow, Kind, is_scored
+from massact.store.schema import Kind, is_scored
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -105,18 +105,15 @@ def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisit
         row = stored.get((model.name, trait.name))
         is_whole = row is not None and row.trait_mean is not None and is_scored(row, experiment.least_scored)
         command = _command(experiment, experiment.phases[0].name if experiment.phases else "evaluate")
-        detail = _baseline_detail(row, is_whole=is_whole)
+        if row is None:
+            detail = "not evaluated"
+        elif row.trait_mean is not None and not is_whole:
+            detail = f"only {row.n_scored} of {row.n_scored + row.n_unscored} responses have scores"
+        elif row.trait_mean is None or row.coherence_mean is None:
+            detail = "every response unscored"
+        else:
+            detail = f"trait {row.trait_mean:.1f}, coherence {row.coherence_mean:.1f}"
         yield Prerequisite("baseline", f"baseline of {model.name}, {trait.name}", is_whole, detail, command)
-
-
-def _baseline_detail(row: EvaluationRow | None, *, is_whole: bool) -> str:
-    if row is None:
-        return "not evaluated"
-    if row.trait_mean is not None and not is_whole:
-        return f"only {row.n_scored} of {row.n_scored + row.n_unscored} responses have scores"
-    if row.trait_mean is None or row.coherence_mean is None:
-        return "every response unscored"
-    return f"trait {row.trait_mean:.1f}, coherence {row.coherence_mean:.1f}"
 
 
 def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:

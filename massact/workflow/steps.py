@@ -14,8 +14,6 @@ from massact.labels import check_layers, format_label, parse_label, parse_layers
 from massact.report.phase_notes import PhaseName
 from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.baselines import run_baselines
-from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
@@ -27,16 +25,19 @@ from massact.sweep.planner import (
     check_length,
     phase_gaps,
 )
-from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
-from massact.sweep.side_effects import run_side_effects
+from massact.sweep.rejudge import run_side_effects
+from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_texts
 from massact.sweep.vectors import StoredVectors, pair_cosines
+from massact.sweep.winners import run_baselines, run_confirm
 from massact.vectors.positions import parse_position
+from massact.words import counted
 from massact.workflow.extract import calibrate_model, extract_model, tell_sink
-from massact.workflow.outcome import log_outcome, require_steps, run_patterns
+from massact.workflow.outcome import log_outcome, phase_evidence, require_steps, run_patterns
 from massact.workflow.report import run_report
 
 _MOST_ROWS = 30  # of the table that an evaluation ends with
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
+LIMITS = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")  # of a search
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Request:
     model: ModelConfig
     trait: TraitConfig
     recipes: tuple[Recipe, ...]
-    positions: tuple[str, ...]
+    position: str
     layers: str  # layer specification; `massact.labels` reads it
     coefficients: Coefficients
     overrides: Overrides
@@ -66,11 +67,15 @@ class Request:
             model=model,
             trait=trait,
             recipes=tuple(dict.fromkeys(map(parse_label, labels))),
-            positions=(str(parse_position(position)),),
+            position=str(parse_position(position)),
             layers=check_layers(layers or model.grid.layers),
             coefficients=model.grid.coefficients if coefficients is None else parse_coefficients(coefficients),
             overrides=overrides,
         )
+
+    def grids(self, layers: tuple[int, ...]) -> list[GridRequest]:
+        """A grid for each label."""
+        return [GridRequest(self.position, recipe, layers, self.coefficients) for recipe in self.recipes]
 
 
 def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
@@ -91,7 +96,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
             sink = calibration.sink or ("none" if known else "not measured")
             lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
             session.say(f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}")
-        _note(session, run, "\n".join(lines), brief="")
+        _note(session, run, "\n".join(lines), "")
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
@@ -108,12 +113,8 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
                 n_new += count
-        _note(
-            session,
-            run,
-            "\n".join(lines),
-            brief="" if parent else f"{n_new} windows extracted now" if n_new else "every window was extracted already",
-        )
+        brief = f"{counted(n_new, 'window')} extracted now" if n_new else "every window was extracted already"
+        _note(session, run, "\n".join(lines), "" if parent else brief)
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
@@ -121,8 +122,7 @@ def request_layers(session: Session, request: Request) -> tuple[int, ...]:
     shape = check_experiment(session, judges=True)[request.model.name]
     session.datasets.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
-    n_grids = len(request.positions) * len(request.recipes)
-    check_cells(n_grids * len(layers) * len(request.coefficients), "massact evaluate")
+    check_cells(len(request.recipes) * len(layers) * len(request.coefficients), "massact evaluate")
     check_length(request.overrides.max_new_tokens or 1, shape, f"--max-new-tokens: {request.model.name}")
     return layers
 
@@ -133,23 +133,18 @@ def run_evaluate(session: Session, request: Request) -> tuple[Tally, frozenset[s
     vectors = StoredVectors(session, request.model, request.trait)
     # where there is a project's run already, that is to say why it failed
     if PROJECT_RUN not in os.environ and not all(one.is_imported for one in request.recipes):
-        for position in request.positions:
-            vectors.check(position)
+        vectors.extraction(request.position)
     params = {
         "model": request.model.name,
         "trait": request.trait.name,
         "methods": ",".join(format_label(recipe) for recipe in request.recipes),
-        "positions": ",".join(request.positions),
+        "positions": request.position,
         "layers": request.layers,
         "coefficients": str(request.coefficients),
     }
     with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
-        requests = [
-            GridRequest(position, recipe, layers, request.coefficients)
-            for position in request.positions
-            for recipe in request.recipes
-        ]
+        requests = request.grids(layers)
         tally = evaluator.run(requests)
         note = f"{request.model.name}, {request.trait.name}: {tally}"
         session.stores.tracker.set_tag(run, MlflowTag.NOTE, note)
@@ -182,7 +177,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
-        log_outcome(session, run, name, cosines, is_last=parent is None)
+        log_outcome(session, run, name, phase_evidence(session, name, cosines), is_last=parent is None)
     session.say(f"{name}: {tally}")
     return tally
 
@@ -193,14 +188,13 @@ def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: Sea
     search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     require_steps(session, "phase1")
-    limits = ("mode", "budget", "tolerance", "screen", "confidence", "start", "drop_layers")
-    told = {limit: value for limit in limits if (value := getattr(plan, limit)) is not None}
+    told = {limit: value for limit in LIMITS if (value := getattr(plan, limit)) is not None}
     with open_phase(session, name, None, told) as run:
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        text = search_text(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
-        _note(session, run, "", brief=text)
+        texts = search_texts(searched.endings, searched.tally, plan.mode, n_gaps, session.experiment.coherence_floor)
+        _note(session, run, *texts)
     return searched.tally
 
 
@@ -208,8 +202,7 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     """Everything up to the report, in the plan's order."""
     run_calibrate(session, parent)
     run_extract(session, parent)
-    tally = Tally()
-    declared = {phase.name for phase in session.experiment.phases}
+    tally, declared = Tally(), {phase.name for phase in session.experiment.phases}
     if not declared:
         session.say("no phase is declared: massact evaluate and massact search evaluate what they are told")
     for name in (one for one in GRID_PHASES if one in declared):
@@ -218,7 +211,7 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     return tally
 
 
-def _note(session: Session, run: OpenRun, text: str, *, brief: str) -> None:
+def _note(session: Session, run: OpenRun, text: str, brief: str) -> None:
     session.stores.tracker.set_tag(run, MlflowTag.NOTE, text or brief)
     session.tell(text, brief)
 

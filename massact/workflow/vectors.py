@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import yaml
@@ -20,14 +21,15 @@ from massact.labels import format_layers, format_steering, parse_label
 from massact.models.load import read_shape
 from massact.names import shown
 from massact.query.answers import Filters
-from massact.query.groups import gain
+from massact.query.groups import rank
 from massact.query.questions.best import BestRow
 from massact.store.read import RunStore, open_source
 from massact.store.schema import Artifact, EvaluationRow, Kind
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
 from massact.vectors.imported import read_vectors
+from massact.workflow.show import steered_row
 
 _FACTS = (
     "experiment", "model", "model_id", "model_revision", "trait", "label", "position", "layer", "coefficient",
@@ -49,12 +51,8 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     if len(places) > 1:
         named = ", ".join(f"{shown(model)} with {shown(trait)}" for model, trait in places)
         raise UsageError(f"which best? There are {named}: name one with --model and --trait")
-    return str(max(rows, key=_rank).run_id)
-
-
-def _rank(row: BestRow) -> tuple[float, float, int]:
-    """The better delta, then the smaller coefficient, then the lower layer, as answers rank."""
-    return gain(row.delta, row.direction), -abs(row.coefficient or 0.0), -(row.layer or 0)
+    best: Any = min(rows, key=lambda row: rank((row.label, cast(Any, row)), row.direction))
+    return str(best.run_id)
 
 
 def stored_vector(run_id: str, tracking_uri: str) -> tuple[EvaluationRow, torch.Tensor, int | None]:
@@ -63,12 +61,7 @@ def stored_vector(run_id: str, tracking_uri: str) -> tuple[EvaluationRow, torch.
     source = open_source(tracking_uri)
     with closing(source):
         store = RunStore(source)
-        row = store.rows([run_id]).get(run_id)
-        if row is None or row.layer is None or row.coefficient is None:
-            raise UsageError(
-                f"run {shown(run_id)} is no finished evaluation with a vector: massact runs and massact best --format "
-                "json name those that are"
-            )
+        row = steered_row(store, run_id)
         (run,) = source.finished_runs([run_id], tags=())
         stages = store.stages(Kind.CALIBRATION, row.experiment)
         n_layers = next((stage.row.n_layers for stage in stages if stage.row.model == row.model), None)
@@ -102,12 +95,11 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
         files = {output / name: content for name, content in folder_files(one).items()}
     else:
         files = {output: lm_eval_bytes(one, hookpoint) if form == "lm-eval" else FILES[form](one)}
-    try:
-        for path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
     for path, content in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
         write_whole(path, [content], "name another --output")
     return list(files)
 
@@ -193,6 +185,5 @@ def _sha256(path: Path) -> str:
     for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if one.is_file():
             with one.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
+                hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

@@ -195,7 +195,7 @@ def test_an_experiment_of_any_name_that_a_store_holds_is_read(tmp_path: Path) ->
             assert "1 finished run looked at" in looked.output
             output = str(tmp_path / f"exported {index} {asked == name}")
             done = CliRunner().invoke(cli, ["export", *place, "--output", output])
-            assert (done.exit_code, "1 evaluations" in done.output) == (0, True), done.output
+            assert (done.exit_code, "1 evaluation," in done.output) == (0, True), done.output
     file = tmp_path / "study.yaml"
     file.write_text(TOY.read_text().replace(f"name: {NAME}", f"name: {HELD[0]}"))
     answer = massact.runs(file, tracking_uri=uri)

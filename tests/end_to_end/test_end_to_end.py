@@ -76,6 +76,24 @@ def test_a_second_main_evaluates_nothing_again_and_says_so(finished: tuple[Place
     assert len(place.store().finished_keys("small")) == before
 
 
+def test_phase4_by_itself_writes_a_run_only_where_it_says_something_else(
+    finished: tuple[Place, str], tmp_path: Path
+) -> None:
+    place, _ = finished
+
+    def runs() -> list[str]:
+        return [one.run_id for one in place.store().phases("small") if one.phase == "phase4"]
+
+    before = runs()
+    assert f"run {before[0]} says so already" in place.run("phase4", "--experiment", "small.yaml").stderr
+    assert runs() == before
+    other = tmp_path / "small.yaml"
+    other.write_text(EXPERIMENT + "coherence_floor: 50\n")
+    place.run("phase4", "--experiment", str(other))
+    place.run("phase4", "--experiment", str(other))
+    assert len(runs()) == len(before) + 1
+
+
 def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) -> None:
     place, _ = finished
     (path,) = place.folder.glob("mlruns/**/calibration.json")
@@ -86,7 +104,7 @@ def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) 
 
 
 def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: tuple[Place, str]) -> None:
-    from massact.store.write.stages import read_tensor
+    from massact.store.tensors import read_tensor
     from massact.store.write.tracker import Tracker
 
     place, _ = finished
@@ -224,8 +242,8 @@ def test_phase1_fills_a_gap_with_a_search_until_none_is_left(prepared: Place) ->
     assert gap["status"] == "below_floor"
     assert gap["nearest_miss"]["coefficient"] == 90
     assert all(4 <= c < 90 for c in gap["brackets"][0]["try_next"])
-    filled = prepared.run("phase1", "--experiment", "small.yaml")
-    assert "ladders try one more coefficient" in filled.stderr
+    filled = prepared.run("phase1", "--experiment", "small.yaml", "-v")
+    assert "ladders: one more coefficient" in filled.stderr
     prepared.run("gaps", "--experiment", "small.yaml", "--phase", "phase1", code=0)
 
 

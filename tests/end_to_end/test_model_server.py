@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,11 @@ import requests
 from massact.config import load_experiment
 from massact.models.load import load_model
 from massact.query.answers import Filters
-from massact.workflow.chat import Chat
 from massact.workflow.show import Shown, read_shown
-from massact.workflow.steered import Stored
+from massact.workflow.steered import Chat, Stored
 from massact.workflow.vectors import best_run
 from tests.support.prepared import PreparedStores
-from tests.support.processes import Process
-from tests.support.small_plan import EXPERIMENT, Place
+from tests.support.small_plan import EXPERIMENT, Place, model_server
 
 pytestmark = pytest.mark.slow
 
@@ -57,18 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedSto
 
 @pytest.fixture(scope="module")
 def served(place: Place) -> Iterator[Served]:
-    environment = {**place.environment, "MASSACT_MODEL_KEY": KEY}
-    line = ("serve-model", "--experiment", "small.yaml", "--port", "0")
-    server = Process("massact", *line, cwd=place.folder, env=environment)
-    try:
-        assert server.stdout is not None
-        lines = iter(server.stdout.readline, "")
-        told = "".join(takewhile(lambda line: "and the id of any" not in line, lines))
-        address = re.findall(r"API: +(\S+)", told)[0]
+    with model_server(place, KEY) as (told, address):
         assert f"         {BEST}\n" in told
         yield Served(place, address, openai.OpenAI(base_url=address, api_key=KEY, max_retries=0))
-    finally:
-        server.kill()
 
 
 def best_shown(place: Place) -> Shown:
@@ -271,7 +259,7 @@ def test_what_a_terminal_would_obey_is_shown_as_text(place: Place, monkeypatch: 
     stored = Stored(model, config.name, str(place.folder / "small.yaml"), place.uri)
     steered = stored.find(BEST)
     assert steered is not None
-    monkeypatch.setattr("massact.workflow.chat.read_response", lambda *_: (None, "\x1b[2J\x07gone\u202e"))
+    monkeypatch.setattr("massact.workflow.steered.read_response", lambda *_: (None, "\x1b[2J\x07gone\u202e"))
     from massact.domain import Generation
 
     said = Chat(stored, steered, Generation(4), place.uri).answer("how")

@@ -21,8 +21,8 @@ from massact.errors import DataError, UsageError
 from massact.store.read import open_source
 from massact.store.responses import read_responses
 from massact.store.schema import EvaluationRow, stored_cell
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_tensor
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT
 

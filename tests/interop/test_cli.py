@@ -162,7 +162,7 @@ def test_export_lists_its_files(uri: str, tree: Path, tmp_path: Path) -> None:
     done = run(*arguments)
     assert done.exit_code == 0
     assert done.stdout == (
-        f"{tmp_path / 'out' / PLACE / 'results.jsonl'}: 1 evaluations, 1 baselines, 0 with responses\n"
+        f"{tmp_path / 'out' / PLACE / 'results.jsonl'}: 1 evaluation, 1 baseline, 0 with responses\n"
     )
     done = run(*arguments)
     assert (done.exit_code, "pass --overwrite" in done.stderr) == (2, True)

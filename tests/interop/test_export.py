@@ -318,7 +318,7 @@ def test_a_baseline_that_came_later_is_pointed_out(uri: str, tmp_path: Path) -> 
     assert not export(uri, tmp_path / "out").notes
     import_to_store(uri, write_lines(path, [header(), baseline(12, at="2026-01-20"), evaluation()]))
     [note] = export(uri, tmp_path / "out", overwrite=True).notes
-    assert "1 evaluations were compared with another baseline" in note
+    assert "1 evaluation compared with another baseline" in note
 
 
 def test_an_export_without_responses(uri: str, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_two_results_of_one_cell_and_time_are_pointed_out(tmp_path: Path) -> Non
     report, _ = import_to_heap(path, heap)
     assert report.totals.imported == 3
     [note] = report.files[0].notes
-    assert note.startswith("1 results are of a cell and a time that another result has too")
+    assert note.startswith("1 result of a cell and a time that another result has too")
     report, _ = import_to_heap(path, heap)
     assert not report.files[0].notes
     write_lines(path, [header(), baseline(), evaluation(32)])  # as someone edits a score by hand
@@ -229,7 +229,7 @@ def test_responses_beside_a_line_become_scores_and_a_table(tmp_path: Path) -> No
     assert table["columns"][:2] == ["question", "response"]
     assert table["data"][1][:4] == ["question 1", "answer 1", 40, 90]
     assert json.loads(base.tags[Tag.SCORES])["trait"] == [10, 20]
-    assert ["not imported: 1 files" in note for note in report.files[0].notes] == [True]
+    assert ["not imported: 1 file below" in note for note in report.files[0].notes] == [True]
 
 
 def test_responses_written_a_second_before_their_line_are_found(tmp_path: Path) -> None:

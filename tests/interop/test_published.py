@@ -13,7 +13,7 @@ from massact.interop.importer import import_into
 from massact.interop.names import Target
 from massact.interop.writing import ImportReport
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag
-from massact.store.schema.rows import decode_published
+from massact.store.schema.rows import decode_row
 from massact.store.write.tracker import Tracker
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "published.csv"
@@ -182,7 +182,7 @@ def test_a_figure_is_a_run_that_people_can_read() -> None:
         "coherence_mean": 73.0, "delta": 33.0, "baseline_trait_mean": 1.0, "coherence_floor": 70.0,
         "layer": 15.0, "coefficient": 1200.0,
     }  # fmt: skip
-    assert decode_published(run.tags[Tag.ROW]) == rows[0]
+    assert decode_row(PublishedRow, run.tags[Tag.ROW]) == rows[0]
     assert run.tags[Tag.KIND] == "published"
     assert run.tags[Tag.KEY] == run.tags[Tag.CONTENT] == rows[0].key
     assert run.tags[Tag.SCHEMA] == "1"

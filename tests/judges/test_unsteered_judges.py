@@ -16,7 +16,7 @@ from massact.domain import Generation, JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.judges import Exchange, ModelSource, Subject, Usage, Verdict
 from massact.judges.outside import completed, open_python_judge
-from massact.judges.patterns import open_regex_judge
+from massact.judges.rules import open_regex_judge
 from massact.judges.unsteered import ClassifierJudge, PerplexityJudge, _variety, _worst
 from massact.models.generate import Row, generate
 from massact.models.load import SteerableModel, describe, load_model

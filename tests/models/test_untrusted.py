@@ -12,6 +12,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,8 +29,9 @@ from massact.judges import likelihood
 from massact.models.load import load_model
 from massact.store.responses import read_responses
 from massact.store.schema import encode_row
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_activations, read_tensor
+from massact.store.write.stages import read_activations
 from tests.support.doctor_store import make_store
 from tests.support.saved import save_adapter, save_model
 from tests.support.store_fixtures import EXPERIMENT, evaluation_row
@@ -257,7 +259,7 @@ def test_a_server_cannot_place_files_outside_a_download(
     Thread(target=server.serve_forever, daemon=True).start()
     downloads = tmp_path / "a/b/c/downloads"
     downloads.mkdir(parents=True)
-    monkeypatch.setattr("massact.store.write.artifacts._folder", lambda _: downloads)
+    monkeypatch.setattr("massact.store.write.artifacts._copies", lambda: SimpleNamespace(name=str(downloads)))
     before = set(tmp_path.rglob("*"))
     with contextlib.suppress(StoreError):
         address = f"http://127.0.0.1:{server.server_port}"

@@ -14,12 +14,14 @@ from massact.floors import Floor
 from massact.query import Answers, Evaluations, Filters
 from massact.query.controls import random_p
 from massact.query.costs import Cost
+from massact.query.groups import Currency
 from massact.query.questions.best import BestRow, ask_best, winners
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.costs import CostRow, ask_costs
 from massact.query.rows import at_floor, printed
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind
+from massact.store.schema.declared import DeclaredSetting
 from massact.vectors.methods import extract_vector
 from massact.workflow import steered, vectors
 from tests.support.report_rows import behaves, row
@@ -107,6 +109,29 @@ def test_labels_and_controls_are_answered_and_compared_side_by_side() -> None:
     assert compared.better == "probe"
     assert compared.difference == pytest.approx((compared.best_a.delta or 0) - 40.0)
     assert not any("layers" in warning for warning in compared.warnings)
+
+
+def test_controls_are_current_as_the_labels_beside_them_are() -> None:
+    declared = DeclaredSetting("", 3, 64, 0.0, 0, {"refusal": "positive"})
+    old = [
+        replace(one, row=replace(one.row, setting="old", max_new_tokens=32, key=f"old-{n}"))
+        for n, one in enumerate([behaves(row(coefficient=8.0)), control("prompt", 40.0)])
+    ]
+    new = [
+        replace(one, row=replace(one.row, max_new_tokens=64))
+        for one in (behaves(row(coefficient=8.0)), control("prompt", 9.0))
+    ]
+    asked = Answers(
+        evaluations=Evaluations.of([old[0], new[0]]), controls=(old[1], new[1]), currency=Currency(declared)
+    )
+    found = {(one.label, one.setting): one.is_current for one in ask_best.of(asked, FLOOR).rows}
+    new_setting = new[0].row.setting
+    assert found == {
+        ("probe", "old"): False,
+        ("probe", new_setting): True,
+        ("prompt", "old"): False,
+        ("prompt", new_setting): True,
+    }
 
 
 def test_the_p_value_counts_the_winner_and_goes_by_direction() -> None:

@@ -58,9 +58,17 @@ def test_the_best_delta_within_the_cost_wins(limits: tuple[tuple[str, float], ..
 
 def test_it_is_said_what_is_not_known_and_what_costs_more() -> None:
     notes = _asked(("hellaswag", -2.0)).notes
-    assert "1 coherent evaluations cost more" in notes[0]
-    assert "1 coherent evaluations were never run on hellaswag and do not count; the best of them is probe" in notes[1]
+    assert "1 coherent evaluation costs more" in notes[0]
+    assert "1 coherent evaluation never run on hellaswag, not counted; the best of them is probe" in notes[1]
     assert "massact capability --run run-setting-1-probe-15-2000 --tasks hellaswag" in notes[1]
+
+
+def test_what_a_best_costs_is_printed_however_wide_the_table_is() -> None:
+    answer = _asked(("mmlu", -1.0), ("hellaswag", -5.0))
+    (row,) = answer.rows
+    costs = "; ".join(map(str, row.costs))
+    assert "hellaswag" in costs
+    assert f"{row.place}, probe: {costs}" in " ".join(str(answer).split())
 
 
 def test_where_nothing_is_cheap_enough_nothing_counts() -> None:

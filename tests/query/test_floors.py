@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,11 @@ from massact.errors import UsageError
 from massact.evaluation import Screening, stop_reason
 from massact.floors import Floor
 from massact.query.groups import slices, strata
-from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.best import BestAnswer, ask_best
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.gaps import ask_gaps
-from massact.query.rows import Answer, from_content, to_content
+from massact.query.rows import from_content, to_content
 from massact.query.stats.coherent import coherent_chances
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import Scores
@@ -58,11 +60,43 @@ def test_a_floor_is_read_and_written(text: str, rule: str, reach: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "101", "-1", "nan", "kl<0.3", "kl<=0", "kl<=-1", "kl<=nan", "kl<=1e999", "coherence<=3", "KL<=1", "kl"]
+    "text",
+    [
+        "",
+        "101",
+        "-1",
+        "nan",
+        "kl<0.3",
+        "kl<=0",
+        "kl<=-1",
+        "kl<=nan",
+        "kl<=1e999",
+        "kl>=1e-320",
+        "coherence<=3",
+        "KL<=1",
+        "kl",
+    ],
 )
 def test_what_is_no_floor_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="floor"):
         Floor.read(text)
+
+
+@pytest.mark.parametrize("rule", ["kl>=1e-30", "kl<=1e-30", "kl<=1e300"])
+def test_numbers_hold_out_at_the_smallest_and_the_largest_limit(rule: str) -> None:
+    floor, rows = Floor.read(rule), [*LADDER, at(150, 1e4, 9.0, "mean_diff")]
+    scored = {
+        r.run_id: Scores((1.0,) * 4 + (3.0,) * 4, (90.0,) * 8, {"kl": (r.row.metrics["kl"],) * 7 + (1e6,)})
+        for r in rows
+    }
+    scores = QuestionScores(scored, {"baseline": Scores((0.0,) * 8, (95.0,) * 8)}, floor)
+    asked = replace(answers_of(rows, groups=(GROUP,)), scores=scores)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        statuses = {
+            one.status for ask in (ask_best, ask_gaps) for one in ask.of(asked, floor).rows if one.label == "probe"
+        }
+    assert statuses == {"below_floor" if rule == "kl<=1e-30" else "ok"}
 
 
 def test_a_floor_of_a_metric_is_none_of_coherence() -> None:
@@ -101,7 +135,7 @@ def test_the_nearest_miss_is_the_one_nearest_to_the_limit_and_gaps_try_below_it(
     assert row.nearest_miss is not None
     assert row.nearest_miss.coefficient == 100
     assert all(abs(value) < 100 for bracket in row.brackets for value in bracket.try_next)
-    assert answer.verdict() == (False, "1 of 1 groups is a gap at kl 0.05 or less")
+    assert answer.verdict() == (False, "1 of 1 group is a gap at kl 0.05 or less")
     assert "miss: kl" in str(answer)
     assert "0.1 (layer 15, 100)" in str(answer)
 
@@ -121,7 +155,7 @@ def test_answers_keep_their_floor_and_metrics_as_json() -> None:
     assert (rows["probe"]["kl"], rows["probe"]["perplexity"]) == (0.3, None)
     assert rows["mean_diff"]["kl"] is None
     assert "metrics" not in rows["probe"]
-    again = from_content(Answer[BestRow], content, ())
+    again = from_content(BestAnswer, content, ())
     assert again == answer
     assert again.floor == KL
     assert 0.3 in [*answer.to_frame()["kl"]]
@@ -153,7 +187,8 @@ def test_labels_are_compared_at_equal_kl() -> None:
     assert row.best_b is not None
     assert (row.best_a.coefficient, row.best_b.coefficient) == (300, 300)
     assert row.matched_coherence == pytest.approx(0.15)
-    assert row.matched_difference == pytest.approx(3)  # 15 against 12, where mean_diff has that kl
+    # 15 against 12, where mean_diff has that kl; a little less, since of six evaluations some is taken for luck
+    assert row.matched_difference == pytest.approx(3, abs=0.5)
     assert any(warning.startswith("kl differs: 0.15 and 0.3") for warning in row.warnings)
 
 

@@ -91,7 +91,7 @@ def test_what_one_judge_alone_scored_does_not_count() -> None:
     answer = ask_judges.of(answers_of(rows), FLOOR)
     (row,) = answer.rows
     assert (row.n_shared, row.flips, row.loss) == (1, False, 0.0)
-    assert "2 evaluations were scored by one judge of a pair alone and are left out" in answer.notes
+    assert "2 evaluations left out, which one judge of a pair alone has scored" in answer.notes
     assert answer.winners[0].label_a == answer.winners[0].label_b == "probe"
 
 
@@ -99,7 +99,7 @@ def test_another_vector_of_the_same_label_is_another_evaluation() -> None:
     rows = [by("A", at=1), by("B", at=2, vector_digest="another")]
     answer = ask_judges.of(answers_of(rows), FLOOR)
     assert answer.rows == ()
-    assert answer.notes == ("2 evaluations were scored by one judge of a pair alone and are left out",)
+    assert answer.notes == ("2 evaluations left out, which one judge of a pair alone has scored",)
 
 
 def test_where_nothing_is_coherent_for_one_judge_the_label_flips_to_nothing() -> None:

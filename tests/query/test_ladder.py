@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.domain import Group
-from massact.query.next_coefficients import Bracket
-from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.gaps import Bracket, ask_gaps
 from tests.support.store_fixtures import answers_of, evaluated
 
 GROUP = Group("gemma", "refusal", "response[:5]", "probe")

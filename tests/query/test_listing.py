@@ -108,7 +108,7 @@ def test_a_limit_says_how_many_it_leaves_out() -> None:
     rows = [stored(evaluation_row(key=f"k{i}"), finished_at=i) for i in range(5)]
     answer = ask_runs.of(answers_of(rows), FLOOR, limit=2)
     assert [row.key for row in answer.rows] == ["k4", "k3"]
-    assert answer.notes == ("3 of 5 evaluations are left out by the limit of 2",)
+    assert answer.notes == ("3 of 5 evaluations left out by the limit of 2",)
     assert ask_runs.of(answers_of(rows), FLOOR, limit=5).notes == ()
 
 

@@ -85,8 +85,8 @@ def test_where_the_judge_says_no_or_yes_another_baseline_may_have_any_score() ->
 
 def test_a_picked_mean_is_pulled_towards_the_others_by_what_is_noise() -> None:
     values = np.array([[10.0, 30, 20], [20.0, 10, 30], [60.0, 40, 50]])
-    # means 20, 20, 50: variance 300; noise 1600 / 36, of three rows half of it counts
-    assert pulled_mean(values, 2) == pytest.approx(30 + (1 - 0.5 * (1600 / 36) / 300) * 20)
+    # means 20, 20, 50: variance 300; noise 1600 / 36
+    assert pulled_mean(values, 2) == pytest.approx(30 + (1 - (1600 / 36) / 300) * 20)
     assert pulled_mean(values[:1], 0) == 20
     assert pulled_mean(np.array([[np.nan, 1.0, 2.0], [3.0, np.nan, 2.0]]), 0) is None
 

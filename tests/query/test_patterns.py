@@ -43,7 +43,7 @@ def test_a_comparison_is_between_bests() -> None:
     assert row.best_a.coefficient == 1000
     assert row.same_vector is None
     assert row.warnings == (
-        "compared at unequal coefficients, over 2 of 2 evaluations of probe_preclean, 1 of 1 evaluations of "
+        "compared at unequal coefficients, over 2 of 2 evaluations of probe_preclean, 1 of 1 evaluation of "
         "probe_cleaned",
     )
 
@@ -287,7 +287,7 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
     assert (shift.label, shift.reference, shift.ratio) == ("mean_diff_top1", "mean_diff", 0.4)
     assert answer.relative_strength == 0.9
     assert [row.status for row in answer.rows] == ["ok"] * 5
-    assert answer.notes == ("1 of 6 groups have no best and are left out",)
+    assert answer.notes == ("1 of 6 groups left out, without a best",)
     assert answer.recommendations == (
         "start probe at 1000 to 1200 on gemma (layer 15; 2 positions)",
         "start mean_diff at 1800 to 2500 on gemma (layer 15, 16; 2 positions)",
@@ -314,11 +314,11 @@ def test_nothing_is_advised_from_the_end_of_a_grid_or_from_what_did_nothing() ->
         line.startswith("cannot say where to start mean_diff on gemma: nothing reaches coherence 68, inside its grid")
         for line in answer.recommendations
     )
-    assert answer.notes[-1].startswith("nothing is advised from 2 of 3 bests: 2 lie at the end of their grid, 0 have")
+    assert answer.notes[-1].startswith("nothing is advised from 2 of 3 bests: 2 at the end of the grid, 0 without")
     flat = ask_coefficients.of(answers_of(inside_a_grid(evaluated("gradient", delta=5.0))), FLOOR)
     (only,) = flat.recommendations  # nothing of probe and mean_diff, which nobody declared
     assert only.startswith("cannot say at which relative strength to start on gemma")
-    assert flat.notes[-1].endswith("0 lie at the end of their grid, 1 have no effect (a delta of 10 points)")
+    assert flat.notes[-1].endswith("0 at the end of the grid, 1 without an effect (a delta of 10 points)")
 
 
 @pytest.mark.parametrize(

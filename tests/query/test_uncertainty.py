@@ -190,6 +190,15 @@ def test_the_less_coherent_label_is_read_where_it_is_as_coherent_as_the_other() 
     assert (found.coherence, found.delta_a) == (90.0, 20.0)
     assert found.delta_b == pytest.approx((10 + 10 + 40 * 2 / 3) / 2)
     assert found.slope == pytest.approx((found.delta_b - 50) / 20)
+    # at 1500 (1/3)² + (2/3)² of the noise of one evaluation, half way from there to 500 (1 + 5/9) / 2; at a all of it
+    assert found.noise == pytest.approx(((7 / 9 + 1) / 2) ** 0.5)
+
+
+def test_what_lies_beside_a_best_is_read_as_it_is_expected_and_not_as_it_came_out() -> None:
+    a, curve = point(1000, 90.0, 20.0), [point(500, 90.0, 60.0), point(1000, 80.0, 80.0)]
+    found = at_matched_coherence(a, [a], curve[1], curve, expected={curve[0].run_id: 25.0})
+    assert found is not None
+    assert (found.delta_a, found.delta_b) == (20.0, 25.0)
 
 
 def test_a_lucky_best_is_read_from_the_evaluations_around_it() -> None:
@@ -216,7 +225,7 @@ def test_like_coherence_is_asked_about_where_the_gap_is_more_than_noise() -> Non
         return row
 
     clear = pair((89.0, 91.0, 90.0, 88.0, 92.0, 89.5, 90.5, 87.0, 93.0, 90.0))
-    assert clear.matched_difference == pytest.approx(0.0)
+    assert clear.matched_difference == pytest.approx(0.0, abs=0.1)
     assert clear.matched_low is not None
     assert clear.matched_high is not None
     assert clear.matched_low < 0 < clear.matched_high < 10
@@ -342,3 +351,16 @@ def test_a_label_that_is_one_vector_with_the_winner_is_never_behind() -> None:
         "mean_diff_cleaned": "tied",
         "probe": "behind",
     }
+
+
+def test_what_one_pair_comes_to_does_not_depend_on_the_pairs_asked_before() -> None:
+    grid = [scored("probe", 1000.0 + at, noisy(30 - 4 * at, shift=at)) for at in range(6)]
+    grid += [scored("probe_top1", 1000.0 + at, noisy(20 - at, shift=3 * at)) for at in range(6)]
+    grid += [scored("mean_diff", 1000.0 + at, noisy(25 - at, shift=5 * at + 1)) for at in range(2)]
+    answers = answers_of(rows_of(grid), scores=scores_of(grid))
+    pairs = [("probe", "probe_top1"), ("probe", "mean_diff")]
+    (alone,) = ask_compare.of(answers, FLOOR, pairs=pairs[1:]).rows
+    wider, after = ask_compare.of(answers, FLOOR, pairs=pairs).rows
+    assert wider.best_a == alone.best_a, "of six evaluations and of two"
+    assert alone.difference_expected == after.difference_expected
+    assert (alone.difference_low, alone.difference_high) == (after.difference_low, after.difference_high)

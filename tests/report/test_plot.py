@@ -219,7 +219,7 @@ def test_plotly_gives_the_same_figure_that_answers_to_the_pointer(
 
 
 def _by_plotly(draw: Any, figure: Any, lacking: str, _engine: str) -> Any:
-    return draw(figure, lacking, "plotly")
+    return draw(figure, lacking, {"engine": "plotly"})
 
 
 def test_cells_of_a_map_tell_their_delta_and_an_unknown_engine_is_refused(answers: Answers) -> None:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from massact.report.before_after import BeforeAfter, before_after_table, compari
 from massact.report.checks import top2_shape
 from massact.report.coefficients import coefficients_section
 from massact.report.curve import cleaning_curves, curve_section
-from massact.report.evidence import Evidence
+from massact.report.evidence import Evidence, Provenance
 from massact.report.page import Report, build_report
 from massact.report.results import best_section, gap_matrix
 from massact.report.section import Section
@@ -115,6 +116,27 @@ def test_the_same_input_gives_the_same_report() -> None:
     first, second = build_report(given), build_report(given)
     assert first == second
     assert (first.html, first.markdown) == (second.html, second.markdown)
+
+
+def test_figures_are_kept_until_they_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, drawn = tmp_path / "figures" / "toys.json", []
+    draw = page.pictures
+    monkeypatch.setattr(page, "pictures", lambda *given: drawn.append(given) or draw(*given))
+    given, later = [scored(50.0, 90.0)], datetime(2027, 1, 1, tzinfo=UTC)
+    first = build_report(report_input(given), kept)
+    n_sections = len(drawn)
+    again = build_report(report_input(given, generated_at=later, provenance=Provenance(n_evaluations=7)), kept)
+    assert len(drawn) == n_sections > 0
+    assert again.pictures == first.pictures
+    assert again.pictures["glance"][0].svg
+    for number, changed in enumerate(
+        (report_input([scored(60.0, 90.0)]), report_input(given, calibrations={"toy-gemma-3": calibration()})), 2
+    ):
+        fresh = build_report(changed)
+        assert build_report(changed, kept).pictures == fresh.pictures
+        assert len(drawn) > n_sections * number
+    kept.write_text("{")
+    assert build_report(report_input(given), kept).pictures == first.pictures
 
 
 def test_massive_dims_at_every_token_stand_beside_those_of_the_first() -> None:

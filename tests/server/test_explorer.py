@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from tests.support.browser import Page, chromium, needs_chromium
 from tests.support.prepared import PreparedStores
 from tests.support.processes import Process
-from tests.support.small_plan import EXPERIMENT, Place
+from tests.support.small_plan import EXPERIMENT, Place, model_server
 from tests.support.store_fixtures import tracking_server
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -84,7 +83,7 @@ def text(page: Page, name: str) -> str:
     return str(page.run(f"document.getElementById({name!r}).textContent"))
 
 
-def best(place: Place, floor: int) -> list[dict[str, Any]]:
+def best(place: Place, floor: float | str) -> list[dict[str, Any]]:
     told = place.run("best", "--format", "json", "--floor", str(floor)).stdout
     return [row for row in json.loads(told)["rows"] if row["run_id"]]
 
@@ -115,6 +114,27 @@ def test_at_every_floor_it_says_what_best_says(explorer: str, place: Place, page
     assert {url.partition("/massact/")[0] for url in page.requests if url.startswith("http")} == {
         explorer.partition("/massact/")[0]
     }
+
+
+def test_the_floor_may_be_of_any_metric(explorer: str, place: Place, page: Page) -> None:
+    show(page, explorer)
+    change = "s.value = 'kl<='; s.dispatchEvent(new Event('change'))"
+    page.run(f"(() => {{ const s = document.getElementById('rule'); {change} }})()")
+    page.wait_for("location.hash.includes('rule=kl')")
+    limit = float(page.run("new URLSearchParams(location.hash.slice(1)).get('rule')").removeprefix("kl<="))
+    for step, share in ((68, 1), (84, 0.5), (2, 98 / 32)):
+        slide(page, step)
+        page.wait_for(TIED + " || document.getElementById('verdict').textContent.startsWith('Nothing is at')")
+        rows = best(place, f"kl<={limit * share!r}")
+        table = cells(page, "#bests tbody tr")
+        assert {row[1].split(" ")[1]: row[2] for row in table if row[2] != "gap"} == {
+            row["label"]: row["standing"] for row in rows
+        }
+        assert text(page, "floor-shown") == f"kl ≤ {float(f'{limit * share:.4g}'):g}"
+    page.open(page.run("location.href"))  # the address holds it
+    page.wait_for("document.getElementById('floor-shown').textContent.startsWith('kl')")
+    assert page.run("document.getElementById('rule').value") == "kl<="
+    assert page.console == []
 
 
 def point(page: Page, chart: str, run: str) -> tuple[float, float]:
@@ -248,26 +268,26 @@ def test_hostile_responses_are_text_and_a_running_sweep_fills_in(
 
 def test_trying_it_beside_a_model_server(explorer: str, place: Place, page: Page) -> None:
     winner = next(row for row in best(place, 68) if row["standing"] == "winner")
-    environment = {**place.environment, "MASSACT_MODEL_KEY": "key"}
-    line = ("serve-model", "--experiment", "small.yaml", "--port", "0")
-    server = Process("massact", *line, cwd=place.folder, env=environment)
-    try:
-        assert server.stdout is not None
-        told = "".join(takewhile(lambda line: "and the id of" not in line, iter(server.stdout.readline, "")))
-        api = re.findall(r"API: +(\S+)", told)[0]
+    with model_server(place, "key") as (_, api):
         show(page, explorer, run=winner["run_id"])
         page.wait_for(ANSWERED)
-        page.run(f"(() => {{ const set = (id, value) => {{ document.getElementById(id).value = value }}; "
-                 f"document.getElementById('try').open = true; set('address', {api!r}); set('key', 'key'); "
-                 "document.getElementById('ask').requestSubmit() })()")  # fmt: skip
+        fields = "['address', 'key', 'start'].map((id) => document.getElementById(id))"
+        filled = f"{fields}.map((one) => one.value ?? one.textContent)"
+        page.run("document.getElementById('try').open = true")
+        page.wait_for("document.getElementById('start').textContent")
+        start = "massact serve-model --experiment FILE.yaml --model toy"
+        assert page.run(filled) == [api.removesuffix("/v1"), "", start]  # what the server told beside the database
+        page.run("document.getElementById('key').value = 'key'; document.getElementById('ask').requestSubmit()")
         page.wait_for("document.querySelectorAll('#answers .said').length === 2")
         said = page.run("[...document.querySelectorAll('#answers .said')].map((one) => one.textContent)")
         shown = page.run("[...document.querySelectorAll('#responses .said')].slice(0, 2).map((one) => one.textContent)")
         assert said == shown  # greedy, as the sweep heard it
+        show(page, explorer, run=winner["run_id"])
+        page.wait_for(ANSWERED)
+        page.run("document.getElementById('try').open = true")
+        page.wait_for("document.getElementById('key').value === 'key'")  # kept for this tab
         page.run("document.getElementById('key').value = 'another'; document.getElementById('ask').requestSubmit()")
         page.wait_for("document.getElementById('answers').textContent.includes('no such key')")
-    finally:
-        server.kill()
 
 
 def test_on_a_tracking_server_it_links_to_mlflow(place: Place, page: Page, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 import massact
 from massact import api
 from massact.errors import ConfigError, StoreError
+from massact.floors import Floor
 from massact.server.answering import Answering
 from massact.server.processes import PROBLEM_TYPE, Limits, Processes, limits_of, problem_of
 from massact.store.read import open_source, rest
@@ -281,6 +282,15 @@ def test_a_database_that_is_gone_is_not_named(tmp_path: Path) -> None:
     )
     assert (found.status, found.headers["Content-Type"]) == (503, PROBLEM_TYPE)
     assert b"secret" not in found.body
+
+
+def test_a_floor_of_a_metric_reaches_the_process_that_answers(sqlite: str) -> None:
+    processes = Processes(sqlite, Limits())
+    given = {"experiment": EXPERIMENT, "floor": Floor.read("kl<=0.5")}
+    for question in ("best", "runs"):
+        found = json.loads(processes.ask({"question": question, "given": given, "readable": [1]}).body)
+        assert (found["floor_rule"], found["floor"]) == ("kl<=0.5", 0.5)
+    processes.close()
 
 
 def test_a_process_that_ended_meanwhile_is_replaced(sqlite: str) -> None:

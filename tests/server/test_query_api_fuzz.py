@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 
-from massact.server.answering import BY_GET, BY_POST, served
+from massact.server.answering import READINGS, served
 from massact.server.views import VIEWS
 from tests.support.query_api import LABELS, fill
 from tests.support.store_fixtures import EXPERIMENT, tracking_server
@@ -67,8 +67,7 @@ def _about_what_is_there(query: dict[str, Any]) -> dict[str, Any]:
 
 OPERATIONS = [
     *(("GET", f"/massact/v1/{name}") for name in served()),
-    *(("GET", f"/massact/v1/raw/{name}") for name in BY_GET),
-    *(("POST", f"/massact/v1/raw/{name}") for name in BY_POST),
+    *(("POST", f"/massact/v1/raw/{name}") for name in READINGS),
     *(("GET", f"/massact/v1/view/{name}") for name, (_, parameters) in VIEWS.items() if parameters),
 ]
 """All but the description itself, which a schema read from it leaves out."""

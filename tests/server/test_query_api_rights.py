@@ -111,7 +111,7 @@ def test_names_of_what_may_not_be_read_are_not_told(server: str) -> None:
 
 @pytest.mark.parametrize("user", [None, ("ada", "wrong"), ("nobody", "x")], ids=["none", "wrong", "unknown"])
 def test_without_a_login_nothing_is_answered(server: str, user: tuple[str, str] | None) -> None:
-    for path in ("best", "openapi.json", "raw/points"):
+    for path in ("best", "openapi.json", "view/explore"):
         response = ask(server, path, user)
         assert problem(response)[:2] == (401, "not-logged-in")
         assert response.headers["WWW-Authenticate"].startswith("Basic")

@@ -4,11 +4,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from massact.cli.app import cli
 from massact.service.preparing import viewed_experiments
-from massact.service.serving import _address_told, view_lines
-from massact.service.settings import Settings
-from massact.store.databases import UI_ADDRESS, served_file, ui_address
+from massact.service.serving import view_lines
+from massact.store.databases import UI_ADDRESS, address_told, served_file, ui_address
 from massact.store.write.tracker import Tracker
 
 
@@ -23,7 +24,7 @@ def test_links_follow_a_server_that_answers_and_no_other(uri: str) -> None:
     assert ui_address("https://lab.example/mlflow/") == "https://lab.example/mlflow"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with _address_told(Settings(uri, "mlartifacts", port=port)):
+        with address_told(uri, f"http://127.0.0.1:{port}"):
             assert ui_address(uri) == f"http://127.0.0.1:{port}"
         assert ui_address(uri) == UI_ADDRESS
         told = served_file(uri)
@@ -31,6 +32,20 @@ def test_links_follow_a_server_that_answers_and_no_other(uri: str) -> None:
         assert not told.exists()
         told.write_text(f"http://127.0.0.1:{port}")
     assert ui_address(uri) == UI_ADDRESS, "a server that was killed leaves its file"
+
+
+def test_links_lead_to_the_address_that_is_declared(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = "postgresql://ada@db.example/runs"
+    assert ui_address(database) == UI_ADDRESS
+    monkeypatch.setenv("MASSACT_UI", "https://lab.example:5443/mlflow/")
+    for store in (database, uri, "http://10.0.0.3:5000"):
+        assert ui_address(store) == "https://lab.example:5443/mlflow"
+    for wrong in ("lab.example:5443", "ftp://lab.example", "https://ada:hunter2@lab.example", "http://"):
+        monkeypatch.setenv("MASSACT_UI", wrong)
+        done = CliRunner().invoke(cli, ["best", "--experiment", "small", "--tracking-uri", uri])
+        assert done.exit_code == 2
+        assert "MASSACT_UI is " in done.output
+        assert "hunter2" not in done.output
 
 
 def test_serve_prints_both_views_of_each_experiment(uri: str) -> None:

@@ -178,14 +178,15 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
     database: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Tracker(database, "study", floor=68)
-    put: Callable[..., None] = run_writer.SqlWriter._put
+    execute: Callable[..., Any] = sa.Connection.exec_driver_sql
 
-    def cut(self: Any, connection: Any, table: str, rows: Any) -> None:
-        put(self, connection, table, rows)
-        if table == "metrics":
+    def cut(self: sa.Connection, statement: str, *about: Any) -> Any:
+        result = execute(self, statement, *about)
+        if statement.startswith("INSERT INTO metrics"):
             raise error
+        return result
 
-    monkeypatch.setattr(run_writer.SqlWriter, "_put", cut)
+    monkeypatch.setattr(sa.Connection, "exec_driver_sql", cut)
     with pytest.raises(error):
         _write(database, _run())
     assert set(_count(database).values()) == {0}

@@ -55,7 +55,7 @@ def _refusal() -> Exception:
 def test_an_outage_is_waited_for_and_told_once() -> None:
     said: list[str] = []
     patience, flaky = Patience(60, say=said.append), Flaky(_server_error(), 3)
-    patience.begin()
+    patience.is_under_way = True
     assert patience.ask(flaky) == "done"
     assert flaky.calls == 4
     assert len(said) == 2
@@ -72,7 +72,7 @@ def test_before_work_is_under_way_it_is_tried_once() -> None:
 
 def test_patience_ends() -> None:
     patience = Patience(0.05)
-    patience.begin()
+    patience.is_under_way = True
     with pytest.raises(StoreLostError, match="massact sync") as caught:
         patience.ask(Flaky(_server_error(), 1000))
     assert caught.value.exit_code == 1
@@ -85,7 +85,7 @@ def test_patience_ends() -> None:
 )
 def test_what_is_no_outage_is_raised_at_once(error: Exception) -> None:
     patience, flaky = Patience(60), Flaky(error, 1)
-    patience.begin()
+    patience.is_under_way = True
     with pytest.raises(type(error)):
         patience.ask(flaky)
     assert flaky.calls == 1
@@ -116,7 +116,7 @@ def test_a_run_whose_answer_was_lost_is_not_made_twice(uri: str, monkeypatch: py
         return made
 
     monkeypatch.setattr(client, "create_run", create_run)
-    tracker._patience.begin()
+    tracker._patience.is_under_way = True
     with tracker.phase("phase1", params={}) as run:
         pass
     runs = connect(uri).search_runs([tracker.experiment_id])
@@ -149,7 +149,7 @@ def test_a_reading_is_tried_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> 
     Tracker(uri, "study", floor=68.0)
     patience = Patience(60)
     store = open_patient_store(uri, patience)
-    patience.begin()
+    patience.is_under_way = True
     inner: Any = store
     flaky = Flaky(StoreError("does not answer"), 2)
     monkeypatch.setattr(inner._store, "finished_keys", flaky)
@@ -162,7 +162,7 @@ def test_a_store_that_is_not_there_holds_nothing_before_work_is_under_way(tmp_pa
     uri, patience = f"sqlite:///{tmp_path}/none.db", Patience(60)
     assert open_patient_store(uri, patience).finished_keys("study") == {}
     assert list(tmp_path.iterdir()) == []
-    patience.begin()
+    patience.is_under_way = True
     with pytest.raises(UnusableStoreError, match="no run store at"):
         open_patient_store(uri, patience)
 

@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from safetensors import safe_open
 from massact.domain import Response
 from massact.errors import DataError
 from massact.store.responses import read_responses, response_bytes
-from massact.store.write.stages import activation_files, read_activations, read_tensor, tensor_bytes
+from massact.store.tensors import read_tensor, torch_file
+from massact.store.write.stages import activation_files, read_activations, tensor_bytes
 from massact.vectors.activations import Activations, split_sides
 
 RESPONSES = (
@@ -186,3 +188,16 @@ def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
     with pytest.raises(DataError, match=r"vector\.safetensors.*a Git LFS pointer.*git lfs pull"):
         read_tensor(path, "vectors")
+
+
+@pytest.mark.parametrize("n", [1, 8, 256, 70_000])
+def test_a_vector_written_without_torch_is_read_by_torch(n: int, tmp_path: Path) -> None:
+    vector = torch.linspace(-3, 1e30, n)
+    path = tmp_path / "vector.pt"
+    path.write_bytes(torch_file(vector.numpy().tobytes()))
+    for mapped in (False, True):
+        read = torch.load(path, weights_only=True, mmap=mapped)
+        assert read.dtype is torch.float32
+        assert torch.equal(read, vector)
+    with ZipFile(path) as archive:
+        assert archive.testzip() is None

@@ -1,9 +1,13 @@
 """A small experiment on an embedded model, and a folder to run the whole plan on it in, as processes."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from massact.store.read import RunStore, open_store
@@ -74,3 +78,17 @@ def small_place(folder: Path) -> Place:
     """The folder with the experiment in it."""
     (folder / "small.yaml").write_text(EXPERIMENT)
     return Place(folder)
+
+
+@contextmanager
+def model_server(place: Place, key: str) -> Iterator[tuple[str, str]]:
+    """`massact serve-model` on a place's store: the lines that it says, and its address."""
+    environment = {**place.environment, "MASSACT_MODEL_KEY": key}
+    line = ("serve-model", "--experiment", "small.yaml", "--port", "0")
+    server = Process("massact", *line, cwd=place.folder, env=environment)
+    try:
+        assert server.stdout is not None
+        told = "".join(takewhile(lambda line: "and the id of any" not in line, iter(server.stdout.readline, "")))
+        yield told, re.findall(r"API: +(\S+)", told)[0]
+    finally:
+        server.kill()

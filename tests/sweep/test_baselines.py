@@ -91,6 +91,61 @@ def test_what_winners_are_held_against_is_evaluated_once(swept: Path) -> None:
     assert {row.label for row in ask(swept, "curve") if row.n_dims is None} == {"prompt", "few_shot", "random"}
 
 
+def test_controls_that_lack_the_floors_metric_are_evaluated_anew(
+    tmp_path: Path, prepared_stores: PreparedStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, swept = SMALL.replace("random: 3", "random: 1"), tmp_path
+    prepared_stores.copy(SMALL, swept)
+    monkeypatch.chdir(swept)
+    (swept / "small.yaml").write_text(text + "metrics: []\n")
+    run(swept, "phase1", "--max-rounds", "0")
+    run(swept, "baselines")
+    before = {one.row.key: one.row for one in rows(swept, "controls")}
+    assert len(before) == 3
+    assert not any(row.metrics for row in before.values())
+    (swept / "small.yaml").write_text(text)  # other metrics alone change nothing of what is finished
+    assert "3 finished already, 0 evaluated" in run(swept, "baselines").stderr
+
+    (swept / "small.yaml").write_text(text + "floor: {metric: kl, at_most: 1000}\n")
+    # no winner counts, so that no random direction is asked for; the unsteered responses lack it too
+    assert re.search(
+        r"\| baselines \| toy \| refusal \| 2 \| 0 .*\| 12 \|", run(swept, "baselines", "--dry-run").stdout
+    )
+    run(swept, "phase1", "--max-rounds", "0")
+    assert re.search(
+        r"\| baselines \| toy \| refusal \| 3 \| 0 .*\| 12 \|", run(swept, "baselines", "--dry-run").stdout
+    )
+    assert "baselines: 3 cells: 0 finished already, 3 evaluated" in run(swept, "baselines").stderr
+    after = {one.row.key: one.row for one in rows(swept, "controls")}
+    assert after.keys() == before.keys()
+    for key, row in after.items():
+        assert row.metrics is not None
+        assert row.metrics["kl"] > 0
+        assert (row.trait_mean, row.coherence_mean) == (before[key].trait_mean, before[key].coherence_mean)
+    assert "| 3 | 3 | 0 | 0 | 0 | none | 0 |" in run(swept, "baselines", "--dry-run").stdout
+    assert "3 finished already, 0 evaluated" in run(swept, "baselines").stderr
+
+
+def test_more_examples_than_there_are_are_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL.replace("few_shot: 2", "few_shot: 1000"))
+    for command in ("main", "phase1", "baselines"):
+        for option in ((), ("--dry-run",)):
+            said = run(tmp_path, command, *option, code=2).output
+            assert "small.yaml: baselines.few_shot: 1000 examples, and refusal has 100: write fewer" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_before_anything_ran_what_needs_no_winner_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    shown = run(tmp_path, "main", "--dry-run").stdout
+    assert "| baselines | toy | refusal | 2 | 0 | 0 | 0 | at least 2 | nothing measured yet | 8 |" in shown
+    assert "random directions at the places of winners are not known" in shown
+
+
 def test_a_prompt_stands_before_every_question_and_the_judge_does_not_see_it(swept: Path) -> None:
     run(swept, "baselines")
     (run_id,) = [one.run_id for one in rows(swept, "controls") if one.row.label == "prompt"]

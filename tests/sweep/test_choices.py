@@ -16,7 +16,7 @@ from massact.domain import Cell, Choice, Recipe, Steering
 from massact.errors import DataError
 from massact.evaluation import Evaluation, PlannedCell
 from massact.judges import Exchange
-from massact.judges.choices import ChoicesJudge, choice_text
+from massact.judges.rules import ChoicesJudge, choice_text
 from massact.models.load import load_model
 from massact.store.read import open_store
 from massact.sweep.executors.local import evaluate_cells

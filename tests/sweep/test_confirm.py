@@ -22,9 +22,9 @@ from massact.store.schema.names import POINT_TAG
 from massact.store.write.client import connect
 from massact.store.write.tracker import PROJECT_RUN
 from massact.sweep.claims import Sharing
-from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Interrupted, Interruption, Session, Workload
 from massact.sweep.driver import Tally
+from massact.sweep.winners import run_confirm
 from massact.workflow import steps
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT

@@ -1,16 +1,21 @@
 """Evaluating a batch of cells: each keeps its own result, and a bad one fails alone."""
 
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
-from massact.errors import JudgeError
+from massact.errors import JudgeError, PluginError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange, Verdict
 from massact.models.load import SteerableModel
+from massact.models.operators import find_operator
+from massact.plugins import declare_own, forget_own
 from massact.sweep.executors.local import evaluate_cells
 from tests.support.tiny import tiny_model, unit
 
@@ -86,6 +91,44 @@ def test_a_cell_that_overflows_fails_with_layer_and_coefficient_and_the_others_c
         assert isinstance(before, Evaluation)
         assert isinstance(after, Evaluation)
         assert after.responses == before.responses
+
+
+BAD = """\
+def bad(p, q, c):
+    return p.missing, c
+def odd(p, q, c):
+    return (c,)
+def full(p, q, c):
+    raise MemoryError
+"""
+
+
+def test_an_operator_of_somebody_else_that_fails_is_named_with_its_line_and_its_cell_fails_alone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bad_operators.py").write_text(BAD)
+    for name in ("bad", "odd", "full"):
+        declare_own("operators", f"bad_operators:{name}", tmp_path)
+    try:
+        with pytest.raises(MemoryError):  # so that fewer rows are tried
+            find_operator("full")(*torch.ones(3, 1))
+        with pytest.raises(PluginError, match="the operator odd failed: ValueError: not enough values"):
+            find_operator("odd")(*torch.ones(3, 1))
+        cells, steering = _cells(), _cells()[2].cell.steering
+        assert steering is not None
+        bad = replace(steering, recipe=Recipe("probe", operator="bad"))
+        cells[2] = replace(cells[2], cell=Cell(SETTING, bad))
+        results = list(evaluate_cells(tiny_model("llama"), cells, QUESTIONS, Judge(), batch_rows=15))
+    finally:
+        forget_own()
+        sys.path.remove(str(tmp_path))
+    failed = results[2]
+    assert isinstance(failed, FailedCell)
+    assert failed.error == (
+        "the operator bad failed: AttributeError: 'Tensor' object has no attribute 'missing' "
+        f"({tmp_path}/bad_operators.py, line 2)"
+    )
+    assert [isinstance(one, Evaluation) for one in results] == [True, True, False, True, True]
 
 
 def _with_coefficient(planned: PlannedCell, coefficient: float) -> PlannedCell:

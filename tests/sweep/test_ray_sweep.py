@@ -1,5 +1,6 @@
 """A sweep of the toy on two nodes of Ray's, a worker and then a node killed: equal to the local one, cell by cell."""
 
+import math
 import os
 import random
 import signal
@@ -23,7 +24,7 @@ from massact.metrics import DEFAULT_METRICS
 from massact.store.read import open_store, stored_runs
 from massact.store.responses import read_responses
 from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
-from massact.store.write.stages import read_tensor
+from massact.store.tensors import read_tensor
 from massact.sweep.context import Session, Workload
 from massact.sweep.executors import RayOptions
 from massact.sweep.planner import Overrides
@@ -140,15 +141,24 @@ def _held(folder: Path, uri: str) -> dict[str, Any]:
         assert row.key not in held, "a cell was finished twice"
         plain = replace(row, generation_seconds=None, judge_seconds=None, tokens_per_second=None, metrics=None)
         scores, responses, values = found[run_id]
-        measured = [_rounded(one) for one in (row.metrics or {}, *(said.metrics for said in responses))]
-        assert len(measured[0]) == len(DEFAULT_METRICS)
+        assert row.metrics is not None
+        assert len(row.metrics) == len(DEFAULT_METRICS)
+        measured = [_near(one) for one in (row.metrics, *(said.metrics for said in responses))]
         held[row.key] = (plain, scores, [replace(said, metrics={}) for said in responses], values, measured)
     return held
 
 
-def _rounded(metrics: Mapping[str, float | None]) -> dict[str, str]:
-    """As far as they do not hang on how rows were batched."""
-    return {name: f"{round(value or 0.0, 4):.3g}" for name, value in metrics.items()}
+def _near(metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    """Metrics that hang in their last digits on which rows were in a batch, and so on who was at work when: compared
+    within a tolerance, since a rounded one may lie at the edge of its digit."""
+    return {name: _Near(value or 0.0) for name, value in metrics.items()}
+
+
+class _Near(float):
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and math.isclose(self, other, rel_tol=1e-3, abs_tol=1e-4)
+
+    __hash__ = float.__hash__
 
 
 def _steps(path: Path, run_id: str, metric: WorkerMetric) -> int:

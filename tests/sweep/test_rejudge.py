@@ -19,8 +19,7 @@ from massact.store.responses import read_responses
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.write.client import connect
 from massact.sweep.context import Session
-from massact.sweep.rejudge import _place
-from massact.sweep.stored import stored_subject
+from massact.sweep.stored import place_of, stored_subject
 from tests.support.judge_server import JUDGE, JudgeServer, Reply, Request, completion, judge_by_text, score_by_text
 from tests.support.judged_place import is_canary
 from tests.support.prepared import PreparedStores
@@ -79,9 +78,7 @@ def test_every_stored_row_holds_its_cell(place: Path) -> None:
     found = rows(place)
     assert len(found) == N_CELLS
     for one in found:
-        stored = stored_subject(session, one.row)
-        assert not isinstance(stored, str)
-        _, cell = stored
+        _, cell = stored_subject(session, one.row)
         assert cell.steering is not None
         assert (cell.steering.layer, cell.steering.coefficient) == (one.row.layer, one.row.coefficient)
         assert one.row.cell == cell_json(cell)
@@ -330,5 +327,5 @@ def test_a_judge_that_there_is_not_is_refused(place: Path) -> None:
 
 
 def test_what_is_judged_again_or_follows_it_keeps_its_split_of_the_questions() -> None:
-    row = replace(evaluation_row(), confirm_share=0.2)
-    assert (_place(row, 4).confirm_share, _place(row, 4).n_questions) == (0.2, 4)
+    row = replace(evaluation_row(), confirm_share=0.2, n_questions=4)
+    assert (place_of(row).confirm_share, place_of(row).n_questions) == (0.2, 4)

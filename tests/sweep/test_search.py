@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 
 from massact.config import load_experiment
 from massact.domain import Cell, Coefficients, QuestionSet, Response, Steering, Timing
+from massact.errors import UsageError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
+from massact.floors import Floor
 from massact.labels import parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 from massact.store.schema import Points, point_of
+from massact.sweep.executors.base import Work
 from massact.sweep.planner import GridRequest
 from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps, rounds
 from massact.sweep.search.gap_filling import SearchPlan, search_requests
@@ -169,8 +172,10 @@ def test_where_only_the_best_layer_is_wanted_the_others_are_given_up_early() -> 
     assert sum(isinstance(step, Try) for step in steps.values()) <= 4, "the half that is worth less waits"
 
 
-@pytest.mark.parametrize("lost", ["failed", "unscored"])
-def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unknown(lost: str) -> None:
+@pytest.mark.parametrize(
+    ("lost", "floor"), [("failed", FLOOR), ("unscored", FLOOR), ("unscored", Floor.of("kl", 0.3, is_most=True))]
+)
+def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unknown(lost: str, floor: float) -> None:
     breaks, unknown = LadderKey("p", "probe", 1, 1), LadderKey("p", "probe", 2, 1)
     facts = {breaks: VectorFacts(unit_strength=0.01, norm=100.0), unknown: VectorFacts(unit_strength=0.02, norm=50.0)}
 
@@ -182,7 +187,10 @@ def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unkno
             planned[str(layer)] = PlannedCell(Cell(SETTING, steering), None)
         return planned
 
-    def evaluate(_work: object, some: Sequence[PlannedCell], **_watch: object) -> Iterator[Evaluation | FailedCell]:
+    of_metric = isinstance(floor, Floor)
+
+    def evaluate(work: Work, some: Sequence[PlannedCell], **_watch: object) -> Iterator[Evaluation | FailedCell]:
+        assert work.part.measured.names == (("kl",) if of_metric else ())
         for one in some:
             steering = one.cell.steering
             assert steering is not None
@@ -191,6 +199,10 @@ def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unkno
                 yield FailedCell(one, "out of memory")
                 continue
             coherence = None if steering.layer == 2 else 90.0 if steering.coefficient < 50 else 10.0
+            if of_metric:  # the metric breaks at 50, and the coherence nowhere
+                metrics = {} if coherence is None else {"kl": 0.1 if steering.coefficient < 50 else 5.0}
+                yield Evaluation(one, (Response("q", "r", None, 100.0, metrics=metrics),), Timing(0.0, 0.0, 0))
+                continue
             yield Evaluation(one, (Response("q", "r", None, coherence),), Timing(0.0, 0.0, 0))
 
     kept: list[Any] = []
@@ -204,7 +216,7 @@ def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unkno
         ),
         stores=SimpleNamespace(read=lambda: nullcontext(store)), progress=None,
         interruption=SimpleNamespace(is_requested=False, finishing=nullcontext),
-        experiment=SimpleNamespace(name="x", coherence_floor=FLOOR, confirm_share=None),
+        experiment=SimpleNamespace(name="x", coherence_floor=floor, confirm_share=None, metric_tokens=8),
     )  # fmt: skip
     instruct = SimpleNamespace(name="instruct")
     subject = SimpleNamespace(trait=None, model=SimpleNamespace(name="m", instruct=instruct))
@@ -217,6 +229,9 @@ def test_a_probe_finds_where_texts_break_and_takes_what_it_cannot_read_for_unkno
     assert all(result.given_up and home == "run" for result, home in kept)
     assert set(found) == {breaks}, "what is not known is not taken for broken"
     assert abs(math.log(found[breaks].cliff / 50)) <= math.log(32) / 2**6 + 1e-9
+    session.experiment.coherence_floor = Floor.of("longest_loop", 8, is_most=True)
+    with pytest.raises(UsageError, match=f"texts of {TOKENS} tokens do not tell longest_loop"):
+        probe_cliffs(session, evaluator, [request], facts)
 
 
 def test_what_the_store_holds_is_used_and_not_spent() -> None:
@@ -248,9 +263,7 @@ def test_says_why_a_gap_stays() -> None:
 
 def test_failures_end_a_ladder() -> None:
     failed = (Observation(8.2, None, None), Observation(6.0, None, None))
-    assert next_steps([ladder(observations=failed)], SETTINGS) == {
-        "a": Done("2 coefficients failed or were not scored")
-    }
+    assert next_steps([ladder(observations=failed)], SETTINGS) == {"a": Done("2 coefficients failed or not scored")}
 
 
 def test_the_budget_is_kept() -> None:

@@ -166,7 +166,7 @@ def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -
     assert statuses(folder) == {"probe": "below_floor", "mean_diff": "below_floor", "mean_diff_top1": "missing"}
     # every coefficient that is allowed breaks the text: no search can close the gap, and it says so
     write(folder, least="80")
-    result = run(folder, "fill-gaps", "--method", "probe")
+    result = run(folder, "fill-gaps", "--method", "probe", "-v")
     assert result.exit_code == 0, result.output
     assert "toy, refusal, response[:5], probe: no coherent result" in result.output
     assert "Layer 3: at 80, the least coefficient allowed, coherence is " in result.output
@@ -176,6 +176,11 @@ def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -
     result = run(folder, "fill-gaps")
     assert result.exit_code == 0, result.output
     assert "no gap remains" in result.output
+    for label in ("probe", "mean_diff", "mean_diff_top1"):
+        assert re.search(
+            rf"- toy, refusal, response\[:5\], {label}: \+[0-9.]+ at layer 3, [0-9.]+, coherence", result.stdout
+        )
+    assert "|" not in result.stdout  # the table is for -v
     assert set(statuses(folder).values()) == {"ok"}
 
     before = n_runs(folder)
@@ -290,7 +295,7 @@ def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folde
     result = run(folder, *line, "--screen", "2", "--budget", "3")
     assert result.exit_code == 0, result.output
     assert "given up early" in result.output
-    again = run(folder, *line, "--screen", "2", "--budget", "3")
+    again = run(folder, *line, "--screen", "2", "--budget", "3", "-v")
     assert "given up early" not in again.output  # it is known, and not tried again
     assert "Layer 4: at 100, the least coefficient allowed, coherence is " in again.output
 
@@ -316,9 +321,9 @@ def test_a_gap_whose_cells_failed_before_is_tried_again(folder: Path, monkeypatc
     )
     with monkeypatch.context() as patched:
         patched.setattr("massact.sweep.executors.local.CellGenerator._generate", fail)
-        broken = run(folder, "fill-gaps")
+        broken = run(folder, "fill-gaps", "-v")
         assert broken.exit_code == 1
-        assert "2 coefficients failed or were not scored" in broken.output
+        assert "2 coefficients failed or not scored" in broken.output
     mended = run(folder, "fill-gaps")
     assert mended.exit_code == 0, mended.output
     assert "no gap remains" in mended.output

@@ -68,14 +68,14 @@ def test_no_two_take_the_same(store: Store) -> None:
 def test_what_both_take_in_one_moment_only_one_keeps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = store.start(), store.start()
     taken: list[str] = []
-    write = one._write
+    write = one._keep
 
-    def write_after_the_other() -> bool:
+    def write_after_the_other() -> None:
         if not taken:
             taken.extend(other.take(KEYS, 4))
-        return write()
+        write()
 
-    monkeypatch.setattr(one, "_write", write_after_the_other)
+    monkeypatch.setattr(one, "_keep", write_after_the_other)
     assert taken == KEYS[:4] if taken else True
     mine = one.take(KEYS, 4)
     assert taken == KEYS[:4]
@@ -88,16 +88,16 @@ def test_what_was_kept_before_is_not_given_up_where_others_are_contested(
 ) -> None:
     one, other = store.start(), store.start()
     assert one.take(KEYS[:1], 1) == KEYS[:1]
-    write = one._write
+    write = one._keep
 
-    def write_after_the_other() -> bool:
+    def write_after_the_other() -> None:
         """The other says that it has the first key too, before it sees that one kept it."""
         if not other._held:
             other._held |= dict.fromkeys(map(sharing._short, KEYS[:2]))
-            other._write()
-        return write()
+            other._ask(other._keep)
+        write()
 
-    monkeypatch.setattr(one, "_write", write_after_the_other)
+    monkeypatch.setattr(one, "_keep", write_after_the_other)
     assert KEYS[1] not in one.take(KEYS[1:3], 2)
     assert one.take(KEYS[:1], 1) == KEYS[:1]
 

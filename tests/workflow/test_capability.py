@@ -1,7 +1,8 @@
 """`massact capability`: tasks on a stored winner, as runs under it, in best, its --cost and the report."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,23 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
         return run_task(model, one, name, *rest)
 
     monkeypatch.setattr(capability, "_run", watched)
-    (row, group) = _json(
-        run("capability", "--best", "--tasks", f"{tasks['several']},{tasks['both']}", "--format", "json")
-    )
+    counted, shown = dict[str, list[int]](), capability.open_phase
+
+    @contextmanager
+    def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+        counted[what] = [total]
+        yield counted[what].append
+
+    def with_progress(session: Any, *args: Any, **options: Any) -> Any:
+        session.progress = progress
+        return shown(session, *args, **options)
+
+    monkeypatch.setattr(capability, "open_phase", with_progress)
+    done = run("capability", "--best", "--tasks", f"{tasks['several']},{tasks['both']}", "--format", "json")
+    (row, group) = _json(done)
+    assert "requests" not in done.stderr  # the harness's own bars
+    for total, *steps in counted.values():
+        assert sum(steps) == total > 0
     assert (row["task"], row["metric"], row["n_documents"]) == ("several", "acc", 12)
     assert (group["task"], group["n_documents"]) == ("both", 24)
     assert row["delta"] == pytest.approx(row["value"] - row["unsteered"])
@@ -74,7 +89,7 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
 
     within = run("best", "--cost", f"several:{row['delta'] - 1:g}", "--format", "json")
     assert [one["key"] for one in _json(within) if one["status"] == "ok"] == [row["evaluation_key"]]
-    assert "were never run on several and do not count" in within.stderr
+    assert "never run on several, not counted" in within.stderr
     dear = _json(run("best", "--cost", f"several:{row['delta'] + 1:g}", "--format", "json"))
     assert {one["status"] for one in dear} == {"missing"}
 

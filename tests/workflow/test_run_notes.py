@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from massact.report.evidence import Place
-from massact.workflow.run_notes import place_svg
+from massact.workflow.outcome import place_svg
 from tests.support.prepared import PreparedStores
 from tests.support.report_rows import evidence, scored, toy_rows
 from tests.support.small_plan import EXPERIMENT

@@ -17,8 +17,8 @@ from massact.cli.app import cli
 from massact.cli.vectors import _FORMATS
 from massact.store.read import open_source
 from massact.store.responses import read_responses
+from massact.store.tensors import read_tensor
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FORMATS, IN_TRANSFORMERS
 from tests.support.prepared import PreparedStores, artifacts_moved
 from tests.support.small_plan import EXPERIMENT

@@ -9,7 +9,7 @@ from massact.domain import RANDOM, AllDims, Direction
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.controls import controls_of
-from massact.query.costs import Cost
+from massact.query.costs import Cost, cost_lines
 from massact.query.groups import (
     GroupInSetting,
     all_parts,
@@ -17,6 +17,7 @@ from massact.query.groups import (
     is_at_floor,
     natural_order,
     rank,
+    recency,
     recipe_of,
     setting_notes,
     slices,
@@ -32,6 +33,7 @@ from massact.query.stats.coherent import SURE, coherent_chances
 from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners, own_interval
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import StoredPoint
+from massact.words import counted
 
 
 def _doubt(row: Any) -> str:
@@ -54,7 +56,6 @@ class BestRow(PlaceRow):
         tables.number_column("delta_expected", "+.1f", "expected", is_optional=True),
         tables.TRAIT_MEAN,
         tables.scored_column(),
-        Column("cost", lambda row: "; ".join(map(str, row.costs)), is_optional=True),
         SAME_AS,
         tables.miss_column(),
         *tables.SETTING,
@@ -111,8 +112,8 @@ class BestRow(PlaceRow):
     delta_unbiased: float | None = None
     """The delta as often too high as too low, which that of a picked best is not; a noisy figure, as `delta_low` is."""
     delta_expected: float | None = None
-    """The delta that is expected of it, given those of all coherent evaluations of its label: on average half as far
-    off the true one as `delta`, which was picked for being large."""
+    """The delta that is expected of it, given those of its label, and of other labels at its layer and coefficient: on
+    average half as far off the true one as `delta`, which was picked for being large."""
     standing: Standing | None = None
     """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
     same_as: str | None = None
@@ -128,6 +129,14 @@ class BestRow(PlaceRow):
     where the store has no scores by question."""
     costs: tuple[Cost, ...] = ()
     """What it changes on tasks of lm-evaluation-harness, as far as `massact capability` was run on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestAnswer(Answer[BestRow]):
+    """The answer of `best`."""
+
+    def lines(self) -> list[str]:
+        return cost_lines(self.rows)
 
 
 _COST = r"^[A-Za-z0-9_.|/-]+:[+-]?[0-9]{1,3}([.][0-9]+)?$"
@@ -162,7 +171,7 @@ def _limit(text: str) -> tuple[str, float]:
 def ask_best(
     answers: Answers, floor: float, /, *, costs: Sequence[tuple[str, float]] | None = None, intervals: bool = True,
     **_about: Unpack[About],
-) -> Answer[BestRow]:  # fmt: skip
+) -> BestAnswer:  # fmt: skip
     """The best result of each group at or above the coherence floor.
 
     A group without one says so and shows its nearest miss. The interval allows for the picking of the best
@@ -185,8 +194,14 @@ def ask_best(
             beliefs[beside(place)] = Beliefs(place, floor, scores)
             chances |= coherent_chances(place, floor, scores)
     sides = strata(slices(answers.side_by_side)) if answers.controls else []
-    controls = [_control(part, floor, scores) for place in sides for part in controls_of(answers, place, floor)]
-    controls = [replace(row, costs=answers.costs.get(row.key or "", ())) for row in controls]
+    held = [part for place in sides for part in controls_of(answers, place, floor)]
+    controls = [_control(part, floor, scores) for part in held]
+    newest = sorted(held, key=recency)
+    current = [currency.part(part.group, (one for one in newest if one.group == part.group)) for part in held]
+    controls = [
+        replace(row, costs=answers.costs.get(row.key or "", ()), is_current=part is now)
+        for row, part, now in zip(controls, held, current, strict=True)
+    ]
     declared = dict.fromkeys(answers.groups)
     others = (group for group in by_group if group not in declared)
     order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
@@ -196,11 +211,11 @@ def ask_best(
         parts = by_group.get(group, [])
         if not parts:
             found.append(BestRow(**asdict(group), **_recipe_fields(group.label), status="missing"))
-        current = currency.part(group, parts)
+        now = currency.part(group, parts)
         for part in parts:
             row = best_row(part, floor, is_declared=is_declared, beliefs=beliefs.get(beside(part)))
             chance = chances.get(row.run_id or "")
-            row = replace(row, coherent_chance=chance, is_current=part is current)
+            row = replace(row, coherent_chance=chance, is_current=part is now)
             row = replace(row, costs=answers.costs.get(row.key or "", ()))
             if costs and row.nearest_miss and is_at_floor(row.nearest_miss, floor):
                 row = replace(row, status="missing", nearest_miss=None)  # it is coherent, and costs too much
@@ -208,15 +223,16 @@ def ask_best(
     notes = [*cost_notes, *setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
     n_others = len(order) - len(declared)
     if declared and n_others:
-        groups_are = "group is" if n_others == 1 else "groups are"
-        notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
+        notes.append(
+            f"{counted(n_others, 'group is', 'groups are')} in the store that the experiment file does not declare"
+        )
     notes += taken_over_note(found, "best", "bests")
     notes += _unsure(found, is_scored=scores is not None)
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
     rows = (*found, *controls)
-    return told_apart(Answer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
+    return told_apart(BestAnswer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
 
 
 def _control(part: GroupInSetting, floor: float, scores: QuestionScores | None) -> BestRow:
@@ -244,11 +260,11 @@ def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: fl
         direction = answers.evaluations.samples[place[0]].direction
         never += [(gain(one.delta, direction), one.key, one) for one in coherent if one.key not in tried]
     tasks = ",".join(dict.fromkeys(task for task, _ in limits))
-    notes = [f"{n_dear} coherent evaluations cost more"] if n_dear else []
+    notes = [f"{counted(n_dear, 'coherent evaluation costs', 'coherent evaluations cost')} more"] if n_dear else []
     if never:
         *_, best = max(never)
         notes.append(
-            f"{len(never)} coherent evaluations were never run on {tasks} and do not count; the best of them is "
+            f"{counted(len(never), 'coherent evaluation')} never run on {tasks}, not counted; the best of them is "
             f"{best.label}, layer {best.layer}, {best.coefficient:g}: massact capability --run {best.run_id} --tasks "
             f"{tasks}"
         )
@@ -261,14 +277,13 @@ def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: fl
 def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
     chances = [row.coherent_chance for row in rows if row.coherent_chance is not None and row.coherent_chance < SURE]
     if chances:
-        bests = "1 best is" if len(chances) == 1 else f"{len(chances)} bests are"
         yield (
-            f"{bests} truly at or above the floor with a chance below {SURE:g} (the least is {min(chances):.2g}): "
-            f"--floor-confidence {SURE:g} asks for surer ones"
+            f"{counted(len(chances), 'best is', 'bests are')} truly at or above the floor with a chance below {SURE:g} "
+            f"(the least is {min(chances):.2g}): --floor-confidence {SURE:g} asks for surer ones"
         )
     n = sum(row.status == "ok" and row.delta_low is None for row in rows) if is_scored else 0
     if n:
-        have = "1 best has" if n == 1 else f"{n} bests have"
+        have = counted(n, "best has", "bests have")
         yield f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
 
 

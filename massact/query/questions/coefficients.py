@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.floors import as_floor
@@ -15,6 +15,7 @@ from massact.query.question import question
 from massact.query.questions.best import BestRow, best_row
 from massact.query.rows import Answer, AnswerTable, Column, PlaceRow, Point, with_differences
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, number_column
+from massact.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     all_strata = strata(by_group)
     found = [best_row(part, floor) for one in strata(shown) for _, part in sorted(one.slices.items())]
     bests = tuple(row for row in found if row.status == "ok")
-    telling = tuple(row for row in bests if tells(row))
+    telling, silent = (tuple(row for row in bests if tells(row) is wanted) for wanted in (True, False))
     ratios, shifts = (
         tuple(one for one in some if not labels or {one.label, one.reference} & set(labels))
         for some in (
@@ -93,7 +94,6 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     strengths = _strengths(telling)
     # of a method that nobody declared or evaluated nothing is asked
     named = labels or {one for group in by_group for one in (group.label, f"{group.label}_top1")}
-    silent = tuple(row for row in bests if not tells(row))
     notes = (*usual_notes(shown), *_left_out(found, bests, silent))
     answer = CoefficientsAnswer(
         question="coefficients",
@@ -118,12 +118,12 @@ def tells(best: BestRow | Point, direction: Direction | None = None) -> bool:
 def _left_out(found: Sequence[BestRow], bests: Sequence[BestRow], silent: Sequence[BestRow]) -> Iterator[str]:
     n_without = len(found) - len(bests)
     if n_without:
-        yield f"{n_without} of {len(found)} groups have no best and are left out"
+        yield f"{n_without} of {counted(len(found), 'group')} left out, without a best"
     if silent:
         n_ends = sum(row.at_grid_end for row in silent)
         yield (
-            f"nothing is advised from {len(silent)} of {len(bests)} bests: {n_ends} lie at the end of their grid, "
-            f"{len(silent) - n_ends} have no effect (a delta of {LEAST_EFFECT:g} points)"
+            f"nothing is advised from {len(silent)} of {counted(len(bests), 'best')}: {n_ends} at the end of the grid, "
+            f"{len(silent) - n_ends} without an effect (a delta of {LEAST_EFFECT:g} points)"
         )
 
 
@@ -172,9 +172,8 @@ def _recommend(
     samples = {_Scope.of(stratum): stratum for stratum in all_strata if stratum.setting is not None}
     lines: list[str] = []
     for scope in sorted(samples):
-        own_bests = [[row for row in some if _Scope.of(row) == scope] for some in bests]
-        own_ratios = [[row for row in some if _Scope.of(row) == scope] for some in ratios]
-        advice = _Advice(_name(scope, samples), own_bests[0], own_bests[1], own_ratios[0], own_ratios[1], floor)
+        own: list[Any] = [[row for row in some if _Scope.of(row) == scope] for some in (*bests, *ratios)]
+        advice = _Advice(_name(scope, samples), own[0], own[1], own[2], own[3], floor)
         methods = [method for method in ("probe", "mean_diff") if method in labels]
         lines += map(advice.start, methods)
         lines += [advice.method_ratio()] if len(methods) > 1 else []
@@ -216,25 +215,21 @@ class _Advice:
             return f"cannot say where to start {method} on {self.name}: {why}"
         layers = ", ".join(str(layer) for layer in sorted({row.layer for row in here if row.layer is not None}))
         span = f"{values[0]:g}" + (f" to {values[-1]:g}" if values[-1] > values[0] else "")
-        return f"start {method} at {span} on {self.name} (layer {layers}; {_positions(len(values))})"
+        return f"start {method} at {span} on {self.name} (layer {layers}; {counted(len(values), 'position')})"
 
     def method_ratio(self) -> str:
         if not self.ratios:
-            return (
-                f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: no position has both at "
-                f"or above {as_floor(self.floor).reach}{self._why_not('probe', 'mean_diff')}"
-            )
+            why = f"no position has both at or above {as_floor(self.floor).reach}{self._why_not('probe', 'mean_diff')}"
+            return f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: {why}"
         factor, basis = _factor(self.ratios)
         return f"mean_diff takes {factor} times probe's coefficient on {self.name} ({basis})"
 
     def cleaning_shift(self, method: str) -> str:
         here = [shift for shift in self.shifts if shift.reference == method]
         if not here:
-            return (
-                f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}: no position has "
-                f"both {method} and {method}_top1 at or above {as_floor(self.floor).reach}"
-                f"{self._why_not(method, f'{method}_top1')}"
-            )
+            why = f"no position has both {method} and {method}_top1 at or above {as_floor(self.floor).reach}"
+            told = f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}"
+            return f"{told}: {why}{self._why_not(method, f'{method}_top1')}"
         factor, basis = _factor(here)
         return f"cleaning the top dim takes {method}'s coefficient times {factor} on {self.name} ({basis})"
 
@@ -243,7 +238,7 @@ class _Advice:
         if not values:
             why = f"no result with one has a best{self._why_not()}"
             return f"cannot say at which relative strength to start on {self.name}: {why}"
-        spread = f"{values[0]:.2f} to {values[-1]:.2f}, {len(values)} groups" if len(values) > 1 else "1 group"
+        spread = f"{values[0]:.2f} to {values[-1]:.2f}, " * (len(values) > 1) + counted(len(values), "group")
         return f"start any other vector at relative strength {statistics.median(values):.2f} on {self.name} ({spread})"
 
     def _why_not(self, *labels: str) -> str:
@@ -265,8 +260,4 @@ def _factor(ratios: Sequence[CoefficientRatio]) -> tuple[str, str]:
     spread = f", {values[0]:.2f} to {values[-1]:.2f}" if len(values) > 1 else ""
     n_mixed = sum(one.layer != one.reference_layer for one in ratios)
     mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
-    return f"{statistics.median(values):.2f}", f"{_positions(len(ratios))}{spread}{mixed}"
-
-
-def _positions(count: int) -> str:
-    return "1 position" if count == 1 else f"{count} positions"
+    return f"{statistics.median(values):.2f}", f"{counted(len(ratios), 'position')}{spread}{mixed}"

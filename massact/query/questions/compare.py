@@ -88,7 +88,7 @@ class ComparisonRow(PlaceRow):
     numbers to pick from allowed for."""
     p_value: float | None = None
     """Two-sided, of a test that flips the signs of the questions' differences: of `difference`, or of
-    `difference_expected` where that is less significant."""
+    `difference_expected` where that is less significant; no less than where the interval would end at zero."""
     p_corrected: float | None = None
     """The same, corrected for the number of comparisons in this answer (Holm)."""
     matched_coherence: float | None = None
@@ -284,7 +284,10 @@ def _tested(
     floor = as_floor(scores.floor)
     at_zero = floor.measure_of(baseline.row) if baseline else None
     along = (whole.slices[label].points for label in (row.label_a, row.label_b))
-    matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero, floor=floor)
+    expected = beliefs.expected(row.label_a) | beliefs.expected(row.label_b)
+    matched = at_matched_coherence(
+        best_a, next(along), best_b, next(along), at_zero=at_zero, floor=floor, expected=expected
+    )
     if matched is None:
         return row
     matched_at = matched.coherence if floor.is_coherence else floor.value_at(matched.coherence)
@@ -297,7 +300,8 @@ def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> di
     difference = matched.delta_a - matched.delta_b
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]
-    low, high = (max(-LARGEST, min(LARGEST, limit - noise.mean() + difference)) for limit in mean_interval(noise))
+    reach = (matched.noise * (limit - noise.mean()) for limit in mean_interval(noise))
+    low, high = (max(-LARGEST, min(LARGEST, difference + limit)) for limit in reach)
     return {"matched_difference": round(difference, 6), "matched_low": float(low), "matched_high": float(high)}
 
 

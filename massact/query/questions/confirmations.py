@@ -21,6 +21,7 @@ from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE, QuestionScores
 from massact.query.tables import LABEL, PLACE, SETTING, STEERING, interval_column, number_column, text_column
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
+from massact.words import counted
 
 ConfirmationStatus = Literal["confirmed", "unconfirmed", "unscored", "outdated"]
 """`confirmed`: evaluated once more, on questions that took no part in choosing it; `unconfirmed`: not yet;
@@ -209,7 +210,7 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
         (n_lost, "confirmation is", "confirmations are", _LOST),
     ):
         if n:
-            yield f"{n} {one if n == 1 else several} {rest}"
+            yield f"{counted(n, one, several)} {rest}"
 
 
 _OPEN = "not confirmed yet: run massact confirm"
@@ -257,7 +258,7 @@ class _Place:
             why = "since the run store has no scores of three questions or more"
             yield f"{stratum.place}: no winner can be told, {why}"
         if self._n_older:
-            count = "1 confirmation" if self._n_older == 1 else f"{self._n_older} confirmations"
+            count = counted(self._n_older, "confirmation")
             yield f"{stratum.place}: {count} on other questions than the newest, left out"
 
     def _rows(self) -> list[ConfirmationRow]:

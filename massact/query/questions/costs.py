@@ -10,13 +10,15 @@ from massact.domain import Direction
 from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.controls import RANDOM_LABEL, controls_of, random_p, random_rows, winner_of
-from massact.query.costs import Cost
+from massact.query.costs import Cost, cost_lines
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.stats.intervals import NOTHING, Beliefs, own_interval
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, interval_column, number_column, text_column
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
 
 
 def _metric_column(name: str) -> Column:
@@ -82,8 +84,7 @@ class CostsAnswer(Answer[CostRow]):
     """The answer of `costs`."""
 
     def lines(self) -> list[str]:
-        """What each changes on tasks, in points."""
-        return [f"{row.place}, {row.label}: {'; '.join(map(str, row.costs))}" for row in self.rows if row.costs]
+        return cost_lines(self.rows)
 
 
 @question("costs", needs=lambda **_: Needs(scores="coherent", controls=True, costs=True))
@@ -109,12 +110,9 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
     random = random_rows(answers, place, floor)
     deltas = [one.row.delta for one in random if one.row.delta is not None]
     believed = Beliefs(place, floor, answers.scores).of(place.slices[label], best) if answers.scores else NOTHING
-    yield replace(
-        _row(answers, place, "winner", label, best, "ok"),
-        delta_low=believed.delta_low,
-        delta_high=believed.delta_high,
-        p_value=None if best.delta is None else random_p(best.delta, deltas, place.direction),
-    )
+    p_value = None if best.delta is None else random_p(best.delta, deltas, place.direction)
+    row = _row(answers, place, "winner", label, best, "ok")
+    yield replace(row, delta_low=believed.delta_low, delta_high=believed.delta_high, p_value=p_value)
     for part in controls_of(answers, place, floor):
         point = part.best(floor) or part.nearest_miss(floor)
         if point is None:
@@ -123,20 +121,16 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
         low, high = own_interval(answers.scores, part, point)
         if part.group.label == RANDOM_LABEL:
             coherences = [one.row.coherence_mean for one in random if one.row.coherence_mean is not None]
+            coherence, metrics = fmean(coherences) if coherences else None, _mean_metrics(random)
             low, high = (float(end) for end in np.quantile(deltas, (0.025, 0.975)))
-            row = replace(
-                row,
-                delta=fmean(deltas),
-                coherence_mean=fmean(coherences) if coherences else None,
-                n_random=len(deltas),
-                metrics=_mean_metrics([one.row.metrics or {} for one in random]),
-            )
+            row = replace(row, delta=fmean(deltas), coherence_mean=coherence, n_random=len(deltas), metrics=metrics)
             row = replace(row, status="ok" if as_floor(floor).is_met(row) else "below_floor")
         yield replace(row, delta_low=low, delta_high=high)
 
 
-def _mean_metrics(several: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+def _mean_metrics(random: Sequence[Stored[EvaluationRow]]) -> dict[str, float] | None:
     """The mean of each metric that all have."""
+    several = [one.row.metrics or {} for one in random]
     names = [name for name in several[0] if all(name in one for one in several)] if several else []
     return {name: fmean(one[name] for one in several) for name in names} or None
 

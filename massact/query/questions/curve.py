@@ -120,15 +120,12 @@ def ask_curve(
     return told_apart(Answer(question="curve", floor=floor, rows=shown, notes=notes), by_group)
 
 
-def _steps(stratum: ComparableGroups) -> list[int | AllDims]:
-    steps = {*N_DIMS, *(parse_label(label).cleaning.n_dims for label in stratum.slices)}
-    numbers = sorted(step for step in steps if isinstance(step, int))
-    return [*numbers, "all"]
-
-
 def _rows(stratum: ComparableGroups, kind: _Kind, floor: float) -> Iterator[CurveRow]:
     sides: list[Side] = []
-    for n_dims in _steps(stratum):
+    steps = {*N_DIMS, *(parse_label(label).cleaning.n_dims for label in stratum.slices)}
+    numbers = sorted(step for step in steps if isinstance(step, int))
+    every: tuple[int | AllDims, ...] = (*numbers, "all")
+    for n_dims in every:
         row = _row(stratum, n_dims, format_label(kind.recipe(n_dims)), floor)
         if row.best is not None:
             side = stratum.side(row.label, row.best)

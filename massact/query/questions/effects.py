@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Unpack
 
 from massact.domain import Direction
+from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.controls import winner_of
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
@@ -13,16 +14,6 @@ from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs
 from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    SETTING,
-    STEERING,
-    TRAIT_MEAN,
-    interval_column,
-    number_column,
-    text_column,
-)
 from massact.store.schema import EvaluationRow
 
 
@@ -31,15 +22,15 @@ class SideEffectRow(PlaceRow):
     """A winner's responses, scored for one trait."""
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *PLACE,
-        LABEL,
-        *STEERING,
-        text_column("scored_for", "scored for"),
-        number_column("delta", "+.1f"),
-        interval_column("delta_low", "delta_high", "95 % of delta"),
-        text_column("moves"),
-        TRAIT_MEAN,
-        *SETTING,
+        *tables.PLACE,
+        tables.LABEL,
+        *tables.STEERING,
+        tables.text_column("scored_for", "scored for"),
+        tables.number_column("delta", "+.1f"),
+        tables.interval_column("delta_low", "delta_high", "95 % of delta"),
+        tables.text_column("moves"),
+        tables.TRAIT_MEAN,
+        *tables.SETTING,
     )
 
     label: str
@@ -113,18 +104,9 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[S
     newest = {one.row.trait: one for one in answers.side_effects.cells if _is_of(place, label, best, one.row)}
     newest.pop(place.trait, None)
     for trait, one in sorted(newest.items()):
-        yield replace(
-            own,
-            scored_for=trait,
-            is_own=False,
-            delta=one.row.delta,
-            delta_low=None,
-            delta_high=None,
-            moves=None,
-            trait_mean=one.row.trait_mean,
-            baseline_trait_mean=one.row.baseline_trait_mean,
-            run_id=one.run_id,
-        )
+        figures = {name: getattr(one.row, name) for name in ("delta", "trait_mean", "baseline_trait_mean")}
+        unknown = dict.fromkeys(("delta_low", "delta_high", "moves"))
+        yield replace(own, scored_for=trait, is_own=False, run_id=one.run_id, **figures | unknown)
 
 
 _SETTING = (

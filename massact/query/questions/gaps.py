@@ -1,17 +1,137 @@
-"""Which groups of the declared matrix have no evaluation at or above the coherence floor."""
+"""Which groups of the declared matrix have no evaluation at or above the coherence floor, and what to try next."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Unpack
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Unpack
 
+from massact._lazy import Numbers, np
 from massact.domain import OWN_UNITS, Direction
 from massact.floors import as_floor
 from massact.query.answers import Answers
+from massact.query.evaluations import PointSet
 from massact.query.groups import GroupInSetting, all_parts, recipe_of, setting_notes, slices, told_apart, unscored_note
 from massact.query.load import About, Needs
-from massact.query.next_coefficients import Bracket, brackets, widened
 from massact.query.question import question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
+from massact.words import counted
+
+N_RUNGS = 3  # how many coefficients are suggested per bracket
+START_FRACTION = 0.25
+"""Where the ladder starts, as a fraction of the upper end, if nothing but the baseline is coherent."""
+WIDENING = 2 ** ((N_RUNGS + 1) / N_RUNGS)
+"""How far beyond the largest coefficient a grid is widened: the last of the rungs inside is twice as large."""
+SIGNIFICANT_DIGITS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bracket:
+    """Between which coefficients a layer's text breaks. The sign is that of the coefficients tried."""
+
+    layer: int
+    low: float | None
+    """The largest |coefficient| at or above the floor; `None`: only the baseline, coefficient 0."""
+    high: float | None
+    """The smallest |coefficient| beyond `low` that is below the floor; `None`: none was tried."""
+    try_next: tuple[float, ...] = ()
+    """Coefficients to try, by rising size."""
+    reason: str | None = None
+    """Why there is none to try."""
+
+
+def brackets(
+    points: PointSet, floor: float, *, allowed: tuple[float, float] | None, suggest: bool
+) -> tuple[Bracket, ...]:
+    """The bracket of each layer (and sign of coefficient), the lowest layer first."""
+    found = []
+    for side in _sides(points, floor):
+        rungs: tuple[float, ...] = ()
+        reason = None
+        if suggest and side.high is None:
+            reason = "nothing that was scored here is below the floor"
+        elif suggest and side.high is not None:
+            rungs, reason = _ladder((side.low, side.high), tried=side.tried.tolist(), allowed=allowed)
+        low, high = (None if size is None else side.sign * size for size in (side.low, side.high))
+        next_ones = tuple(side.sign * rung for rung in rungs)
+        found.append(Bracket(layer=side.layer, low=low, high=high, try_next=next_ones, reason=reason))
+    return tuple(found)
+
+
+def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[float, float] | None) -> Bracket:
+    """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try."""
+    layers, coefficients, _ = points.steered_grid(0.0)
+    sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
+    tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()
+    ends: list[tuple[float | None, float]] = []
+    if size <= min(tried):
+        ends.append((None, size))
+    if size >= max(tried):
+        ends.append((size, size * WIDENING))
+    rungs: list[float] = []
+    reason = None
+    for end in ends:
+        some, why = _ladder(end, tried=tried, allowed=allowed)
+        rungs += some
+        reason = reason or why
+    return replace(bracket, try_next=tuple(sign * rung for rung in sorted(rungs)), reason=None if rungs else reason)
+
+
+class _Side(NamedTuple):
+    """One layer and sign: the ends of its bracket, and the sizes that were tried."""
+
+    layer: int
+    sign: float
+    low: float | None
+    high: float | None
+    tried: Numbers
+
+
+def _sides(points: PointSet, floor: float) -> list[_Side]:
+    """The lowest layer first, of a layer the positive coefficients first."""
+    layers, coefficients, coherences = points.steered_grid(floor)
+    if not len(layers):
+        return []
+    signs = np.sign(coefficients)
+    order = np.lexsort((-signs, layers))
+    layers, signs, sizes, coherences = (layers[order], signs[order], np.abs(coefficients)[order], coherences[order])
+    is_first = np.ones(len(layers), dtype=bool)
+    is_first[1:] = (layers[1:] != layers[:-1]) | (signs[1:] != signs[:-1])
+    starts = np.flatnonzero(is_first)
+    # a coherence of NaN, which is a missing one, is neither above the floor nor below it
+    lows = np.maximum.reduceat(np.where(coherences >= floor, sizes, 0.0), starts)
+    is_beyond = (coherences < floor) & (sizes > lows[np.cumsum(is_first) - 1])
+    highs = np.minimum.reduceat(np.where(is_beyond, sizes, math.inf), starts)
+    columns = (one.tolist() for one in (layers[starts].astype(np.intp), signs[starts], lows, highs, starts))
+    ends = [*starts[1:].tolist(), len(sizes)]
+    return [
+        _Side(layer, sign, low or None, None if high == math.inf else high, sizes[start:end])
+        for layer, sign, low, high, start, end in zip(*columns, ends, strict=True)
+    ]
+
+
+def _ladder(
+    bracket: tuple[float | None, float], *, tried: Sequence[float], allowed: tuple[float, float] | None
+) -> tuple[tuple[float, ...], str | None]:
+    """Geometric steps strictly inside the bracket, and if there is none the reason."""
+    low, high = bracket
+    least, most = allowed or (0.0, math.inf)
+    # an end that was tried is left out of the ladder, one that only bounds it belongs to it
+    end, takes_end = (most, True) if most < high else (high, False)
+    start, takes_start = (end * START_FRACTION, True) if low is None else (low, False)
+    if least > start:
+        start, takes_start = least, True
+    inside = f"between {low or 0:g} and {high:g}"
+    if start > end or (start == end and not (takes_start and takes_end)):
+        return (), f"nothing {inside} lies within the allowed {least:g} to {most:g}"
+    n_steps = N_RUNGS + 1 - takes_start - takes_end
+    indices = range(0 if takes_start else 1, n_steps + takes_end)
+    exact = (start * (end / start) ** (index / n_steps) for index in indices)
+    rungs = {float(f"{rung:.{SIGNIFICANT_DIGITS - 1}e}") for rung in exact}
+    inner = [rung for rung in sorted(rungs) if (low or 0.0) < rung < high and least <= rung <= most]
+    kept = [rung for rung in inner if not any(math.isclose(rung, one, rel_tol=1e-9) for one in tried)]
+    reason = None if kept else f"everything {inside} is tried, to {SIGNIFICANT_DIGITS} digits"
+    return tuple(kept), reason
 
 
 def _try_next(row: Any) -> str:
@@ -84,7 +204,7 @@ class GapsAnswer(Answer[GapRow]):
         n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)
         if n_remaining:
             are = "is a gap" if n_remaining == 1 else "are gaps"
-            return False, f"{n_remaining} of {n_groups} groups {are} at {as_floor(self.floor).reach}"
+            return False, f"{n_remaining} of {counted(n_groups, 'group')} {are} at {as_floor(self.floor).reach}"
         reach = "the 1 group reaches" if n_groups == 1 else f"all {n_groups} groups reach"
         return True, f"no gaps: {reach} {as_floor(self.floor).reach}"
 
@@ -111,14 +231,12 @@ def ask_gaps(
     currency = answers.currency.over(by_group)
     rows = []
     for group, parts in declared.items():  # in the file's order
-        current = currency.part(group, parts)
+        current, recipe = currency.part(group, parts), recipe_of(group.label)
         if current is None:
             rows.append(GapRow(**asdict(group), status="missing"))
-        recipe = recipe_of(group.label)
         is_length = recipe is None or recipe.operator not in OWN_UNITS
         allowed = answers.coefficient_ranges.get(group.model) if is_length else None
-        others = [part for part in parts if part is not current]
-        ordered = others if current is None else [current, *others]
+        ordered = sorted(parts, key=lambda part: part is not current)
         rows += [_row(part, floor, allowed=allowed, is_current=part is current) for part in ordered]
     notes = (*setting_notes(declared), *currency.notes, *unscored_note(all_parts(declared)))
     return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(rows), notes=notes), declared)

@@ -2,9 +2,9 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from massact._lazy import np
 from massact.domain import Direction, Group
@@ -18,6 +18,7 @@ from massact.query.same_vector import is_one
 from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
 from massact.query.tables import LABEL, PLACE, flips_column, number_column, point_column, text_column
 from massact.store.schema import StoredPoint
+from massact.words import counted
 
 _LEAST_FOR_RANKS = 3  # evaluations below which a rank correlation says nothing
 
@@ -109,9 +110,6 @@ _BUT_THE_JUDGE = tuple(name for name in SETTING_FIELDS if name not in JUDGE_FIEL
 """What two settings share that differ in the judge alone."""
 _KEPT_LATER = ("trait_digest", "chat_template_digest")
 
-Scored = dict[tuple[str | None, int, float], StoredPoint]
-"""Points by what they were steered with: vector, layer and coefficient."""
-
 
 @dataclass(frozen=True, slots=True)
 class JudgedTwice:
@@ -121,9 +119,8 @@ class JudgedTwice:
     """As the judge saw them that scored first."""
     b: GroupInSetting
     """As the judge saw them that scored last."""
-    scored_a: Scored
-    scored_b: Scored
-    """Of the same places as `scored_a`, in the same order."""
+    scored: Sequence[tuple[StoredPoint, StoredPoint]]
+    """What was steered alike, by vector, layer and coefficient, as the first and as the last judge scored it."""
     n_alone: int
     """Evaluations that only one of the two scored."""
 
@@ -154,22 +151,15 @@ def judged_twice(parts: Iterable[GroupInSetting]) -> Iterator[JudgedTwice]:
 
 
 def _pair(a: GroupInSetting, b: GroupInSetting) -> JudgedTwice:
-    of_a, of_b = _by_steering(a.points), _by_steering(b.points)
-    both = [place for place in of_a if place in of_b]
-    scored_a, scored_b = ({place: side[place] for place in both} for side in (of_a, of_b))
-    n_alone = len(of_a.keys() ^ of_b.keys())
-    return JudgedTwice(_only(a, scored_a), _only(b, scored_b), scored_a, scored_b, n_alone)
+    of_a, of_b = ({(one.vector_digest, one.layer, one.coefficient): one for one in side.points} for side in (a, b))
+    both = [(of_a[place], of_b[place]) for place in of_a if place in of_b]
+    first, last = _only(a, {one.run_id for one, _ in both}), _only(b, {one.run_id for _, one in both})
+    return JudgedTwice(first, last, both, len(of_a.keys() ^ of_b.keys()))
 
 
-def _by_steering(points: PointSet) -> Scored:
-    return {(point.vector_digest, point.layer, point.coefficient): point for point in points}
-
-
-def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
-    wanted = {point.run_id for point in scored.values()}
-    all_points, indices = part.points.all, part.points.indices
-    kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]
-    return replace(part, points=PointSet(all_points, indices[np.array(kept, dtype=bool)]))
+def _only(part: GroupInSetting, wanted: Collection[str]) -> GroupInSetting:
+    kept = [run_id in wanted for run_id in part.points.run_ids()]
+    return replace(part, points=PointSet(part.points.all, part.points.indices[np.array(kept, dtype=bool)]))
 
 
 def _judge_of(part: GroupInSetting) -> tuple[str | None, ...]:
@@ -188,7 +178,7 @@ def ask_judges(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Ju
       massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
     """
     pairs = [pair for parts in slices(answers.side_by_side).values() for pair in judged_twice(parts)]
-    shared = [pair for pair in pairs if pair.scored_a]
+    shared = [pair for pair in pairs if pair.scored]
     winners = _winners(shared, floor)
     rows = [_row(pair, floor) for pair in shared]
     rows.sort(key=lambda row: natural_order(row.model, row.trait, row.position, row.judge_a, row.judge_b, row.label))
@@ -213,12 +203,12 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
         **asdict(a.group),
         judge_a=judge_a,
         judge_b=judge_b,
-        n_shared=len(pair.scored_a),
+        n_shared=len(pair.scored),
         status_a=a.status(floor),
         status_b=b.status(floor),
         best_a=best_a,
         best_b=best_b,
-        flips=_place(best_a) != _place(best_b),
+        flips=(best_a and best_a.spot) != (best_b and best_b.spot),
         loss=_loss(best_a, best_b, pair, floor),
         trait_shift=_shift(pair, "trait_mean"),
         coherence_shift=_shift(pair, "coherence_mean"),
@@ -229,14 +219,10 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
     )
 
 
-def _place(point: Point | None) -> tuple[int, float] | None:
-    return point.spot if point else None
-
-
 def _loss(best_a: Point | None, best_b: Point | None, pair: JudgedTwice, floor: float) -> float | None:
     if best_a is None or best_b is None or best_b.delta is None:
         return None
-    same = pair.scored_b[best_a.vector_digest, *best_a.spot]
+    same = next(b for a, b in pair.scored if a.run_id == best_a.run_id)
     if same.delta is None or not is_at_floor(same, floor):
         return None
     return abs(best_b.delta - same.delta)  # B's own best is never the worse one
@@ -259,8 +245,7 @@ def _rank_correlation(pair: JudgedTwice) -> float | None:
 
 def _both(pair: JudgedTwice, name: str) -> list[tuple[float, float]]:
     """A figure as A and as B has it, of the evaluations where both have one."""
-    sides = zip(pair.scored_a.values(), pair.scored_b.values(), strict=True)
-    found = ((getattr(a, name), getattr(b, name)) for a, b in sides)
+    found = ((getattr(a, name), getattr(b, name)) for a, b in pair.scored)
     return [(a, b) for a, b in found if a is not None and b is not None]
 
 
@@ -270,27 +255,15 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
     for pair in pairs:
         by_judges[(*pair.names, pair.a.setting, pair.b.setting)].append(pair)
     found = []
-    for (judge_a, judge_b, setting_a, setting_b), some in by_judges.items():
+    for told, some in by_judges.items():
+        about: dict[str, Any] = dict(zip(("judge_a", "judge_b", "setting_a", "setting_b"), told, strict=True))
         of_a = _best_labels({pair.a.group: [pair.a] for pair in some}, floor)
         of_b = _best_labels({pair.b.group: [pair.b] for pair in some}, floor)
-        for (model, trait, position), first in of_a.items():
-            second = of_b[model, trait, position]
-            found.append(
-                JudgesWinner(
-                    model=model,
-                    trait=trait,
-                    position=position,
-                    judge_a=judge_a,
-                    judge_b=judge_b,
-                    label_a=first.label if first else None,
-                    label_b=second.label if second else None,
-                    best_a=first.best if first else None,
-                    best_b=second.best if second else None,
-                    flips=bool(first or second) and not (first and second and is_one(first, second)),
-                    setting_a=setting_a,
-                    setting_b=setting_b,
-                )
-            )
+        for place, a in of_a.items():
+            b, at = of_b[place], dict(zip(("model", "trait", "position"), place, strict=True))
+            flips = bool(a or b) and not (a and b and is_one(a, b))
+            bests = {"label_a": a and a.label, "label_b": b and b.label, "best_a": a and a.best, "best_b": b and b.best}
+            found.append(JudgesWinner(**about | at | bests, flips=flips))
     return tuple(sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b)))
 
 
@@ -314,7 +287,7 @@ def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
         )
     n_alone = sum(pair.n_alone for pair in pairs)
     if n_alone:
-        yield f"{n_alone} evaluations were scored by one judge of a pair alone and are left out"
+        yield f"{counted(n_alone, 'evaluation')} left out, which one judge of a pair alone has scored"
 
 
 def _in_words(one: JudgesWinner) -> str:

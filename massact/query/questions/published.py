@@ -262,8 +262,7 @@ def _ranges(row: PublishedRow) -> Iterator[str]:
 
 def _two_baselines(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     """One source that gives a model and trait more than one baseline."""
-    with_one = [row for row in rows if row.baseline_trait_mean is not None]
-    of_model = _grouped(with_one, lambda row: (row.source, row.model.casefold(), row.trait))
+    of_model = _grouped((row for row in rows if row.baseline_trait_mean is not None), lambda row: _place(row)[:3])
     for several, values in _disputed(of_model, "baseline_trait_mean"):
         first = several[0]
         flag = f"{first.source} gives {first.model}, {first.trait} {len(values)} baselines: {_listed(values)}"
@@ -300,8 +299,7 @@ def _one_direction(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
                 continue
             before, after = ([row for row in several if row.label == label] for label in labels)
             for a, b in _counterparts(before, after):
-                flag = _apart(a, b)
-                if flag:
+                if flag := _apart(a, b):
                     yield from ((row.key, flag) for row in (a, b))
 
 
@@ -320,12 +318,11 @@ def _apart(a: PublishedRow, b: PublishedRow) -> str | None:
     if a.delta is None or b.delta is None:
         return None
     deltas = _exact(a.delta), _exact(b.delta)
-    distance = abs(deltas[0] - deltas[1])
+    distance, coefficients = abs(deltas[0] - deltas[1]), [a.coefficient, b.coefficient]
     if distance <= SAME_DIRECTION_POINTS:
         return None
-    at = ""
-    if a.coefficient is not None and b.coefficient is not None and a.coefficient != b.coefficient:
-        at = f", at coefficients {a.coefficient:g} and {b.coefficient:g}"
+    is_told = None not in coefficients and a.coefficient != b.coefficient
+    at = f", at coefficients {a.coefficient:g} and {b.coefficient:g}" if is_told else ""
     return (
         f"{a.label} ({_signed(deltas[0])}) and {b.label} ({_signed(deltas[1])}) {SAME_DIRECTION}, "
         f"printed {distance} apart{at}"

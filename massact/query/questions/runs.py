@@ -16,6 +16,7 @@ from massact.query.question import choice, question, whole
 from massact.query.rows import Answer, Column, PlaceRow
 from massact.query.same_vector import SAME_AS
 from massact.store.schema import StoredPoint, point_of
+from massact.words import counted
 
 RunStatus = Literal["ok", "below_floor", "unscored", "failed"]
 """`ok`: at or above the floor, and compared with a baseline; `below_floor`; `unscored`: it lacks a
@@ -107,7 +108,7 @@ def ask_runs(
         raise UsageError(f"limit {limit}: ask for 1 row or more")
     by_group = slices(answers.evaluations, answers.failures)
     found = [one for stratum in strata(by_group) for one in _listed(stratum)]
-    found.sort(key=_place)
+    found.sort(key=lambda one: tuple(getattr(one.point, name) for name in _PLACE))
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
     shown = found[offset:][:limit]
@@ -115,15 +116,12 @@ def ask_runs(
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
         passed_over = f" and the offset of {offset}" if offset else ""
-        notes += (f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",)
+        notes += (f"{left_out} of {counted(len(found), 'evaluation')} left out by the limit of {limit}{passed_over}",)
     rows_shown = tuple(_row(one, floor) for one in shown)
     return told_apart(Answer(question="runs", floor=floor, rows=rows_shown, notes=notes), by_group)
 
 
-def _place(one: "_Listed") -> tuple[str, str, str, str, int, float, str, str]:
-    point = one.point
-    names = (point.model, point.trait, point.position, point.label)
-    return (*names, point.layer, point.coefficient, point.key, point.run_id)
+_PLACE = ("model", "trait", "position", "label", "layer", "coefficient", "key", "run_id")
 
 
 class _Listed(NamedTuple):
@@ -153,13 +151,9 @@ _OF_POINT = tuple(one.name for one in fields(RunRow) if one.name in StoredPoint.
 def _row(listed: _Listed, floor: float) -> RunRow:
     point, sample = listed.point, listed.part.sample
     named = {name: getattr(point, name) for name in _OF_POINT} | {"finished_at": _iso(point.finished_at)}
-    return RunRow(
-        **named,
-        status=_status(listed.counted, floor) if listed.error is None else "failed",
-        error=listed.error or None,
-        judge=sample.judge,
-        direction=sample.direction,
-    )
+    status = _status(listed.counted, floor) if listed.error is None else "failed"
+    told = {"error": listed.error or None, "judge": sample.judge, "direction": sample.direction}
+    return RunRow(**named | told, status=status)
 
 
 def _status(point: StoredPoint, floor: float) -> RunStatus:

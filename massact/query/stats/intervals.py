@@ -6,29 +6,27 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
-from massact._lazy import Numbers, np
+from massact._lazy import Indices, Numbers, np
 from massact.query.groups import ComparableGroups, GroupInSetting, as_point
 from massact.query.rows import Point
 from massact.query.same_vector import Cosines, same_vector
+from massact.query.stats.means import bounded_mean_interval
+from massact.query.stats.noise import LEAST_VARIANCE, Moments, Spots, moments
 from massact.query.stats.paired import (
     CONFIDENCE,
     LARGEST,
     LEAST_QUESTIONS,
     QuestionScores,
+    is_few_valued,
     mean_interval,
     tied_with_winner,
 )
 
-_MOST_FREEDOM = 100.0  # degrees of freedom that the variances of other cells give at most
-_LEAST_NEAR, _NEAR_SHARE = 4, 0.05
-"""Cells, and share of all cells, with the best means: their variances are taken together with that of the best."""
-_LEAST_VARIANCE = 1e-6  # variance, in squared points, that is no variance
-_SIMULTANEOUS_SHARE = 0.2  # share of the error that the simultaneous interval takes; the source proposes 0.1
+_SIMULTANEOUS_SHARE = 0.4  # share of the error that the simultaneous bound takes; the source proposes 0.1
+_REACH = 2.0  # standard errors within which a cell must be of the selected one, and it of the cell, to be a rival
 _LEAST_LEAD = 0.1  # standard errors by which the selected cell is taken to lead at least
-_LARGEST_SLOPE = 0.999
 _LARGEST_CORRELATION = 0.99
 _NODES = 64  # of the integral over what correlated means have in common
-_FAR = 25.0  # points by which the mean of a cell may lie off those of the others that tell nothing of it
 
 
 class Interval(NamedTuple):
@@ -37,41 +35,6 @@ class Interval(NamedTuple):
     low: float
     high: float
     estimate: float  # median unbiased: as often too high as too low, which the selected mean itself is not
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Means over questions, and how they vary."""
-
-    means: Numbers  # `[n_cells]`
-    variances: Numbers
-    """Of the means, `[n_cells]`: pulled towards their mean where they are alike; see docs/statistics.md."""
-    correlation: float  # of the means of any two cells, 0 to 1
-    n_questions: int  # scored in the mean, over the cells
-    freedom: float  # degrees of freedom of the variances
-
-    def expected(self, index: int) -> float:
-        """The mean that is expected of a cell from its own and those of all cells, however it was selected. Empirical
-        Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973); see docs/statistics.md,
-        "What to expect"."""
-        mean, variance = float(self.means[index]), float(self.variances[index]) * (1 - self.correlation)
-        if variance == 0.0 or len(self.means) == 1:
-            return mean
-        low, middle, high = np.quantile(self.means, (0.25, 0.5, 0.75))
-        noise = float(self.variances.mean()) * (1 - self.correlation)
-        near = max(0.0, float((high - low) / _QUARTILES) ** 2 - noise)
-        off = mean - float(middle)
-        kept, weights = [], []
-        for spread, prior in ((near, 1 - 1 / len(self.means)), (max(near, _FAR**2), 1 / len(self.means))):
-            total = spread + variance
-            kept.append(spread / total)
-            weights.append(prior * math.exp(-0.5 * off**2 / total) / math.sqrt(total))
-        if not any(weights):
-            return mean
-        return mean - off * (1 - (kept[0] * weights[0] + kept[1] * weights[1]) / sum(weights))
-
-
-_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +47,12 @@ class Picked:
 
     @classmethod
     def of(cls, deltas: Numbers, selected: int) -> "Picked":
-        """Of each question's delta of every cell that could have been selected; equal ones are one, no tie of two."""
-        cells, places = np.unique(deltas, axis=0, return_inverse=True)
-        return cls(cells, int(places.reshape(-1)[selected]), moments(cells))
+        """Of each question's delta of every cell that could have been selected."""
+        return Cells.of(deltas).picked(range(len(deltas)), selected)
 
     @property
     def expected(self) -> float:
-        return self.known.expected(self.selected)
+        return float(self.known.expected()[self.selected])
 
     def interval(
         self, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
@@ -108,70 +70,55 @@ class Picked:
         if known.n_questions < LEAST_QUESTIONS:
             return None
         mean, alpha = float(known.means[self.selected]), 1 - confidence
-        error = math.sqrt(float(known.variances[self.selected]))
-        if error == 0.0 or len(self.cells) == 1:
-            own = self.cells[self.selected]
-            return Interval(*mean_interval(own[~np.isnan(own)], within=within, confidence=confidence), mean)
-        error *= float(stdtrit(known.freedom, 1 - alpha / 2)) / float(ndtri(1 - alpha / 2))
+        variance = float(known.variances[self.selected])
+        own = self.cells[self.selected]
+        own = own[~np.isnan(own)]
+        if variance <= LEAST_VARIANCE or len(self.cells) == 1:
+            return Interval(*mean_interval(own, within=within, confidence=confidence), mean)
+        share = min(known.shared / variance, _LARGEST_CORRELATION)
+        freedom = 1 / ((1 - share) ** 2 / known.freedom + share**2 / (known.n_questions - 1))
+        error = math.sqrt(variance) * float(stdtrit(freedom, 1 - alpha / 2)) / float(ndtri(1 - alpha / 2))
         cut = min(_cut(known, self.selected), mean - _LEAST_LEAD * error)
-        low, high, estimate = _limits((mean - cut) / error, len(self.cells), round(known.correlation, 3), alpha)
-        return Interval(mean + low * error, mean + max(high, 0.0) * error, mean + estimate * error)
+        reach = _REACH * np.sqrt(known.variances)
+        n_rivals = int(np.count_nonzero(known.means + reach >= mean - reach[self.selected]))
+        low, high, estimate = _limits((mean - cut) / error, n_rivals, round(share, 3), alpha)
+        below, above = (_tilted(limit, known.skewness) for limit in (low, high))
+        low, high = mean + min(below, 0.0) * error, mean + max(above, 0.0) * error
+        if is_few_valued(own):
+            outer = bounded_mean_interval(own, *within, confidence=confidence)
+            low, high = min(low, outer[0]), max(high, outer[1])
+        return Interval(low, high, mean + estimate * error)
 
 
-def moments(deltas: Numbers) -> Moments:
-    """Means of cells `[n_cells, n_questions]` and how they vary; NaN where a response was not scored."""
-    from scipy.special import digamma
-
-    n_scored = np.maximum((~np.isnan(deltas)).sum(1), 1)
-    n_questions = round(float(n_scored.mean()))
-    means = np.nansum(deltas, axis=1) / n_scored
-    if n_questions < 2:
-        return Moments(means, np.zeros(len(means)), 0.0, n_questions, 0.0)
-    spread = np.nansum((deltas - means[:, None]) ** 2, axis=1) / np.maximum(n_scored - 1, 1)
-    has_spread = n_scored > 1
-    spread[~has_spread] = spread[has_spread].mean() if has_spread.any() else 0.0
-    own = spread / n_scored
-    freedom = n_questions - 1
-    prior = _prior(own, freedom)
-    variances = (freedom * own + prior * own.mean()) / (freedom + prior)
-    if 0 < prior < _MOST_FREEDOM:  # they differ: a noisy cell is more often the best than a steady one
-        near = np.argsort(-means)[: max(_LEAST_NEAR, math.ceil(_NEAR_SHARE * len(own)))]
-        n_values = 1 + (np.diff(np.sort(deltas, axis=1)) > 0).sum(axis=1)
-        variances = np.where(n_values <= n_scored / 2, np.maximum(own, variances), own)
-        # the logarithm of a variance lies below that of the true one, on average
-        bias = float(digamma(freedom / 2)) - math.log(freedom / 2)
-        together = math.exp(float(np.log(np.maximum(own[near], _LEAST_VARIANCE)).mean()) - bias)
-        variances[near] = np.maximum(variances[near], together)
-    correlation = _correlation(deltas - means[:, None], float(own.mean()))
-    return Moments(means, variances, correlation, n_questions, freedom + prior)
+def _tilted(limit: float, skewness: float) -> float:
+    """A limit, in standard errors, where means are skewed (Cornish and Fisher, 1938)."""
+    return limit - skewness / 6 * max(limit**2 - 1, 0.0)
 
 
-def _prior(variances: Numbers, freedom: int) -> float:
-    """Degrees of freedom that the cells' variances give one another, by their moments: many where they are alike."""
-    mean = float(variances.mean())
-    if len(variances) == 1 or mean == 0.0:
-        return 0.0
-    relative = float(variances.var(ddof=1)) / mean**2
-    excess = (relative - 2 / freedom) / (1 + 2 / freedom)
-    return _MOST_FREEDOM if excess <= 2 / (_MOST_FREEDOM - 4) else 4 + 2 / excess
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cells of a place, among which some are picked; equal ones are one, no tie of two."""
 
+    cells: Numbers
+    places: Indices  # of each row among the cells
+    known: Moments
 
-def _correlation(centred: Numbers, pooled: float) -> float:
-    """Of the means of two cells, on average over all pairs: what the questions have in common."""
-    n_cells = len(centred)
-    if n_cells == 1 or pooled == 0.0:
-        return 0.0
-    filled = np.nan_to_num(centred)
-    n_questions = filled.shape[1]
-    covariances = float((filled.sum(0) ** 2).sum() - (filled**2).sum()) / (n_questions - 1) / n_questions
-    correlation: float = covariances / (n_cells * (n_cells - 1)) / pooled
-    return float(min(max(correlation, 0.0), _LARGEST_CORRELATION))
+    @classmethod
+    def of(cls, deltas: Numbers, spots: Spots | None = None) -> "Cells":
+        """Of each question's deltas `[n_rows, n_questions]`, larger is better; NaN where a response was not scored."""
+        cells, first, places = np.unique(deltas, axis=0, return_index=True, return_inverse=True)
+        return cls(cells, places.reshape(-1), moments(cells, None if spots is None else spots.of(first)))
+
+    def picked(self, rows: Sequence[int], selected: int) -> Picked:
+        """Of some rows the one that was selected."""
+        among = np.unique(self.places[list(rows)])
+        at = int(np.searchsorted(among, self.places[selected]))
+        return Picked(self.cells[among], at, self.known.of(among))
 
 
 def _cut(known: Moments, selected: int) -> float:
     """Below it another cell would have been selected."""
-    slopes = known.correlation * np.sqrt(known.variances / known.variances[selected])
-    slopes = np.minimum(slopes, _LARGEST_SLOPE)
+    slopes = known.slopes(selected)
     others = np.arange(len(known.means)) != selected
     return float(np.max(((known.means - slopes * known.means[selected]) / (1 - slopes))[others]))
 
@@ -186,33 +133,30 @@ def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tupl
     rest = (alpha - beta) / (1 - beta)
 
     def excess(theta: float, level: float) -> float:
-        low = max(-lead, theta - bound)
-        below, whole = _phi(-theta) - _phi(low - theta), _phi(bound) - _phi(low - theta)
+        below, whole = _phi(-theta) - _phi(-lead - theta), _phi(bound) - _phi(-lead - theta)
         return (below / whole if whole > 0 else 1.0) - level
 
     def limit(level: float) -> float:
-        at_ends = excess(-bound, level), excess(bound, level)
-        if at_ends[0] <= 0 or at_ends[1] >= 0:
-            return -bound if at_ends[0] <= 0 else bound
-        return float(brentq(excess, -bound, bound, args=(level,)))
+        if excess(-bound, level) <= 0:
+            return -bound
+        return bound if excess(bound, level) >= 0 else float(brentq(excess, -bound, bound, args=(level,)))
 
-    return limit(1 - rest / 2), limit(rest / 2), limit(0.5)
+    low = limit(1 - rest)
+    return low if low <= -lead else max(limit(1 - rest / 2), -lead), limit(rest / 2), limit(0.5)
 
 
 @lru_cache(maxsize=1024)
 def _simultaneous(n_cells: int, correlation: float, beta: float) -> float:
-    """b with P(|x_k| <= b for every k) = 1 - beta, for standard normal x of equal correlation."""
+    """b with P(x_k <= b for every k) = 1 - beta, for standard normal x of equal correlation."""
     from scipy.optimize import brentq
-    from scipy.special import ndtr, roots_hermitenorm
+    from scipy.special import log_ndtr, roots_hermitenorm
 
     nodes, weights = roots_hermitenorm(_NODES)
     weights = weights / weights.sum()
     shift, scale = math.sqrt(correlation) * nodes, math.sqrt(1 - correlation)
 
     def outside(bound: float) -> float:
-        inside = ndtr((bound - shift) / scale) - ndtr((-bound - shift) / scale)
-        with np.errstate(divide="ignore"):
-            return 1.0 - float(weights @ np.exp(n_cells * np.log(inside))) - beta
+        return 1.0 - float(weights @ np.exp(n_cells * log_ndtr((bound - shift) / scale))) - beta
 
     return float(brentq(outside, 0.1, 10.0))
 
@@ -248,6 +192,24 @@ class Beliefs:
     ) -> None:
         self._place, self._floor, self._scores, self._cosines = place, floor, scores, cosines
         self._picked: dict[tuple[str, str, tuple[str, ...]], Picked | None] = {}
+
+    @cached_property
+    def _cells(self) -> tuple[dict[str, int], Cells] | None:
+        """All coherent cells of the place whose scores are known, and the row of each run."""
+        runs, rows, spots = list[str](), [], []
+        for index, part in enumerate(self._place.slices.values()):
+            points = part.points.coherent(self._floor)
+            deltas = self._scores.deltas(part, points.run_ids())
+            if deltas is not None:
+                runs += points.run_ids()
+                rows.append(deltas)
+                spots.append(
+                    np.stack([np.full(len(deltas), index), points.column("layer"), points.column("coefficient")])
+                )
+        if not rows:
+            return None
+        where = np.concatenate(spots, axis=1)
+        return {run: row for row, run in enumerate(runs)}, Cells.of(np.concatenate(rows), Spots(*where))
 
     @cached_property
     def _bests(self) -> list[tuple[str, Point]]:
@@ -290,6 +252,19 @@ class Beliefs:
         picked = self._of(part, point)
         return 0.0 if picked is None else float(picked.known.means[picked.selected]) - picked.expected
 
+    def expected(self, label: str) -> dict[str, float]:
+        """By run the expected delta of the coherent evaluations of a label; empty where nothing tells."""
+        part = self._place.slices.get(label)
+        if part is None or self._cells is None:
+            return {}
+        rows, cells = self._cells
+        runs = [run for run in part.points.coherent_runs(self._floor) if run in rows]
+        if not runs:
+            return {}
+        among, at = np.unique(cells.places[[rows[run] for run in runs]], return_inverse=True)
+        sign = -1.0 if part.sample.direction == "negative" else 1.0
+        return dict(zip(runs, (sign * cells.known.of(among).expected()[at]).tolist(), strict=True))
+
     def of(self, part: GroupInSetting, point: Point) -> Believed:
         """The interval of a best that was picked among all coherent evaluations of its label, or of the place."""
         picked = self._of(part, point)
@@ -314,24 +289,26 @@ class Beliefs:
         return [(p.run_id, f"{self._place.place}: {label} (layer {p.layer}, {p.coefficient:g})") for label, p in bests]
 
     def _of(self, part: GroupInSetting, point: Point) -> Picked | None:
+        """An evaluation, which was picked among the coherent ones of its label."""
         rivals = part.points.coherent_runs(self._floor)
         key = (part.group.label, point.run_id, tuple(rivals))
         if key not in self._picked:
-            runs = rivals if point.run_id in rivals else [*rivals, point.run_id]
-            deltas = self._scores.deltas(part, runs)
-            self._picked[key] = None if deltas is None else Picked.of(deltas, runs.index(point.run_id))
+            self._picked[key] = self._among(part, point, rivals)
         return self._picked[key]
+
+    def _among(self, part: GroupInSetting, point: Point, rivals: list[str]) -> Picked | None:
+        if self._cells and point.run_id in rivals and self._cells[0].keys() >= set(rivals):
+            rows, cells = self._cells
+            return cells.picked([rows[run] for run in rivals], rows[point.run_id])
+        runs = [*rivals, *([] if point.run_id in rivals else [point.run_id])]
+        deltas = self._scores.deltas(part, runs)
+        return None if deltas is None else Picked.of(deltas, runs.index(point.run_id))
 
     def _among_all(self, point: Point) -> Picked:
         """The winner, which was picked among the coherent evaluations of all labels."""
-        runs, rows = list[str](), []
-        for part in self._place.slices.values():
-            rivals = part.points.coherent_runs(self._floor)
-            deltas = self._scores.deltas(part, rivals)
-            if deltas is not None:
-                runs += rivals
-                rows.append(deltas)
-        return Picked.of(np.concatenate(rows), runs.index(point.run_id))
+        assert self._cells
+        rows, cells = self._cells
+        return cells.picked(range(len(rows)), rows[point.run_id])
 
 
 def own_interval(

@@ -95,8 +95,8 @@ def matched_interval(differences: Sequence[float], scale: float, quantile: float
 
 def pulled_mean(values: Numbers, selected: int) -> float | None:
     """The mean of a row that was selected as the largest, pulled towards the mean of all rows.
-    James and Stein's estimate in the form of Efron and Morris (Journal of the American Statistical Association 70,
-    1975). `values` are `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
+    Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973). `values` are
+    `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
     Returns `None` where fewer than two questions were scored in all rows."""
     shared = values[:, ~np.isnan(values).any(axis=0)]
     n_rows, n_questions = shared.shape
@@ -108,6 +108,6 @@ def pulled_mean(values: Numbers, selected: int) -> float | None:
         return float(means[selected])
     rest = shared - means[:, None] - shared.mean(axis=0) + mean
     noise = float((rest**2).sum()) / ((n_rows - 1) * (n_questions - 1) * n_questions)
-    kept = max(0.0, 1 - max(n_rows - 3, 1) / (n_rows - 1) * noise / spread)
+    kept = max(0.0, 1 - noise / spread)
     pulled: float = mean + kept * (float(means[selected]) - mean)
     return pulled

@@ -5,7 +5,9 @@ docs/statistics.md says why these intervals and tests, and how often they hold.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from massact._lazy import Numbers, np
@@ -22,6 +24,7 @@ CONFIDENCE = 0.95
 LEAST_QUESTIONS = 3  # questions below which nothing is tested
 N_DRAWS = 9998
 _SEED = 20_251_109
+_EQUAL = 1e-12  # share by which sums that are equal may differ as numbers
 
 
 LARGEST = 100.0  # points of a delta, and of a difference: scores run from 0 to it
@@ -85,13 +88,13 @@ def mean_interval(
     mean, error = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
     half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * error
     low, high = mean - half, mean + half
-    if _is_few_valued(values):
+    if is_few_valued(values):
         outer = bounded_mean_interval(values, *within, confidence=confidence)
         low, high = min(low, outer[0]), max(high, outer[1])
     return low, high
 
 
-def _is_few_valued(values: Numbers) -> bool:
+def is_few_valued(values: Numbers) -> bool:
     return len(set(values.tolist())) <= len(values) / 2
 
 
@@ -107,11 +110,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _p_value(differences: Numbers) -> float:
-    """Of sign flips; where values repeat no less than where the interval that holds then would end at zero."""
+    """Of sign flips, and no less than where the interval that is given would end at zero."""
     from scipy.optimize import brentq
 
-    flipped = _sign_flip(differences)
-    if not _is_few_valued(differences):
+    flipped = max(_sign_flip(differences), _student(differences))
+    if not is_few_valued(differences):
         return flipped
     sign = 1 if differences.mean() > 0 else -1
 
@@ -123,16 +126,28 @@ def _p_value(differences: Numbers) -> float:
     return 1.0 if nearest(1.0) <= 0 else float(brentq(nearest, flipped, 1.0, xtol=1e-4))
 
 
+def _student(differences: Numbers) -> float:
+    from scipy.special import stdtr
+
+    n, spread = len(differences), float(differences.std(ddof=1))
+    if spread == 0.0:
+        return 0.0 if differences.any() else 1.0
+    return 2 * float(stdtr(n - 1, -abs(float(differences.mean())) * n**0.5 / spread))
+
+
 def _sign_flip(differences: Numbers) -> float:
-    from scipy.stats import permutation_test
+    """Share of the ways to flip signs, or of drawn ones with the signs as they are, whose mean is as far from zero."""
+    sums = np.abs(_signs(len(differences)) @ differences)
+    return float(np.mean(sums >= sums[0] * (1 - _EQUAL)))
 
-    def mean(values: Numbers, axis: int = -1) -> Numbers:
-        return np.mean(values, axis=axis)  # type: ignore[no-any-return]  # an array, or one number
 
-    result = permutation_test(
-        (differences,), mean, permutation_type="samples", vectorized=True, n_resamples=N_DRAWS, rng=_SEED
-    )
-    return float(result.pvalue)
+@lru_cache(maxsize=8)
+def _signs(n: int) -> Numbers:
+    """Ways to flip the signs of so many differences, the first of which flips none."""
+    if 2**n <= N_DRAWS:
+        return np.where(np.arange(2**n)[:, None] >> np.arange(n) & 1, -1.0, 1.0)
+    drawn = np.random.default_rng(_SEED).choice([-1.0, 1.0], (N_DRAWS, n))
+    return np.concatenate([np.ones((1, n)), drawn])
 
 
 _SAME_MEAN = 0.01  # points by which the mean of a baseline's scores may differ from the mean that a row holds
@@ -245,6 +260,8 @@ class Matched:
     delta_b: float
     slope: float
     """Points of delta by which the less coherent label rises for each point of coherence, from its best to there."""
+    noise: float
+    """Of the difference, as a share of that of two evaluations: what is read between two has less."""
 
 
 def at_matched_coherence(
@@ -255,49 +272,55 @@ def at_matched_coherence(
     *,
     at_zero: float | None = None,
     floor: float = DEFAULT_FLOOR,
+    expected: Mapping[str, float] = MappingProxyType({}),
 ) -> Matched | None:
     """The deltas of two labels where both have the coherence of the more coherent best, or what else the
     floor is of, on its scale.
     The other one is followed from its best to smaller coefficients of its layer, each read between its neighbours, so
-    that its own luck is no difference. `at_zero` is the coherence of the baseline, the neighbour at coefficient 0.
+    that its own luck is no difference. `expected`: by run what is expected of deltas among which some were picked, and
+    the neighbours of a best were not. `at_zero` is the coherence of the baseline, the neighbour at coefficient 0.
     Returns `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that."""
-    a, b = (_path(*one, at_zero, as_floor(floor)) for one in ((best_a, points_a), (best_b, points_b)))
+    a, b = (_path(*one, at_zero, as_floor(floor), expected) for one in ((best_a, points_a), (best_b, points_b)))
     if not a or not b:
         return None
     is_a_followed = a[0].coherence < b[0].coherence
     followed, target = (a, b[0]) if is_a_followed else (b, a[0])
-    delta = _read(followed, target.coherence)
-    if delta is None:
+    found = _read(followed, target.coherence)
+    if found is None:
         return None
+    delta, noise = found
     gap = target.coherence - followed[0].coherence
     slope = (delta - followed[0].delta) / gap if gap else 0.0
     delta_a, delta_b = (delta, target.delta) if is_a_followed else (target.delta, delta)
-    return Matched(target.coherence, delta_a, delta_b, slope)
+    return Matched(target.coherence, delta_a, delta_b, slope, ((noise + target.noise) / 2) ** 0.5)
 
 
 class _Reading(NamedTuple):
     size: float  # of the coefficient
     coherence: float
     delta: float
+    noise: float = 1.0  # variance, as a share of that of one evaluation
 
 
-def _read(path: Sequence[_Reading], coherence: float) -> float | None:
-    """The delta where a layer's curve passes a coherence, coming from its best."""
+def _read(path: Sequence[_Reading], coherence: float) -> tuple[float, float] | None:
+    """The delta, and its noise, where a layer's curve passes a coherence, coming from its best."""
     if path[0].coherence == coherence:
-        return path[0].delta
+        return path[0].delta, path[0].noise
     for low, high in pairwise(path):
         if low.coherence <= coherence <= high.coherence and high.coherence > low.coherence:
             share = (coherence - low.coherence) / (high.coherence - low.coherence)
-            return low.delta + share * (high.delta - low.delta)
+            return low.delta + share * (high.delta - low.delta), low.noise + share * (high.noise - low.noise)
     return None
 
 
-def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None, floor: Floor) -> list[_Reading]:
+def _path(
+    best: Point, points: Iterable[AnyPoint], at_zero: float | None, floor: Floor, expected: Mapping[str, float]
+) -> list[_Reading]:
     """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
     if best.coefficient is None:
         return [_Reading(0.0, best.coherence_mean or 0.0, best.delta or 0.0)]
     known = {
-        abs(point.coefficient): _Reading(abs(point.coefficient), measure, point.delta)
+        abs(point.coefficient): _Reading(abs(point.coefficient), measure, expected.get(point.run_id, point.delta))
         for point in points
         if point.layer == best.layer
         and point.coefficient is not None
@@ -306,7 +329,7 @@ def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None, floor:
         and point.coefficient * best.coefficient > 0
     }
     if at_zero is not None:
-        known[0.0] = _Reading(0.0, at_zero, 0.0)
+        known[0.0] = _Reading(0.0, at_zero, 0.0, 0.0)
     curve = [known[size] for size in sorted(known)]
     inner = [_between(before, at, after) for before, at, after in zip(curve, curve[1:], curve[2:], strict=False)]
     readings = [*curve[:1], *inner, *curve[len(inner) + 1 :]]
@@ -319,4 +342,5 @@ def _between(before: _Reading, at: _Reading, after: _Reading) -> _Reading:
         at.size,
         before.coherence + share * (after.coherence - before.coherence),
         before.delta + share * (after.delta - before.delta),
+        (1 - share) ** 2 * before.noise + share**2 * after.noise,
     )

@@ -8,7 +8,7 @@ const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "x"], SI
 const MOST_DRAWN = 2000, GRID = 64, FIRST_RESPONSES = 10;
 const NAMES = { delta: "delta", trait: "trait score", coherence: "coherence", coefficient: "coefficient", relative_strength: "relative strength" };
 
-const state = { metric: "delta", x: "coefficient", floor: null, hidden: new Set(), run: "", pin: "" };
+const state = { metric: "delta", x: "coefficient", rule: "", floor: null, hidden: new Set(), run: "", pin: "" };
 let data = null, place = null, ties = new Map(), where = new Map(), opened = null, pinned = null, frame = 0, settling = 0, pointed = "";
 
 // asking
@@ -34,6 +34,7 @@ function readAddress() {
   const told = new URLSearchParams(location.hash.slice(1));
   for (const name of [...CHOICES, "run", "pin"]) state[name] = told.get(name) ?? (name === "metric" ? "delta" : name === "x" ? "coefficient" : "");
   if (state.x !== "relative_strength") state.x = "coefficient";
+  state.rule = told.get("rule") ?? "";
   const floor = Number(told.get("floor") ?? NaN);
   state.floor = floor >= 0 && floor <= 100 ? floor : null;
   state.hidden = new Set(told.getAll("without"));
@@ -41,7 +42,7 @@ function readAddress() {
 
 function writeAddress() {
   const told = new URLSearchParams();
-  for (const name of [...CHOICES, "floor", "run", "pin"]) if (state[name] !== "" && state[name] !== null) told.set(name, state[name]);
+  for (const name of [...CHOICES, "rule", "floor", "run", "pin"]) if (state[name] !== "" && state[name] !== null) told.set(name, state[name]);
   for (const label of state.hidden) told.append("without", label);
   history.replaceState(null, "", `#${told}`);
   try { localStorage.setItem("massact.experiment", state.experiment); } catch { /* a browser may forbid it */ }
@@ -115,14 +116,14 @@ function standings() {
   return told.filter((one) => one.floor <= state.floor).at(-1)?.standings ?? null;
 }
 
-const tieKey = () => [place.model, place.trait, place.position, place.setting, place.baseline_trait_mean, data.version].join("\n");
+const tieKey = () => [place.model, place.trait, place.position, place.setting, place.baseline_trait_mean, state.rule, data.version].join("\n");
 
 async function askTies() {
   const key = tieKey();
   if (ties.has(key)) return;
   ties.set(key, "asked");
   try {
-    const given = { experiment: data.experiment, model: place.model, trait: place.trait, position: place.position, setting: place.setting, baseline: place.baseline_trait_mean };
+    const given = { experiment: data.experiment, floor: state.rule, model: place.model, trait: place.trait, position: place.position, setting: place.setting, baseline: place.baseline_trait_mean };
     ties.set(key, (await ask("standings", given)).places);
   } catch (error) {
     ties.delete(key);
@@ -160,7 +161,19 @@ function choose() {
   const metrics = distinct(Object.values(place.labels).flatMap((columns) => Object.keys(columns.metrics)));
   state.metric = fill($("metric"), [...Object.keys(NAMES).slice(0, 3), ...metrics], state.metric, [...Object.values(NAMES).slice(0, 3), ...metrics]);
   $("x").value = state.x;
+  const rules = ["coherence>=", ...metrics.flatMap((name) => [`${name}<=`, `${name}>=`])];
+  fill($("rule"), rules, `${data.floor.metric}${data.floor.is_most ? "<=" : ">="}`, rules.map((one) => one.replace("<=", " ≤").replace(">=", " ≥")));
   $("floor").value = state.floor;
+}
+
+/** A floor of something else: a metric's begins at its median at this place. */
+async function changeRule() {
+  const [metric, way] = [$("rule").value.slice(0, -2), $("rule").value.slice(-2)];
+  const values = Object.values(place.labels).flatMap((columns) => columns.metrics[metric] ?? []).filter((one) => one > 0).sort((a, b) => a - b);
+  if (metric !== "coherence" && !values.length) { choose(); throw new Error(`no evaluation here has a ${metric} above 0`); }
+  state.rule = metric === "coherence" ? "68" : `${metric}${way}${Number(values[values.length >> 1].toPrecision(3))}`;
+  state.floor = null;
+  await load();
 }
 
 // drawing
@@ -517,7 +530,7 @@ async function tryIt() {
     $("answers").replaceChildren(document.createTextNode("…"));
     const [a, b] = await Promise.all([chat(opened.facts.model), chat(steered)]);
     $("answers").replaceChildren(block("unsteered", a), block(`steered, coefficient ${$("coefficient").value}`, b));
-    sessionStorage.setItem("massact.key", $("key").value);
+    for (const name of ["key", "address"]) sessionStorage.setItem(`massact.${name} ${opened.facts.model}`, $(name).value);
   } catch (error) {
     $("answers").textContent = `${error.message}: does massact serve-model run at ${address}, with that key?`;
   }
@@ -527,7 +540,7 @@ async function tryIt() {
 
 async function load(version) {
   const began = performance.now();
-  const found = await ask("explore", { experiment: state.experiment, version });
+  const found = await ask("explore", { experiment: state.experiment, floor: state.rule, version });
   const seconds = (performance.now() - began) / 1000;
   if (found.places) {
     data = found;
@@ -573,14 +586,20 @@ function again() { state.label = state.layer = ""; choose(); draw(); askTies(); 
 for (const name of ["model", "trait", "position", "setting"]) changed(name, again);
 for (const name of ["metric", "x", "layer"]) changed(name, draw);
 changed("label", () => { state.layer = ""; draw(); });
-changed("experiment", () => { Object.assign(state, { model: "", trait: "", position: "", setting: "", label: "", layer: "", floor: null }); load().catch(failed); });
+changed("experiment", () => { Object.assign(state, { model: "", trait: "", position: "", setting: "", label: "", layer: "", rule: "", floor: null }); load().catch(failed); });
+$("rule").addEventListener("change", () => changeRule().catch(failed));
 $("floor").addEventListener("input", () => { state.floor = Number($("floor").value); cancelAnimationFrame(frame); frame = requestAnimationFrame(move); });
 $("choices").addEventListener("submit", (event) => event.preventDefault());
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); tryIt(); });
 for (const [name, byLayer, way] of [["weaker", false, -1], ["stronger", false, 1], ["lower", true, -1], ["higher", true, 1]]) $(name).addEventListener("click", () => step(byLayer, way));
 $("pin").addEventListener("click", () => { pinned = opened; state.pin = opened.run_id; differ(); writeAddress(); });
 $("close").addEventListener("click", () => { $("evaluation").hidden = true; state.run = state.pin = ""; pinned = opened = null; draw(); });
-$("try").addEventListener("toggle", () => { $("key").value ||= sessionStorage.getItem("massact.key") ?? ""; });
+$("try").addEventListener("toggle", () => {
+  const kept = (name) => sessionStorage.getItem(`massact.${name} ${opened.facts.model}`);
+  $("key").value ||= kept("key") ?? "";
+  $("address").value ||= kept("address") ?? document.body.dataset.models ?? "http://127.0.0.1:8080";
+  $("start").textContent = `massact serve-model --experiment FILE.yaml --model ${opened.facts.model}`;
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (place) draw(); });
-addEventListener("hashchange", () => { const before = state.experiment; readAddress(); state.floor ??= Math.round(data.floor.value); (state.experiment !== before ? load() : (choose(), draw(), askTies(), state.run ? open(state.run, false) : Promise.resolve())).catch(failed); });
+addEventListener("hashchange", () => { const now = () => `${state.experiment} ${state.rule}`, before = now(); readAddress(); state.floor ??= Math.round(data.floor.value); (now() !== before ? load() : (choose(), draw(), askTies(), state.run ? open(state.run, false) : Promise.resolve())).catch(failed); });
 begin().catch(failed);

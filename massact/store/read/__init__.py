@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partialmethod
 from typing import Any, NamedTuple, cast
 
 from massact._gc import collector_paused
@@ -11,22 +12,12 @@ from massact.errors import UnusableStoreError
 from massact.plugins import load_plugin, plugin_names
 from massact.store.read.base import FINISHED, Failure, RawPoints, RawRun, RunSource, ScoreStep, Stored, newest_per_key
 from massact.store.retry import Patience
-from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow, decode_evaluation
+from massact.store.schema import EvaluationRow, PublishedRow, Scores, StageRow
 from massact.store.schema.declared import Declared, declared_prefix, decode_declared
 from massact.store.schema.names import COHERENCE_SCORE, ROW_TAGS, TRAIT_SCORE, Kind, Tag
 from massact.store.schema.points import Points, decode_points, point_of
-from massact.store.schema.rows import (
-    AgreementRow,
-    CapabilityRow,
-    RowT,
-    decode_agreement,
-    decode_capability,
-    decode_many_scores,
-    decode_metric,
-    decode_published,
-    decode_stage,
-    metric_tag,
-)
+from massact.store.schema.rows import AgreementRow, CapabilityRow, decode_many_scores, decode_metric, metric_tag, row_of
+from massact.words import counted
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 
@@ -34,8 +25,7 @@ _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
 class RunStore:
-    """Reads what `massact.store.write` wrote; `open_store` opens one. Every method raises `StoreError` where it
-    cannot."""
+    """Reads what `massact.store.write` wrote; see `open_store`. Every method raises `StoreError` where it cannot."""
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -48,7 +38,7 @@ class RunStore:
         """What was left out of the answers so far, and why."""
         warnings = [*self._source.notes, *self._undeclared]
         if count := len(self._unreadable):
-            runs = "1 run holds" if count == 1 else f"{count} runs hold"
+            runs = counted(count, "run holds", "runs hold")
             first = next(iter(self._unreadable))
             warnings.insert(0, f"{runs} a row that cannot be read, left out (first: {first})")
         return warnings
@@ -77,8 +67,7 @@ class RunStore:
         return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
-        """The finished evaluations as questions see them, one per key, in no order, from their tags or else their
-        rows."""
+        """The finished evaluations as questions see them, one per key, in no order, from their tags or rows."""
         with collector_paused():
             return self._points(experiment, self._raw_points(experiment))
 
@@ -102,61 +91,46 @@ class RunStore:
     def _points(self, experiment: str, raw: RawPoints) -> Points:
         points, unreadable = decode_points(experiment, raw.tagged)
         others = raw.others + self._source.finished_runs(unreadable, tags=(Tag.ROW,))
-        rows = self._decoded(others, Kind.EVALUATION, decode_evaluation)
+        rows = self._decoded(others, Kind.EVALUATION)
         more = (point_of(run.row, run.run_id, run.finished_at) for run in rows)
         return points.joined([point for point in more if point is not None]).newest()
 
     def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
         open_runs = [run for run in failed if run.tags.get(Tag.KEY) not in finished]
-        newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
-        return [run for run in newest if run.row.key not in finished]
+        return [run for run in newest_per_key(self._decoded(open_runs, Kind.EVALUATION)) if run.row.key not in finished]
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
         runs = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=ROW_TAGS)
-        return {run.run_id: run.row for run in self._decoded(runs, None, decode_evaluation)}
+        return {run.run_id: run.row for run in self._decoded(runs, None)}
 
-    def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """The finished evaluations whole, one per key, the oldest first."""
-        return self._rows(experiment, Kind.EVALUATION, decode_evaluation)
+    def evaluations(self, experiment: str, kind: Kind = Kind.EVALUATION) -> list[Stored[EvaluationRow]]:
+        """The finished evaluations whole, one per key, the oldest first; likewise all that follow."""
+        return self._rows(experiment, kind)
 
-    def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """The finished baselines, one per key, the oldest first."""
-        return self._rows(experiment, Kind.BASELINE, decode_evaluation)
-
-    def confirmations(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """The finished confirmations, their baselines too, one per key, the oldest first."""
-        return self._rows(experiment, Kind.CONFIRMATION, decode_evaluation)
-
-    def controls(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """What winners are held against, one per key, the oldest first."""
-        return self._rows(experiment, Kind.CONTROL, decode_evaluation)
-
-    def side_effects(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """Responses scored for other traits, those of baselines too, one per key, the oldest first."""
-        return self._rows(experiment, Kind.SIDE_EFFECT, decode_evaluation)
-
-    def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """Cells that were given up on a part of their questions, one per key, the oldest first."""
-        return self._rows(experiment, Kind.SCREENING, decode_evaluation)
+    baselines = partialmethod(evaluations, kind=Kind.BASELINE)
+    confirmations = partialmethod(evaluations, kind=Kind.CONFIRMATION)  # and their baselines
+    controls = partialmethod(evaluations, kind=Kind.CONTROL)  # what winners are held against
+    side_effects = partialmethod(evaluations, kind=Kind.SIDE_EFFECT)  # scored for other traits, baselines too
+    screenings = partialmethod(evaluations, kind=Kind.SCREENING)  # given up on a part of their questions
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
-        """The finished calibrations or extractions, one per key, the oldest first; ValueError for another kind."""
+        """The calibrations or extractions; ValueError for another kind."""
         if kind not in _STAGES:
             raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
-        return self._rows(experiment, kind, decode_stage)
+        return self._rows(experiment, kind)
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
-        """The published figures, one per key, the oldest first."""
-        return self._rows(experiment, Kind.PUBLISHED, decode_published)
+        """The published figures."""
+        return self._rows(experiment, Kind.PUBLISHED)
 
     def agreements(self, experiment: str) -> list[Stored[AgreementRow]]:
-        """Judges held against people, one per key, the oldest first."""
-        return self._rows(experiment, Kind.AGREEMENT, decode_agreement)
+        """Judges held against people."""
+        return self._rows(experiment, Kind.AGREEMENT)
 
     def capabilities(self, experiment: str) -> list[Stored[CapabilityRow]]:
-        """What interventions cost on tasks, one per key, the oldest first."""
-        return self._rows(experiment, Kind.CAPABILITY, decode_capability)
+        """What interventions cost on tasks."""
+        return self._rows(experiment, Kind.CAPABILITY)
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools beside this experiment's evaluations, as of the last reading of its points."""
@@ -166,7 +140,9 @@ class RunStore:
 
     def phases(self, experiment: str) -> list[RawRun]:
         """The runs of entry points in any status, by their start."""
-        return sorted(self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,)), key=_start)
+        _check_named(experiment)
+        tags = (Tag.PHASE, Tag.CONTENT)
+        return sorted(self._source.runs(experiment, kind=Kind.PHASE, statuses=(), tags=tags), key=_start)
 
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction. The points are decoded, not
@@ -203,25 +179,19 @@ class RunStore:
     def close(self) -> None:
         self._source.close()
 
-    def _rows(self, experiment: str, kind: Kind, decode: Callable[[str, str | None], RowT]) -> list[Stored[RowT]]:
-        runs = self._runs(experiment, kind, (FINISHED,), ROW_TAGS)
-        return newest_per_key(self._decoded(runs, kind, decode))
-
-    def _runs(self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
+    def _rows(self, experiment: str, kind: Kind) -> list[Stored[Any]]:
         _check_named(experiment)
-        return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
+        runs = self._source.runs(experiment, kind=kind, statuses=(FINISHED,), tags=ROW_TAGS)
+        return newest_per_key(self._decoded(runs, kind))
 
-    def _decoded(
-        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str, str | None], RowT]
-    ) -> list[Stored[RowT]]:
+    def _decoded(self, runs: Iterable[RawRun], kind: Kind | None) -> list[Stored[Any]]:
         decoded = []
         for run in sorted(runs, key=_start):
-            with suppress(ValueError, TypeError):
-                row, error = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), run.tags.get(Tag.ERROR, "")
-                if kind is None or row.kind == kind:
-                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row, error))
-                    continue
-            self._unreadable[run.run_id] = None
+            if row := row_of(kind, run.tags):
+                error = run.tags.get(Tag.ERROR, "")
+                decoded.append(Stored(run.run_id, run.status, run.finished_at, row, error))
+            else:
+                self._unreadable[run.run_id] = None
         return decoded
 
 
@@ -364,10 +334,8 @@ class StoredStage(NamedTuple):
 
 def stored_stages(tracking_uri: str, experiment: str, kind: Kind) -> list[StoredStage]:
     """The finished calibrations or extractions whose row can be read, superseded ones too, the newest last."""
-    stages = []
-    for run in stored_runs(tracking_uri, experiment, kind, tags=ROW_TAGS):
-        with suppress(ValueError, TypeError):
-            stages.append(StoredStage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))))
+    runs = stored_runs(tracking_uri, experiment, kind, tags=ROW_TAGS)
+    stages = [StoredStage(run, row) for run in runs if (row := row_of(kind, run.tags))]
     return sorted(stages, key=lambda stage: (stage.run.finished_at or -1, stage.run.run_id))
 
 

@@ -119,7 +119,7 @@ class RunSource(Protocol):
 # Raw runs as a tracking server with the query API serves them to our own reader, as JSON. Of a point's text the last
 # line, which all coefficients of a layer share, is sent once: it is the most of it.
 
-WIRE_TYPE = "application/vnd.massact.raw; version=2"
+WIRE_TYPE = "application/vnd.massact.raw; version=3"
 """The media type of all answers; another version is another reader's."""
 MAX_RUN_IDS = 250_000  # runs that are asked about in one request
 

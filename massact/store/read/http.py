@@ -26,6 +26,10 @@ _PASSING = (
     exceptions.ContentDecodingError,
 )  # fmt: skip
 _BROKEN_OFF = "broke off its answer: see its log, try again"
+_REFUSED = {
+    401: "refuses the login (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: "forbids reading (403): ask for the right to read, or for this host name among its --allowed-hosts",
+}
 
 
 class TrackingServer:
@@ -99,16 +103,8 @@ class TrackingServer:
                 f"leads to {target.scheme}://{target.netloc.rpartition('@')[2]}, which does not answer as an "
                 f"MLflow server ({status}): check the tracking URI, it may have to be that address"
             )
-        elif status == codes.unauthorized:
-            said = (
-                f"refuses the login ({status}): set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            )
-        elif status == codes.forbidden:
-            said = (
-                f"forbids reading ({status}): ask for the right to read, "
-                "or for this host name among its --allowed-hosts"
-            )
+        elif status in _REFUSED:
+            said = _REFUSED[status]
         elif isinstance(content, dict) and "error_code" in content:
             said = f"refuses {path}: {_one_line(content.get('message'))}"
         elif status >= codes.server_error or status == codes.too_many_requests:

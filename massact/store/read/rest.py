@@ -1,16 +1,15 @@
 """Raw runs from a tracking server: by massact's query API where it has that, else by MLflow's own search.
 
 The API gives what questions rank by and no more, which takes the server a hundredth of the time. Whether it is there
-shows the first request to it: it costs no other.
-"""
+shows the first request to it: it costs no other."""
 
 import math
 import re
 import time
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import requests
@@ -37,7 +36,6 @@ _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB par
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
-S = TypeVar("S")
 T = TypeVar("T")
 RAW = "massact/v1/raw"
 _OURS = "X-Massact-Version"  # of the head of every answer of the API, refusals too
@@ -58,16 +56,16 @@ class RestSource(RunSource):
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}
         self._has_api = True  # until an answer shows that it has not
-        self._experiment_ids()
+        self._experiments()
 
     def answer(self, asked: Mapping[str, Any]) -> bytes | None:
         """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
-        return self._ask("POST", "answer", bytes, body=asked)
+        return self._ask("answer", asked, bytes)
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         if kind is not None:
-            asked = {"experiment": experiment, "kind": kind.value, "status": list(statuses), "tag": list(tags)}
-            runs = self._ask("GET", "runs", lambda data: as_runs(parse_object(data)["runs"]), query=asked)
+            asked = {"experiment": experiment, "kind": kind.value, "statuses": list(statuses), "tags": list(tags)}
+            runs = self._ask("runs", asked, lambda data: as_runs(parse_object(data)["runs"]))
             if runs is not None:
                 return runs
         return self._search_runs(experiment, kind, statuses, tags)
@@ -106,7 +104,7 @@ class RestSource(RunSource):
                 return known
 
     def points(self, experiment: str) -> RawPoints:
-        points = self._ask("GET", "points", unpack_points, query={"experiment": experiment})
+        points = self._ask("points", {"experiment": experiment}, unpack_points)
         return self._search_points(experiment) if points is None else points
 
     def _search_points(self, experiment: str) -> RawPoints:
@@ -133,9 +131,9 @@ class RestSource(RunSource):
         return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=list(tags))
+        told = self._ask_about("finished", run_ids, lambda values: as_runs(values["runs"]), tags=list(tags))
         if told is not None:
-            return told
+            return list(chain.from_iterable(told))
         runs = []
         for chunk in chunks(run_ids, _IDS_PER_QUERY):
             ids = ", ".join(f"'{run_id}'" for run_id in chunk)
@@ -145,27 +143,21 @@ class RestSource(RunSource):
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
         """Scores that were read with the points are still known."""
-        if not self._scores:
-            told = self._ask_about(
-                "values", run_ids, lambda ids, values: list(zip(ids, values["values"], strict=True)), tag=str(tag)
-            )
-            if told is not None:
-                return {run_id: text for run_id, text in told if text is not None}
+        told = None if self._scores else self._ask_about("values", run_ids, lambda one: dict(one["values"]), tag=tag)
+        if told is not None:
+            return dict(ChainMap(*told))
         known = self._scores if tag == Tag.SCORES else {}
         runs = self.finished_runs([run_id for run_id in run_ids if run_id not in known], tags=(tag,))
         values = {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
         return values | {run_id: text for run_id in run_ids if (text := known.get(run_id)) is not None}
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
-        told = self._ask_about(
-            "steps",
-            run_ids,
-            lambda _ids, values: [
-                (run_id, [ScoreStep(*step) for step in steps]) for run_id, steps in values["steps"].items()
-            ],
-        )
+        def steps(told: Mapping[str, Any]) -> dict[str, list[ScoreStep]]:
+            return {run_id: [ScoreStep(*step) for step in some] for run_id, some in told["steps"].items()}
+
+        told = self._ask_about("steps", run_ids, steps)
         if told is not None:
-            return {run_id: [] for run_id in run_ids} | dict(told)
+            return {run_id: [] for run_id in run_ids} | dict(ChainMap(*told))
         metrics = (TRAIT_SCORE, COHERENCE_SCORE)
         return {run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids}
 
@@ -177,9 +169,6 @@ class RestSource(RunSource):
     ) -> list[RawRun]:
         runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
         return [_raw_run(run, tags) for run in runs]
-
-    def _experiment_ids(self) -> list[str]:
-        return [home["experiment_id"] for home in self._experiments()]
 
     def _experiments(self) -> list[Mapping[str, Any]]:
         body = {"max_results": _EXPERIMENTS_PAGE, "view_type": "ACTIVE_ONLY"}
@@ -216,7 +205,7 @@ class RestSource(RunSource):
         return runs
 
     def _body(self, query: str, homes: Sequence[str] | None, **options: Any) -> Mapping[str, Any]:
-        homes = self._experiment_ids() if homes is None else homes
+        homes = [home["experiment_id"] for home in self._experiments()] if homes is None else homes
         return {"experiment_ids": homes, "filter": query, "run_view_type": "ACTIVE_ONLY", **options}
 
     def _steps(self, run_id: str, metric: str) -> list[ScoreStep]:
@@ -239,10 +228,10 @@ class RestSource(RunSource):
             yield page
             token = page.get("next_page_token", "")
 
-    def _ask(self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]) -> T | None:
+    def _ask(self, name: str, asked: Mapping[str, Any], unpack: Callable[[bytes], T]) -> T | None:
         """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is."""
         for _ in range(_TRIES if self._has_api else 0):
-            answer = self._server.fetch(verb, f"{RAW}/{name}", **content)
+            answer = self._server.fetch("POST", f"{RAW}/{name}", body=asked)
             if _OURS not in answer.headers:
                 self._has_api = False
                 return None
@@ -256,16 +245,13 @@ class RestSource(RunSource):
         raise StoreError(f"the tracking server has no time for this: {_detail(answer)}")
 
     def _ask_about(
-        self, name: str, run_ids: Sequence[str], unpack: Callable[[list[str], Mapping[str, Any]], list[T]], **more: Any
+        self, name: str, run_ids: Sequence[str], unpack: Callable[[Mapping[str, Any]], T], **more: Any
     ) -> list[T] | None:
         """The answers about some runs, many at a time; `None` as of `_ask`."""
-        collected: list[T] = []
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            values = self._ask("POST", name, parse_object, body={"run_ids": ids, **more})
-            if values is None:
-                return None
-            collected += _unpacked(partial(unpack, ids), values)
-        return collected
+        asked = ({"run_ids": ids, **more} for ids in chunks(run_ids, MAX_RUN_IDS))
+        told = [self._ask(name, one, lambda data: unpack(parse_object(data))) for one in asked]
+        known = [answer for answer in told if answer is not None]
+        return known if len(known) == len(told) else None
 
 
 def chunks(run_ids: Sequence[str], size: int) -> Iterator[list[str]]:
@@ -297,7 +283,7 @@ def _detail(answer: requests.Response) -> str:
         return f"it answers {answer.status_code}"
 
 
-def _unpacked(unpack: Callable[[S], T], data: S) -> T:
+def _unpacked(unpack: Callable[[bytes], T], data: bytes) -> T:
     try:
         return unpack(data)
     except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -3,8 +3,7 @@
 `massact.store.write` writes what is named here, `massact.store.read` reads it. MLflow gives every param back
 as a string and cannot filter params by range, so an evaluation is kept several times over: as params
 and metrics for people, per question as stepped metrics, whole as one compact JSON row in a tag
-(`rows`), its scores in another (`scores`), and the little that questions rank by in a third (`points`).
-"""
+(`rows`), its scores in another (`scores`), and the little that questions rank by in a third (`points`)."""
 
 from massact.store.schema.cells import stored_cell
 from massact.store.schema.declared import Declared, DeclaredPhase, DeclaredSetting, encode_declared

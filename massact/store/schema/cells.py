@@ -3,20 +3,12 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import (
-    Cell,
-    Cleaning,
-    Generation,
-    JudgeIdentity,
-    ModelIdentity,
-    Prompting,
-    Recipe,
-    Setting,
-    Steering,
-)
+from massact.domain import Cell
+from massact.json_text import read_as
 from massact.keys import cell_key, read_cell, screening_key
 from massact.labels import format_label
 from massact.store.schema.names import Kind
@@ -34,10 +26,6 @@ _SETTING = {
     **{name: name for name in ("trait", "trait_digest", "subset", "chat_template_digest")},
     **{name: name for name in ("thinking", "template_arguments")},
 }
-_MAY_LACK = (
-    "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
-    "template_arguments", "recipe.seed",
-)  # fmt: skip
 _STEERING = {
     "cleaning": "recipe.cleaning.when",
     "cleaning_mode": "recipe.cleaning.mode",
@@ -88,28 +76,20 @@ def _is_of(row: EvaluationRow, cell: Cell) -> bool:
 
 def _rebuilt(row: EvaluationRow) -> Cell:
     """The cell that a row tells of, as far as a row can. Raises ValueError: a fact is missing."""
-    setting = Setting(
-        model=ModelIdentity(**_part(row, _SETTING, "model.")),
-        generation=Generation(**_part(row, _SETTING, "generation.")),
-        judge=JudgeIdentity(**_part(row, _SETTING, "judge.")),
-        **_part(row, _SETTING),
-    )
+    told: dict[str, Any] = {"setting": _part(row, _SETTING), "steering": None}
     if row.prompting_digest and row.label and row.direction:
-        return Cell(setting, None, Prompting(row.label, row.direction, row.prompting_digest))
-    if row.position is None:
-        return Cell(setting, None)
-    cleaning = Cleaning(**_part(row, _STEERING, "recipe.cleaning."))
-    recipe = Recipe(**_part(row, _STEERING, "recipe."), cleaning=cleaning)
-    return Cell(setting, Steering(recipe=recipe, **_part(row, _STEERING)))
+        told["prompting"] = {"name": row.label, "direction": row.direction, "digest": row.prompting_digest}
+    elif row.position is not None:
+        told["steering"] = _part(row, _STEERING)
+    cell: Cell = read_as(Cell, told)
+    return cell
 
 
-def _part(row: EvaluationRow, paths: Mapping[str, str], of: str = "") -> dict[str, Any]:
-    """The fields of a part of the cell; without a cleaning there is no scope, and not every model thinks."""
-    values = {
-        path.removeprefix(of): getattr(row, name)
-        for name, path in paths.items()
-        if path.startswith(of) and "." not in path.removeprefix(of)
-    }
-    if missing := [name for name, value in values.items() if value is None and not {name, of + name} & {*_MAY_LACK}]:
-        raise ValueError(f"{missing} missing")
-    return {name: value for name, value in values.items() if value is not None}
+def _part(row: EvaluationRow, paths: Mapping[str, str]) -> dict[str, Any]:
+    """What a row tells of a part of its cell, nested as that is; what it does not tell is left out."""
+    part: dict[str, Any] = {}
+    for name, path in paths.items():
+        if (value := getattr(row, name)) is not None:
+            *above, last = path.split(".")
+            reduce(lambda inner, key: inner.setdefault(key, {}), above, part)[last] = value
+    return part

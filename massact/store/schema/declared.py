@@ -2,8 +2,7 @@
 
 The text is JSON, compressed and in base64, split over numbered tags. Before it in the first tag stand the
 version, how many tags there are, a digest of the text and when it was written: so tags of two writers
-are told apart, and of two MLflow experiments that hold one experiment's runs the newer one counts.
-"""
+are told apart, and of two MLflow experiments that hold one experiment's runs the newer one counts."""
 
 import base64
 import binascii

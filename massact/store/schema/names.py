@@ -24,8 +24,7 @@ class Kind(Name):
     """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
     SCREENING = "screening"  # a cell that was given up on a part of its questions; no question about results sees it
     CONTROL = "control"
-    """What a winner is held against: a prompt in a vector's place, or a random direction at its place; no point of the
-    grid."""
+    """What a winner is held against, a prompt or a random direction in a vector's place; no point of the grid."""
     SIDE_EFFECT = "side_effect"
     """Responses of an evaluation or a baseline scored for another trait, which its row names; no point of the grid."""
     REPORT = "report"
@@ -50,7 +49,8 @@ class Tag(Name):
     CELL = "massact.cell"
     """The canonical JSON whose SHA-256 is the key; the artifact `cell.json` where it is too long for a tag."""
     SCORES = "massact.scores"
-    CONTENT = "massact.content"  # of an imported run: digest of the line that it was read from; see `massact.interop`
+    CONTENT = "massact.content"
+    """Digest of the line that an imported run was read from, see `massact.interop`; of phase 4: of all it says."""
     IMPORTED = "massact.imported"  # of an imported run: file, line number and the line itself, as JSON
     PHASE = "massact.phase"
     PARENT = "massact.parent"

@@ -1,8 +1,7 @@
 """An evaluation as questions see it: the least that finds, ranks and names it, in one small tag.
 
 A question over 100,000 evaluations should take a second. Their whole rows take 120 MB, their params and metrics
-four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns.
-"""
+four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns."""
 
 import base64
 import hashlib
@@ -84,6 +83,10 @@ class Points:
         """The same by column."""
         points = list(points)
         metrics = dict.fromkeys(name for point in points for name in point.metrics or ())
+        columns: dict[str, list[float | None]] = {
+            **{name: [getattr(point, name) for point in points] for name in (*NUMBERS, *COUNTS, "layer")},
+            **{name: [(point.metrics or {}).get(name) for point in points] for name in metrics},
+        }
         heads: dict[tuple[Any, ...], int] = {}
         head = [heads.setdefault(tuple(getattr(p, name) for name in HEAD), len(heads)) for p in points]
         return cls(
@@ -92,14 +95,7 @@ class Points:
             [point.key for point in points],
             [list(head) for head in heads],
             np.array(head, dtype=np.intp),
-            {
-                name: np.array([or_nan(getattr(point, name)) for point in points], dtype=np.float64)
-                for name in (*NUMBERS, *COUNTS, "layer")
-            }
-            | {
-                name: np.array([or_nan((point.metrics or {}).get(name)) for point in points], dtype=np.float64)
-                for name in metrics
-            },
+            {name: np.array([*map(or_nan, column)], dtype=np.float64) for name, column in columns.items()},
         )
 
     def __len__(self) -> int:
@@ -261,7 +257,11 @@ def encode_point(row: EvaluationRow) -> str | None:
         del head[-len(MARKS) :]  # as every version wrote it
     lines = [base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":"))]
     if row.metrics:
-        lines.append(_metric_line(row.metrics))
+        if not all(map(math.isfinite, row.metrics.values())):
+            raise ValueError(f"a metric is NaN or infinite: {row.metrics}")
+        figures = struct.pack(f"<{len(row.metrics)}d", *row.metrics.values())
+        # a multiple of three bytes, so that no padding stands in the midst of many
+        lines.append(f"{','.join(row.metrics)} {base64.b64encode(figures + bytes(-len(figures) % 3)).decode()}")
     text = "\n".join(lines)
     return text if len(text.encode()) <= POINT_LIMIT else None
 
@@ -301,14 +301,6 @@ def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     ended = np.array([-1 if end is None else end for end in ends], dtype=np.int64)
     columns = _numbers(records) | {"layer": layers[head]} | _metrics([line[3:] for line in lines])
     return Points(list(run_ids), ended, list(keys), parsed, head, columns)
-
-
-def _metric_line(metrics: Mapping[str, float]) -> str:
-    values = struct.pack(f"<{len(metrics)}d", *metrics.values())
-    if not all(map(math.isfinite, metrics.values())):
-        raise ValueError(f"a metric is NaN or infinite: {metrics}")
-    # a multiple of three bytes, so that no padding stands in the midst of many
-    return f"{','.join(metrics)} {base64.b64encode(values + bytes(-len(values) % 3)).decode()}"
 
 
 def _metrics(lines: Sequence[Sequence[str]]) -> dict[str, Numbers]:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from massact.domain import AllDims, Direction, Mode
 from massact.json_text import parse_json, parse_object, read_as
@@ -13,12 +14,21 @@ from massact.store.schema.names import TAG_LIMIT, Kind, Tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRow:
-    """An evaluation, or a baseline (steering fields `None`), as the run store holds it."""
+class Row:
+    """What every row has."""
 
     kind: Kind
     experiment: str
-    key: str
+    key: str  # digest of everything that decides its outcome
+    cell: str | None = field(default=None, compare=False, repr=False)
+    """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
+    where the run does not hold it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRow(Row):
+    """An evaluation, or a baseline (steering fields `None`), as the run store holds it."""
+
     setting: str  # digest of what evaluations must share to be compared; see `massact.keys.setting_digest`
     model: str  # the model's name in the experiment file
     model_variant: str
@@ -101,18 +111,12 @@ class EvaluationRow:
     metric_tokens: int | None = None  # first tokens of a response that `kl` and `perplexity` read
     metric_sources: Mapping[str, str] | None = field(default=None, hash=False)
     """SHA-256 of the file of each metric that is a function of the experiment's own."""
-    cell: str | None = field(default=None, compare=False, repr=False)
-    """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
-    where the run does not hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageRow:
+class StageRow(Row):
     """A calibration or an extraction as the run store holds it."""
 
-    kind: Kind
-    experiment: str
-    key: str  # digest of everything that decides its outcome, as with a cell
     model: str
     model_variant: str
     model_id: str
@@ -131,16 +135,12 @@ class StageRow:
     vetting: str | None = None  # of an extraction: how its continuations were vetted; `None`: they were not
     labels: tuple[str, ...] = ()
     massive_dims: tuple[int, ...] = ()  # of a calibration: the uniform list
-    cell: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRow:
+class PublishedRow(Row):
     """A figure from a write-up, as it was printed. What the write-up does not give is `None`."""
 
-    kind: Kind
-    experiment: str
-    key: str
     source: str
     model: str  # as printed, such as `google/gemma-3-4b`
     trait: str
@@ -154,16 +154,12 @@ class PublishedRow:
     baseline_trait_mean: float | None = None
     coherence_floor: float | None = None
     note: str | None = None
-    cell: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgreementRow:
+class AgreementRow(Row):
     """A judge held against people: one of its two scores beside theirs of the same responses."""
 
-    kind: Kind
-    experiment: str
-    key: str
     trait: str
     score: Literal["trait", "coherence"]
     judge: str
@@ -189,16 +185,12 @@ class AgreementRow:
     weighted_kappa_high: float | None = None
     people: float | None = None
     """Weighted kappa between two people, the mean over all pairs; `None`: no two scored the same responses."""
-    cell: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CapabilityRow:
+class CapabilityRow(Row):
     """What an intervention costs on a task of lm-evaluation-harness."""
 
-    kind: Kind
-    experiment: str
-    key: str
     evaluation_key: str  # key of the evaluation whose intervention it is
     task: str
     metric: str
@@ -209,16 +201,10 @@ class CapabilityRow:
     delta_low: float  # of the interval that holds the delta in 95 of 100 sets of documents
     delta_high: float
     settings: str  # how the task was run, as canonical JSON
-    cell: str | None = field(default=None, compare=False, repr=False)
 
 
-Row = EvaluationRow | StageRow | PublishedRow | AgreementRow | CapabilityRow
-RowT = TypeVar("RowT", bound=EvaluationRow | StageRow | PublishedRow | AgreementRow | CapabilityRow)
+RowT = TypeVar("RowT", bound=Row)
 _BESIDE = "cell"
-_NAMES = {
-    cls: tuple(each.name for each in fields(cls) if each.name != _BESIDE)
-    for cls in (EvaluationRow, StageRow, PublishedRow, AgreementRow, CapabilityRow)
-}
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "cleaning_mode", "quantile", "scope", "n_dims", "layer", "coefficient", "component", "direction",
@@ -270,7 +256,7 @@ def run_name(row: EvaluationRow) -> str:
 
 def encode_row(row: Row) -> str:
     """The compact JSON of a row; ValueError or TypeError where it is too long for a tag, or could not be read back."""
-    told = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
+    told = ((one.name, getattr(row, one.name)) for one in fields(row) if one.name != _BESIDE)  # asdict copies values
     values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
@@ -296,9 +282,21 @@ def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
 
 decode_evaluation = partial(decode_row, EvaluationRow)
 decode_stage = partial(decode_row, StageRow)
-decode_published = partial(decode_row, PublishedRow)
-decode_agreement = partial(decode_row, AgreementRow)
-decode_capability = partial(decode_row, CapabilityRow)
+_ROWS: Mapping[Kind | None, type[Row]] = {
+    Kind.CALIBRATION: StageRow,
+    Kind.EXTRACTION: StageRow,
+    Kind.PUBLISHED: PublishedRow,
+    Kind.AGREEMENT: AgreementRow,
+    Kind.CAPABILITY: CapabilityRow,
+}  # of all other kinds evaluations
+
+
+def row_of(kind: Kind | None, tags: Mapping[str, str]) -> Any:
+    """The row of a run of a kind (`None`: of any that holds an evaluation's); `None`: not readable, or of another."""
+    with suppress(ValueError, TypeError):
+        row = decode_row(_ROWS.get(kind, EvaluationRow), tags.get(Tag.ROW, ""), tags.get(Tag.CELL))
+        return row if kind in (None, row.kind) else None
+    return None
 
 
 # Per-question scores, as one compact JSON in the tag `massact.scores`.
@@ -340,18 +338,13 @@ def metric_tag(name: str) -> str:
 
 def decode_metric(text: str) -> tuple[float | None, ...]:
     """The values that `encode_metrics` wrote. Raises ValueError, TypeError: no such values."""
-    return _score_list(parse_json(text))
+    values: tuple[float | None, ...] = read_as(tuple[float | None, ...], parse_json(text))
+    return values
 
 
 def decode_scores(text: str) -> Scores:
     """The scores that `encode_scores` wrote. Raises ValueError, TypeError, KeyError: not such scores."""
-    values = parse_json(text)
-    if not isinstance(values, dict):
-        raise TypeError(f"not per-question scores: {text[:80]!r}")
-    trait, coherence = _score_list(values["trait"]), _score_list(values["coherence"])
-    if len(trait) != len(coherence):
-        raise ValueError(f"{len(trait)} trait scores, but {len(coherence)} of coherence")
-    return Scores(trait, coherence)
+    return _decode_together([text])[0]
 
 
 def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
@@ -362,14 +355,16 @@ def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
         try:
             decoded += _decode_together(some)
         except (ValueError, TypeError, KeyError):  # at least one is none: find which
-            decoded += map(_decoded, some)
+            decoded += [None] if len(some) == 1 else chain.from_iterable(decode_many_scores([one]) for one in some)
     return decoded
 
 
 def _decode_together(texts: Sequence[str]) -> list[Scores]:
     parsed = parse_json(f"[{','.join(texts)}]")
-    if len(parsed) != len(texts) or set(map(type, parsed)) != {dict}:
-        raise TypeError("not one object a text")
+    if len(parsed) != len(texts):
+        raise ValueError("not one object a text")
+    if set(map(type, parsed)) != {dict}:
+        raise TypeError(f"not per-question scores: {texts[0][:80]!r}")
     pairs = [(scores["trait"], scores["coherence"]) for scores in parsed]
     if set(map(type, chain.from_iterable(pairs))) != {list}:
         raise TypeError("not a list of scores")
@@ -379,16 +374,3 @@ def _decode_together(texts: Sequence[str]) -> list[Scores]:
     if any(len(trait) != len(coherence) for trait, coherence in pairs):
         raise ValueError("scores of trait and coherence differ in number")
     return [Scores(tuple(trait), tuple(coherence)) for trait, coherence in pairs]
-
-
-def _decoded(text: str) -> Scores | None:
-    try:
-        return decode_scores(text)
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _score_list(values: object) -> tuple[float | None, ...]:
-    if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
-        raise TypeError(f"not a list of scores: {str(values)[:80]}")
-    return tuple(values)

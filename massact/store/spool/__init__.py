@@ -3,6 +3,4 @@
 from massact.store.spool.recover import JournalReport, send_leftovers
 from massact.store.spool.spool import Spool
 
-__all__ = ["DEFAULT_SPOOL", "JournalReport", "Spool", "send_leftovers"]
-
-DEFAULT_SPOOL = ".massact/spool"  # folder of the spool unless another is named, under the working directory
+__all__ = ["JournalReport", "Spool", "send_leftovers"]

@@ -1,8 +1,7 @@
 """A journal: one file per process, only ever appended to, and locked for as long as its process lives.
 
 Each line is a checksum, a blank, and one JSON object that can be understood without its neighbours: it says its format
-and where its run belongs, and holds the run's artifacts, so that damage to a line costs that one run and no other.
-"""
+and where its run belongs, and holds the run's artifacts, so that damage to a line costs that one run and no other."""
 
 import errno
 import fcntl
@@ -11,7 +10,6 @@ import os
 import re
 import secrets
 import socket
-import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -78,16 +76,6 @@ def encode(record: Record) -> bytes:
     """A record as a whole line."""
     text = json.dumps({"format": FORMAT, **_values(record)}, separators=(",", ":")).encode()
     return b"%s %s\n" % (_checksum(text), text)
-
-
-def opening_of(store: str, experiment: str) -> bytes:
-    """The first line of this process's journal."""
-    return encode(Opening(store, experiment, socket.gethostname(), os.getpid(), int(time.time() * 1000)))
-
-
-def line_of(id_: str, store: str, experiment_id: str, run: FinishedRun) -> bytes:
-    """The line of a run that is to be sent."""
-    return encode(RunRecord(id_, Home(store, experiment_id), run))
 
 
 def decode(line: bytes) -> Record:

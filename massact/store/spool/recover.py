@@ -105,8 +105,7 @@ class _Recovery:
     """Sends journals one after the other; a store that took nothing is not asked again for the next one."""
 
     def __init__(self, tracking_uri: str | None, *, only_here: bool) -> None:
-        self._uri = tracking_uri
-        self._only = stored_uri(tracking_uri) if only_here and tracking_uri is not None else None
+        self._uri, self._only = tracking_uri, stored_uri(tracking_uri) if only_here and tracking_uri else None
         self._senders: dict[str, Sender] = {}
         self._problems: dict[str, str] = {}
 

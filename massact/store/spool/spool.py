@@ -1,10 +1,12 @@
 """The spool of a process that evaluates: what is put is on the disk at once, and sent when the store takes it.
 
 A thread sends what is journalled and marks it, so that each record arrives once however often it is tried. What waits
-is kept on disk, not in memory.
-"""
+is kept on disk, not in memory."""
 
 import atexit
+import os
+import socket
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,9 +17,20 @@ from massact.addresses import stored_uri
 from massact.errors import MassactError, RunRefusedError, SpoolError, StoreError, UnusableStoreError
 from massact.store.retry import held_back, pauses
 from massact.store.schema import Tag
-from massact.store.spool.journal import DamagedLineError, Slot, create_journal, decode_run, explain, line_of, opening_of
+from massact.store.spool.journal import (
+    DamagedLineError,
+    Home,
+    Opening,
+    RunRecord,
+    Slot,
+    create_journal,
+    decode_run,
+    encode,
+    explain,
+)
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
+from massact.words import counted
 
 AT_ONCE = 50  # records read from a journal together, where it holds as many
 BYTES_AT_ONCE = 8_000_000  # their lines together, unless one alone is longer
@@ -45,8 +58,7 @@ class Sender:
         self._writers: dict[str, RunWriter] = {}
 
     def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
-        """Send records of one MLflow experiment, by their ids; with `look`, or after a StoreError, some may be
-        there."""
+        """Send records of one MLflow experiment, by id; with `look`, or after a StoreError, some may be there."""
         try:
             return self._send(experiment_id, records, look=look)
         except Exception:
@@ -122,7 +134,8 @@ class Spool:
         for people who find the journal. `say`: told, from any thread, when the store takes nothing, when it does again,
         and what is left in the end. `heard`: told, from the thread that sends, what came of records that were sent."""
         self._folder, self._store, self._say, self._heard = folder, stored_uri(tracking_uri), say, heard
-        self._journal = create_journal(folder, opening_of(self._store, experiment))
+        opening = Opening(self._store, experiment, socket.gethostname(), os.getpid(), int(time.time() * 1000))
+        self._journal = create_journal(folder, encode(opening))
         self._opening_bytes = self._journal.size
         self._sender = Sender(tracking_uri)
         self._changed = Condition()  # guards all below, and writing to the journal
@@ -152,7 +165,7 @@ class Spool:
         Raises SpoolError: the journal cannot be written. The first run that it does not take is sent all the same."""
         id_ = record_id or uuid.uuid4().hex
         tagged = replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
-        line = line_of(id_, self._store, experiment_id, tagged)
+        line = encode(RunRecord(id_, Home(self._store, experiment_id), tagged))
         with held_back(), self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -333,4 +346,4 @@ class Spool:
 
 
 def _runs(n: int) -> str:
-    return "1 run is" if n == 1 else f"{n} runs are"
+    return counted(n, "run is", "runs are")

@@ -74,18 +74,14 @@ def _downloaded(artifact_uri: str, path: str, tracking_uri: str) -> Path:
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    # MLflow's own choice would be a new folder each time, for good
+    folder = Path(_copies().name) / sha256(artifact_uri.encode()).hexdigest()[:32]
     try:
+        folder.mkdir(exist_ok=True)
         repository = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
-        return Path(repository.download_artifacts(path, str(_folder(artifact_uri))))  # type: ignore[no-untyped-call]
+        return Path(repository.download_artifacts(path, str(folder)))  # type: ignore[no-untyped-call]
     except (MlflowException, OSError) as error:
         raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {first_line(error)}") from error
-
-
-def _folder(artifact_uri: str) -> Path:
-    """Where copies of a run's artifacts go: MLflow's own choice would be a new folder each time, for good."""
-    folder = Path(_copies().name) / sha256(artifact_uri.encode()).hexdigest()[:32]
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 @cache

@@ -312,24 +312,18 @@ def row_tags(row: Row) -> dict[str, str]:
     return tags
 
 
-def cell_files(row: Row) -> dict[str, bytes]:
-    """The artifact that holds what is too long for the tag `massact.cell`; nothing where it fits."""
-    if row.cell is None or len(row.cell) <= TAG_LIMIT:
-        return {}
-    return {Artifact.CELL.value: row.cell.encode()}
-
-
 def row_run(
     row: Row, name: str, *, ended_at: int, started_at: int | None = None, tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {}, **fields: Any,
 ) -> FinishedRun:  # fmt: skip
     """The run that holds a row; without a start it took no time. Raises ValueError: the row does not fit in a tag."""
+    cell = (row.cell or "").encode()  # where it is too long for its tag
     return FinishedRun(
         name=name,
         tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | dict(tags),
         started_at=ended_at if started_at is None else started_at,
         finished_at=ended_at,
-        files={**cell_files(row), **files},
+        files={**({Artifact.CELL.value: cell} if len(cell) > TAG_LIMIT else {}), **files},
         **fields,
     )
 

@@ -1,10 +1,8 @@
 """A tracking database before anything is written to it: made whole where there is none, refused where it does not fit.
 
 MLflow makes and migrates a database wherever its client is opened, and leaves a broken one when that is cut off. So
-a new SQLite file is made aside and renamed into place, and one that holds anything is migrated on demand only.
-"""
+a new SQLite file is made aside and renamed into place, and one that holds anything is migrated on demand only."""
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from filelock import FileLock
 
 from massact.addresses import check_path
 from massact.errors import StoreError, UnusableStoreError
@@ -182,8 +181,19 @@ class TrackingDatabase:
     def _alone(self) -> Iterator[None]:
         """While no other process sets this database up."""
         if self._path is not None:
-            with _file_locked(self._path.with_name(f"{self._path.name}.setup-lock")):
-                yield
+            place = self._path.with_name(f"{self._path.name}.setup-lock")
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                held = FileLock(place).acquire()
+            except OSError as error:
+                raise UnusableStoreError(
+                    f"cannot write beside the run store, in {place.parent}: {error.strerror}"
+                ) from error
+            with held:
+                try:
+                    yield
+                finally:
+                    place.unlink(missing_ok=True)
             return
         with self._engine.connect() as connection:
             connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
@@ -268,30 +278,3 @@ def _unused(path: Path, what: str) -> Path:
     stem = f"{path.name}.{what}-{time.strftime('%Y%m%dT%H%M%S')}"
     names = (path.with_name(f"{stem}{f'-{number}' if number else ''}") for number in range(1000))
     return next(name for name in names if not name.exists())
-
-
-@contextmanager
-def _file_locked(path: Path) -> Iterator[None]:
-    file = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while file is None:
-            file = path.open("w")
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file.fileno(), path):
-                file.close()  # whoever had it before has removed it: a third may have locked the next one
-                file = None
-    except OSError as error:
-        raise UnusableStoreError(f"cannot write beside the run store, in {path.parent}: {error.strerror}") from error
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -68,27 +68,9 @@ def score_steps(scores: Scores) -> list[Step]:
     return [Step(name, value, i) for name, values in named for i, value in enumerate(values) if value is not None]
 
 
-class RunWriter(Protocol):
-    """Writes finished runs into one MLflow experiment; after a refusal or a StoreError some may have been written."""
-
-    @property
-    def at_once(self) -> int:
-        """How many runs are best given to it at once."""
-
-    def write(self, runs: Sequence[FinishedRun]) -> list[str]:
-        """Write all of them or, where the store can, none. Returns their ids, in order."""
-
-    def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
-        """Write runs by the ids of their records, their tag `massact.spool`. Returns the ids of those that were there
-        already. With `look` some may have been written before, whole or in part: the store is asked first, and those
-        are completed."""
-
-    def close(self) -> None:
-        """Let go of connections."""
-
-
-def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
-    """A writer into an MLflow experiment: by SQL into a database, else by MLflow's client; StoreError else."""
+def open_writer(tracking_uri: str, experiment_id: str) -> "RunWriter":
+    """A writer of finished runs into an MLflow experiment: by SQL into a database, else by MLflow's client; StoreError
+    where there is none. After a refusal or a StoreError of a writer some runs may have been written."""
     uri = tracking_uri.strip()
     if not is_database(uri) and scheme_of(uri) not in ("http", "https"):
         raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")
@@ -126,8 +108,7 @@ _IDS_PER_QUERY = 999  # values in one statement that any SQLite takes
 
 
 class SqlWriter:
-    """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, never a run without
-    its own."""
+    """Rows into MLflow's database: each `write` is one transaction, which may leave files behind, no run without."""
 
     at_once = 50  # more would hold the database's lock for long, fewer would wait for the disk too often
 
@@ -152,7 +133,8 @@ class SqlWriter:
         return list(records)
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
-        """Ids of records become ids of runs, so that a run is there whole or not at all."""
+        """Write runs by the ids of their records, which become those of the runs, so that each is there whole or not at
+        all. Returns the ids of those that were there already. With `look` the store is asked first."""
         there = self.held(list(records)) if look else set()
         self._write({id_: run for id_, run in records.items() if id_ not in there})
         return there
@@ -171,9 +153,12 @@ class SqlWriter:
     def insert(self, tables: Tables) -> None:
         """Insert rows by table, in the order of `COLUMNS`: all of them or none."""
         with self._errors(), self._engine.begin() as connection:
-            for name in COLUMNS:
+            for name, columns in COLUMNS.items():
                 if rows := tables.get(name):
-                    self._put(connection, name, rows)
+                    listed = ",".join(f'"{column}"' for column in columns)
+                    insert = f"INSERT INTO {name} ({listed}) VALUES ({','.join([self._mark] * len(columns))})"  # noqa: S608  # constants
+                    # to the driver: SQLAlchemy's handling of values row by row takes longer than the insert
+                    connection.exec_driver_sql(insert, list(rows))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -198,12 +183,6 @@ class SqlWriter:
             tables["metrics"].extend(history)
             tables["latest_metrics"].extend(latest)
         self.insert(tables)
-
-    def _put(self, connection: sa.Connection, name: str, rows: Sequence[TableRow]) -> None:
-        columns = ",".join(f'"{column}"' for column in COLUMNS[name])
-        marks = ",".join([self._mark] * len(COLUMNS[name]))
-        # to the driver: SQLAlchemy's handling of values row by row takes longer than the insert
-        connection.exec_driver_sql(f"INSERT INTO {name} ({columns}) VALUES ({marks})", list(rows))  # noqa: S608  # names are constants
 
 
 def metric_rows(run_id: str, steps: Iterable[Step], timestamp: int) -> tuple[list[TableRow], list[TableRow]]:
@@ -246,7 +225,8 @@ class ClientWriter:
             return [self._fill(*self._make(run), run) for run in runs]
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
-        """One that an earlier attempt left half written is completed, whatever its status is now."""
+        """Likewise; the ids are the runs' tag `massact.spool`. One that an earlier attempt left half written is
+        completed, whatever its status is now."""
         check_runs(records.values())
         with explained(self._uri):
             held = self._held(records) if look else {}
@@ -295,5 +275,7 @@ class ClientWriter:
                 held[id_] = run
         return held
 
+
+RunWriter = SqlWriter | ClientWriter
 
 __all__ = ["FinishedRun", "RunWriter", "evaluation_run", "label_tags", "open_writer"]

@@ -1,28 +1,27 @@
 """Calibrations and extractions as runs, and the files that runs keep: safetensors, tables in MLflow's format."""
 
-import io
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from massact.errors import DataError, lfs_advice
-from massact.json_text import parse_json, parse_object
+from massact.errors import DataError
+from massact.json_text import parse_json
 from massact.store.schema import Artifact, MlflowTag, StageRow
 from massact.store.schema.rows import row_params
+from massact.store.tensors import read_tensor
 from massact.store.write.client import fit_tag, parent_tags, row_run
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
-from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
+from massact.vectors.massive_dims import Calibration, calibration_json
 
 if TYPE_CHECKING:  # it loads transformers
     from massact.vectors.extract import Contrast, LabelVectors, Vetting
@@ -34,38 +33,6 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, o
     header = {key: str(value) for key, value in provenance.items() if value is not None}
     content: bytes = save(dense, metadata=header)
     return content
-
-
-def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor of a safetensors file. Raises DataError: the file is missing, damaged, or holds no such tensor."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-            return tensor
-    except (OSError, SafetensorError) as error:
-        reason = _other_format(path) or error
-        raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
-
-
-def torch_file(tensor: torch.Tensor) -> bytes:
-    """A tensor as `torch.save` writes it, for programs that read nothing else; it holds no code to run."""
-    file = io.BytesIO()
-    torch.save(tensor.contiguous().clone(), file)
-    return file.getvalue()
-
-
-def _other_format(path: Path) -> str | None:
-    """What a file is that is not opened, whatever its name: reading it could run what is in it."""
-    try:
-        with path.open("rb") as file:
-            begin = file.read(100)
-    except OSError:
-        return None
-    if advice := lfs_advice(begin):
-        return advice
-    kinds = {b"\x80": "a pickle", b"PK": "a zip archive, as torch.save and numpy write", b"\x93NUMPY": "a numpy file"}
-    found = next((kind for magic, kind in kinds.items() if begin.startswith(magic)), None)
-    return found and f"it is {found}: only safetensors are opened"
 
 
 def activation_files(activations: Activations, metadata: Mapping[str, object]) -> dict[str, bytes]:
@@ -140,19 +107,15 @@ class Sources:
 
 def continuation_bytes(sources: Sources) -> bytes:
     """The table, as a file in the format that MLflow's UI shows."""
-    data = list(_rows(sources))
-    return json.dumps({"columns": _PROMPT_COLUMNS, "data": data}, ensure_ascii=False).encode()
-
-
-def _rows(sources: Sources) -> Iterator[Sequence[object]]:
-    contrast = sources.contrast
+    contrast, data = sources.contrast, []
     statuses = [(side, status) for side, own in zip(_SIDES, sources.statuses, strict=True) for status in own]
     for i, (prompt, (side, status)) in enumerate(zip(contrast.prompts, statuses, strict=True)):
         judged = None if contrast.judged is None else contrast.judged[i]
         verdict = sources.vetting.verdicts[i] if sources.vetting else None
         scores = (verdict.trait, verdict.coherence, verdict.reason) if verdict else (None, None, None)
         texts = (prompt.system, prompt.whole, contrast.continuations[i], judged)
-        yield (side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status))
+        data.append((side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status)))
+    return json.dumps({"columns": _PROMPT_COLUMNS, "data": data}, ensure_ascii=False).encode()
 
 
 def count_metrics(sources: Sources) -> dict[str, float]:
@@ -205,14 +168,6 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
     files = {Artifact.CALIBRATION.value: f"{text}\n".encode()}
     steps = _calibration_steps(calibration)
     tracker.write(_stage_run(row, f"calibration · {row.model}", parent, steps=steps, files=files), parent)
-
-
-def read_calibration(path: Path) -> Calibration:
-    """The calibration in a `calibration.json`. Raises DataError: the file is not one of ours."""
-    try:
-        return parse_calibration(parse_object(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error
 
 
 def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> None:

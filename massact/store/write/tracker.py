@@ -223,7 +223,7 @@ class Tracker:
             if parent is None:
                 self._describe(run.experiment_id)
                 self.shown_experiment_id = run.experiment_id
-            self._patience.begin()
+            self._patience.is_under_way = True
             known = self._get(run.run_id).data.params  # `mlflow run` has logged some already
             fresh = {key: value for key, value in params.items() if value is not None and key not in known}
             self.log(run, params={key: str(value) for key, value in fresh.items()})
@@ -263,7 +263,7 @@ class Tracker:
 
     def _end_badly(self, run: OpenRun, status: str, error: str) -> None:
         """End a run after an error, which a store that is down must not hide: `massact doctor` ends it then."""
-        self._patience.end()
+        self._patience.is_under_way = False
         try:
             self._end(run, status, error=error)
         except Exception as second:

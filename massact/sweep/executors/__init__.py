@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, DEFAULT_SPOOL
 from massact.plugins import OWN_CODE
-from massact.store.spool import DEFAULT_SPOOL
 
 EXECUTORS = ("local", "ray")  # massact's own
 

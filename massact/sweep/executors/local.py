@@ -10,9 +10,10 @@ from typing import Any, Unpack, cast
 import torch
 
 from massact.domain import Choice, Message
+from massact.errors import PluginError
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
-from massact.judges.choices import choice_text
+from massact.judges.rules import choice_text
 from massact.metrics import NEUTRAL, Reading
 from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
@@ -22,18 +23,7 @@ from massact.models.reading import Likelihoods
 from massact.models.thinking import generate_and_read
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import (
-    Executor,
-    Generated,
-    JudgeThread,
-    Loaded,
-    MakeRun,
-    ModelUse,
-    Result,
-    Results,
-    Watch,
-    Work,
-)
+from massact.sweep.executors import base
 from massact.vectors.steering import intervention_of
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
@@ -58,25 +48,25 @@ class CellGenerator:
             self._prompts[before] = [encode_chat(self._model, after(before, one)) for one in self._questions]
         return self._prompts[before]
 
-    def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+    def run(self, batch: Sequence[PlannedCell]) -> Iterator[base.Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
         try:
             with model_lock(self._model.model):  # the judge may be the same model
                 generated = list(self._made(batch))
-        except (RuntimeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
+        except (RuntimeError, ValueError, PluginError) as error:
+            reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         else:
             yield from generated
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(batch) == 1:
-            yield Generated(batch, (), 0.0, (), reason)
+            yield base.Generated(batch, (), 0.0, (), reason)
             return
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
             yield from self.run(half)
 
-    def _choose(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+    def _choose(self, batch: Sequence[PlannedCell]) -> Iterator[base.Generated]:
         """What the model's probabilities choose: nothing is generated. Each question is asked in both orders."""
         for one in batch:
             began = time.perf_counter()
@@ -88,9 +78,9 @@ class CellGenerator:
             found = self._generator.reader.next_log_probabilities(rows, [each.tokens for each in asked])
             said = [choice_text(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
             exchanges = [Exchange(str(question), text) for question, text in zip(self._questions, said, strict=True)]
-            yield Generated([one], [exchanges], time.perf_counter() - began, [0])
+            yield base.Generated([one], [exchanges], time.perf_counter() - began, [0])
 
-    def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+    def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[base.Generated]:
         width, n_blocks = len(self._questions), len(self._model.blocks)
         rows = [
             Row(prompt, _intervention(one, n_blocks), draw)
@@ -123,7 +113,7 @@ class CellGenerator:
         for reason, group in groupby(range(len(batch)), reasons.get):
             numbers = list(group)
             if reason is not None:
-                yield from (Generated([batch[n]], (), 0.0, (), reason) for n in numbers)
+                yield from (base.Generated([batch[n]], (), 0.0, (), reason) for n in numbers)
                 continue
             said = [tokens[n * width : (n + 1) * width] for n in numbers]
             exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in said]
@@ -133,7 +123,7 @@ class CellGenerator:
                 for n, mine, asked in zip(numbers, said, exchanges, strict=True)
             ]
             cells, measured = [batch[n] for n in numbers], self._measured
-            yield Generated(cells, exchanges, share * len(cells), n_tokens, metrics=metrics, measured=measured)
+            yield base.Generated(cells, exchanges, share * len(cells), n_tokens, metrics=metrics, measured=measured)
 
     def _metrics(
         self,
@@ -161,7 +151,7 @@ def _intervention(planned: PlannedCell, n_blocks: int) -> Intervention | None:
     return intervention_of(steering, planned.vector, n_blocks)
 
 
-def load_use(use: ModelUse) -> SteerableModel:
+def load_use(use: base.ModelUse) -> SteerableModel:
     """Load a model."""
     return load_model(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
 
@@ -170,12 +160,12 @@ class ModelEngine:
     """The engine of real models; it keeps the last one, and the memory of its batches."""
 
     def __init__(self) -> None:
-        self._use: tuple[ModelUse, int | None] | None = None
+        self._use: tuple[base.ModelUse, int | None] | None = None
         self._model: SteerableModel | None = None
         self._generator: Generator | None = None
         self._cells: tuple[Part, CellGenerator] | None = None
 
-    def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
+    def load(self, use: base.ModelUse, batch_rows: int | None) -> tuple[base.Loaded, int]:
         """Load a model where it is not loaded yet. Returns what it says of itself, and how many rows a batch has."""
         if self._use is None or self._use[0] != use:
             self._model = self._generator = self._cells = None
@@ -185,10 +175,10 @@ class ModelEngine:
             self._generator, self._cells = Generator(self._model, batch_rows=batch_rows), None
         self._use = (use, batch_rows)
         assert self._model is not None
-        loaded = Loaded(describe(self._model), self._model.attention, self._model.unused_settings)
+        loaded = base.Loaded(describe(self._model), self._model.attention, self._model.unused_settings)
         return loaded, self._generator.batch_rows
 
-    def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
+    def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[base.Generated]:
         """The responses of a batch, whose vectors are in numpy, as they have travelled; see `CellGenerator.run`."""
         if self._model is None or self._generator is None:
             raise RuntimeError("no model is loaded")
@@ -210,7 +200,7 @@ def evaluate_cells(
     batch_rows: int | None = None,
     progress: Progress = silent,
     take: Take = first_cells,
-) -> Results:
+) -> base.Results:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
     A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
     `Executor.evaluate`.
@@ -224,7 +214,7 @@ def evaluate_cells(
     with ExitStack() as stack:
         stack.callback(rows.release)
         advance = stack.enter_context(progress("evaluating cells", len(cells)))
-        judging = stack.enter_context(closing(JudgeThread(judge)))
+        judging = stack.enter_context(closing(base.JudgeThread(judge)))
         for result in _through(generator, judging, batches):
             yield result
             advance(1)
@@ -239,7 +229,7 @@ def _batches(cells: Sequence[PlannedCell], size: int, take: Take) -> Iterator[Se
 
 
 def _through(
-    generator: CellGenerator, judging: JudgeThread, batches: Iterator[Sequence[PlannedCell]]
+    generator: CellGenerator, judging: base.JudgeThread, batches: Iterator[Sequence[PlannedCell]]
 ) -> Iterator[Evaluation | FailedCell]:
     failure = None
     try:
@@ -255,17 +245,17 @@ def _through(
         raise failure
 
 
-class LocalExecutor(Executor):
+class LocalExecutor(base.Executor):
     """Generates here and judges in a thread beside it; `massact.sweep.executors.base.Executor`."""
 
-    def __init__(self, load: Callable[[ModelUse], SteerableModel], spool: Callable[[], Spool]) -> None:
+    def __init__(self, load: Callable[[base.ModelUse], SteerableModel], spool: Callable[[], Spool]) -> None:
         self._load, self._spool = load, spool
 
-    def loaded(self, use: ModelUse) -> Loaded:
+    def loaded(self, use: base.ModelUse) -> base.Loaded:
         model = self._load(use)
-        return Loaded(describe(model), model.attention, model.unused_settings)
+        return base.Loaded(describe(model), model.attention, model.unused_settings)
 
-    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
+    def evaluate(self, work: base.Work, cells: Sequence[PlannedCell], **watch: Unpack[base.Watch]) -> base.Results:
         """See `Executor`; results come in the order of the cells."""
         should_stop, take, progress = watch["should_stop"], watch.get("take", first_cells), watch["progress"]
 
@@ -275,5 +265,5 @@ class LocalExecutor(Executor):
         options: Any = {"batch_rows": work.batch_rows, "progress": progress, "take": take_on}
         return evaluate_cells(self._load(work.model), cells, work.part, work.judge, **options)
 
-    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: base.Result, make: base.MakeRun, *, home: OpenRun) -> None:
         self._spool().put(make(result), experiment_id=home.experiment_id)

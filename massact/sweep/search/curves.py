@@ -174,18 +174,15 @@ class GainBelief:
         variance = np.diag(self._process.covariance(at, at))
         return self._process.mean(at), np.sqrt(np.maximum(variance, 1e-9))
 
-    def exceeding(self, x: Numbers, best: float) -> Numbers:
-        """`[n_x]`: the chance that a gain is above the best so far."""
-        mean, deviation = self.at(x)
-        return np.asarray(ndtr((mean - best) / deviation))
-
     def _at(self, x: Sequence[float] | Numbers) -> Numbers:
         return np.column_stack([np.asarray(x) - self._shape.best, np.full(len(x), self._shape.layer)])
 
-    def improvement(self, x: Numbers, best: float) -> Numbers:
-        """`[n_x]`: by how many points a gain is expected to pass the best so far, none above the ceiling."""
+    def improvement(self, x: Numbers, best: float) -> tuple[Numbers, Numbers]:
+        """`[n_x]` each: by how many points a gain is expected to pass the best so far, none above the ceiling, and the
+        chance that it does."""
         mean, deviation = self.at(x)
-        return _excess(mean - best, deviation) - _excess(mean - self._shape.ceiling, deviation)
+        ahead = _excess(mean - best, deviation) - _excess(mean - self._shape.ceiling, deviation)
+        return ahead, np.asarray(ndtr((mean - best) / deviation))
 
 
 def _kernel(spread: float) -> Kernel:

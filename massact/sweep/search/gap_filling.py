@@ -1,7 +1,7 @@
 """Searching bests and filling gaps: which ladders are wanted, and what came of them in words."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -21,12 +21,14 @@ from massact.evaluation import Screening
 from massact.floors import Floor, as_floor
 from massact.labels import parse_label, parse_layers
 from massact.query import Filters
+from massact.report.summary import limited, wrapped
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import GridRequest, declared_requests, phase_gaps
 from massact.sweep.search import Settings
 from massact.sweep.search.rounds import Ending, LadderSearch, stored_prior
+from massact.words import counted
 
 Endings = Sequence[tuple[str, str, Ending]]  # model, trait and how a ladder ended
 _Place = tuple[str, str]  # position and label
@@ -95,7 +97,7 @@ def fill_gaps(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
     """Search exactly the groups that `gaps` reports, of one phase or of the experiment."""
     places = gap_places(session, plan)
     for (model, trait), mine in places.items():
-        session.say(f"{model}, {trait}: {len(mine)} gaps")
+        session.say(f"{model}, {trait}: {counted(len(mine), 'gap')}")
     return _search(session, run, plan, places)
 
 
@@ -118,7 +120,8 @@ def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
     if session.workload.max_rounds:
         searched = fill_gaps(session, run, SearchPlan(budget=session.workload.max_rounds, phase=phase.name))
         tally.add(searched.tally)
-        for line in reason_lines(searched.endings):
+        reasons = reason_lines(searched.endings)
+        for line in reasons if session.verbose else limited(reasons, "-v"):
             session.say(line)
     return tally
 
@@ -163,17 +166,28 @@ def search_requests(
     ]
 
 
-def search_text(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int, floor: float) -> str:
-    """What a search came to: the table, the reasons, the count and the gaps that the experiment is left with."""
+def search_texts(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int, floor: float) -> tuple[str, str]:
+    """What a search came to: the table, the reasons, the count and the gaps that the experiment is left with; and the
+    same for a screen of a terminal."""
     how = "the declared grid first, then a search" if mode == "scan" else "a search, no grid"
-    parts = (
-        [result_table(endings, as_floor(floor))] if endings else ["Nothing to search: no gap among what is asked for."]
-    )
-    if reasons := reason_lines(endings):
-        parts.append("\n".join(f"- {line}" for line in reasons))
-    gaps = "no gap remains" if not n_gaps else f"{n_gaps} gaps remain in the experiment: see massact gaps"
-    parts.append(f"Mode {mode} ({how}): {tally}; {gaps}.")
-    return "\n\n".join(parts)
+    remain = counted(n_gaps, "gap remains", "gaps remain")
+    gaps = f"{remain} in the experiment: see massact gaps" if n_gaps else "no gap remains"
+    end, nothing = f"Mode {mode} ({how}): {tally}; {gaps}.", "Nothing to search: no gap among what is asked for."
+    reasons = reason_lines(endings)
+    parts = [result_table(endings, as_floor(floor)) if endings else nothing, "\n".join(f"- {line}" for line in reasons)]
+    found = [_best_line(names, best, as_floor(floor)) for names, best in _bests(endings) if best.is_of_use]
+    brief = wrapped([*([] if endings else [nothing]), end, *limited(found, "-v"), *limited(reasons, "-v")])
+    return "\n\n".join(filter(None, [*parts, end])), brief
+
+
+def _bests(endings: Endings) -> Iterator[tuple[tuple[str, str, str, str], Ending]]:
+    for names, ladders in _by_group(endings).items():
+        yield names, max(ladders, key=lambda one: -1.0 if one.gain is None else one.gain)
+
+
+def _best_line(names: Iterable[str], best: Ending, floor: Floor) -> str:
+    at = f"layer {best.key.layer}, {best.coefficient:g}, {floor.metric} {floor.shown(best.coherence)}"
+    return f"{', '.join(names)}: {best.delta:+.1f} at {at}"
 
 
 def result_table(endings: Endings, floor: Floor) -> str:
@@ -182,9 +196,9 @@ def result_table(endings: Endings, floor: Floor) -> str:
         f"| model | trait | position | label | layer | coefficient | delta | {floor.metric} | evaluations |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for names, ladders in _by_group(endings).items():
-        spent = sum(one.spent for one in ladders)
-        best = max(ladders, key=lambda one: -1.0 if one.gain is None else one.gain)
+    by_group = _by_group(endings)
+    for names, best in _bests(endings):
+        spent = sum(one.spent for one in by_group[names])
         figures = " | | | |"
         if best.coefficient is not None and best.delta is not None and best.coherence is not None:
             figures = f" {best.key.layer} | {best.coefficient:g} | {best.delta:.1f} | {floor.shown(best.coherence)} |"

@@ -21,6 +21,7 @@ from massact.sweep.search.curves import (
     alike,
     gain_trend,
 )
+from massact.words import counted
 
 MOVES = LEAST_EFFECT  # a trait that changed by fewer points than this has not moved
 
@@ -293,10 +294,10 @@ def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, rival: Ladder, 
     if not len(x):
         return _conclude(ladder, settings, "every coefficient allowed is tried")
     chances, best = coherence.chance(x), rival.best_gain(settings.floor)
-    gain = GainBelief(shape, trend, ladder.observations)
-    worth = gain.improvement(x, best) * chances
+    improvement, exceeding = GainBelief(shape, trend, ladder.observations).improvement(x, best)
+    worth = improvement * chances
     index = int(worth.argmax())
-    chance = float((gain.exceeding(x, best) * chances).max())
+    chance = float((exceeding * chances).max())
     if rival is not ladder and chance < (settings.drop or 0.0):
         return Done(f"layer {rival.layer:g} reaches {best:.1f}, which this one does with a chance of {chance:.0%}")
     if worth[index] >= settings.tolerance or not (ladder.observations or rival is not ladder):
@@ -336,7 +337,7 @@ def _over(ladder: Ladder, settings: Settings) -> Done | None:
         return _conclude(ladder, settings, "no more can be gained")
     n_failed = sum(one.coherence is None for one in ladder.observations)
     if n_failed >= MAX_FAILURES:
-        return Done(f"{n_failed} coefficients failed or were not scored")
+        return Done(f"{counted(n_failed, 'coefficient')} failed or not scored")
     if ladder.spent >= settings.budget:
         return _conclude(ladder, settings, f"the budget of {settings.budget} is spent")
     return None

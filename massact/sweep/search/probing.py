@@ -2,9 +2,10 @@
 
 All ladders are probed side by side: the steered model begins its answers to a few questions, and the unsteered model
 reads how likely they are (`massact.judges.unsteered`). Halving finds the relative strength at which they cease to be
-coherent. The experiment's judge is asked nothing. Each text is generated where cells are evaluated and kept as a
-screening, in a setting of its own, so that no question about results sees it and no later search asks it again. Short
-texts break later than long ones, at all ladders alike; by how much a search learns from its first evaluations.
+coherent; where the floor is one of a metric, at which they cease to meet it. The experiment's judge is asked nothing.
+Each text is generated where cells are evaluated and kept as a screening, in a setting of its own, so that no question
+about results sees it and no later search asks it again. Short texts break later than long ones, at all ladders alike;
+by how much a search learns from its first evaluations.
 """
 
 import math
@@ -14,9 +15,12 @@ from dataclasses import replace
 
 from massact.config import JudgeConfig
 from massact.domain import Coefficients
+from massact.errors import UsageError
 from massact.evaluation import Evaluation, Part, PlannedCell
+from massact.floors import as_floor
 from massact.keys import cell_key, screening_key
 from massact.labels import format_label
+from massact.metrics import Measured
 from massact.prediction.prior import Expectation, RelativeStrengthPrior, VectorFacts
 from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.sweep.context import Interrupted, Session
@@ -28,6 +32,8 @@ from massact.sweep.search.ladders import LadderKey
 QUESTIONS, TOKENS = 3, 16  # questions that a probe answers at most, and tokens of each answer
 LEAST, GREATEST, HALVINGS = 0.1, 3.2, 5
 """Relative strengths between which texts are expected to break, and how often that interval is halved: to 11 %."""
+_COUNTED = ("longest_loop", "length")
+"""Metrics that count a text's tokens: texts so short do not tell them."""
 _PRIOR = RelativeStrengthPrior()  # what share of the cliff the best is expected at, and how far ladders scatter
 Cells = Mapping[LadderKey, PlannedCell]
 
@@ -39,8 +45,8 @@ def probe_cliffs(
     `requests`: positions, recipes and layers of the ladders. `facts`: of each ladder's vector. Those that lie in
     massive dims alone are left out of the answer, and so are ladders whose texts could not be generated or read:
     nothing is known of them.
-    Raises JudgeError: the unsteered model cannot read texts; Interrupted: somebody asked to stop; the texts in hand
-    were finished."""
+    Raises JudgeError: the unsteered model cannot read texts; UsageError: short texts do not tell what the floor is of;
+    Interrupted: somebody asked to stop; the texts in hand were finished."""
     recipes = {(one.position, format_label(one.recipe)): one for one in requests}
     probe = _Probe(session, evaluator)
     between = {key: (LEAST, GREATEST) for key, one in facts.items() if one.unit_strength > 0}
@@ -53,14 +59,14 @@ def probe_cliffs(
     for _ in range(HALVINGS):
         middles = {key: math.sqrt(low * high) for key, (low, high) in between.items()}
         cells = evaluator.planner.cells(requested(*each) for each in middles.items())
-        coherences = probe.coherences({_key(one): one for one in cells.values()})
+        measures = probe.measures({_key(one): one for one in cells.values()})
         for key, (low, high) in list(between.items()):
-            coherence = coherences.get(key)
-            if coherence is None:
+            measure = measures.get(key)
+            if measure is None:
                 del between[key]
                 continue
-            is_coherent = coherence >= session.experiment.coherence_floor
-            between[key] = (middles[key], high) if is_coherent else (low, middles[key])
+            is_met = measure >= session.experiment.coherence_floor
+            between[key] = (middles[key], high) if is_met else (low, middles[key])
     share, source = _PRIOR.best / _PRIOR.cliff, f"where texts of {TOKENS} tokens break"
     cliffs = {key: math.sqrt(low * high) / facts[key].unit_strength for key, (low, high) in between.items()}
     return {key: Expectation(share * cliff, cliff, _PRIOR.spread, source) for key, cliff in cliffs.items()}
@@ -71,6 +77,12 @@ class _Probe:
 
     def __init__(self, session: Session, evaluator: Evaluator) -> None:
         self._session, self._evaluator = session, evaluator
+        self._floor = as_floor(session.experiment.coherence_floor)
+        if self._floor.metric in _COUNTED:
+            raise UsageError(
+                f"--start probe: texts of {TOKENS} tokens do not tell {self._floor.metric}, which the "
+                f"{self._floor.name} is of: use --start prior, or a floor of coherence, kl, perplexity or distinct_2"
+            )
         trait, model = evaluator.subject.trait, evaluator.subject.model
         n = min(QUESTIONS, len(evaluator.planner.questions.questions))
         self._questions = session.datasets.questions(trait, n)
@@ -78,8 +90,9 @@ class _Probe:
         with session.stores.read() as store:
             self._stored = {one.row.key: one.run_id for one in store.screenings(session.experiment.name)}
 
-    def coherences(self, cells: Cells) -> dict[LadderKey, float | None]:
-        """Mean coherence of each cell's short texts; `None`: none could be read. What failed is absent."""
+    def measures(self, cells: Cells) -> dict[LadderKey, float | None]:
+        """Of each cell's short texts the mean of what the floor is of, on its scale; `None`: none could be read. What
+        failed is absent."""
         short = {key: self._shortened(one) for key, one in cells.items()}
         run_ids = {
             key: self._stored[stored]
@@ -87,13 +100,26 @@ class _Probe:
             if (stored := screening_key(cell_key(one.cell))) in self._stored
         }
         found: dict[LadderKey, float | None] = {}
+        metric = self._floor.metric
         if run_ids:
             with self._session.stores.read() as store:
                 scores = store.scores(run_ids.values())
-            found = {key: _mean(scores[run_id].coherence) for key, run_id in run_ids.items() if run_id in scores}
+                scores = scores if self._floor.is_coherence else store.with_metrics(scores, [metric])
+            told = {
+                run_id: one.coherence if self._floor.is_coherence else one.metrics.get(metric)
+                for run_id, one in scores.items()
+            }
+            found = {key: self._mean(values) for key, id_ in run_ids.items() if (values := told.get(id_)) is not None}
         if todo := [one for key, one in short.items() if key not in found]:
-            found |= {_key(one.planned): _mean(r.coherence for r in one.responses) for one in self._answered(todo)}
+            found |= {
+                _key(one.planned): self._mean(map(self._floor.of_response, one.responses))
+                for one in self._answered(todo)
+            }
         return found
+
+    def _mean(self, values: Iterable[float | None]) -> float | None:
+        known = [one for one in values if one is not None]
+        return self._floor.measure(sum(known) / len(known)) if known else None
 
     def _answered(self, cells: list[PlannedCell]) -> Iterable[Evaluation]:
         session, evaluator, interruption = self._session, self._evaluator, self._session.interruption
@@ -107,7 +133,9 @@ class _Probe:
             loaded.attention,
             confirm_share=experiment.confirm_share,
         )
-        work = Work(session.models.use(model, model.instruct), self._judge, Part(self._questions.questions))
+        names = () if self._floor.is_coherence else (self._floor.metric,)
+        part = Part(self._questions.questions, measured=Measured.by(names, experiment.metric_tokens))
+        work = Work(session.models.use(model, model.instruct), self._judge, part)
         results = session.models.executor.evaluate(
             work, cells, progress=session.progress, should_stop=lambda: interruption.is_requested
         )
@@ -139,8 +167,3 @@ def _key(planned: PlannedCell) -> LadderKey:
     assert steering is not None
     sign = int(math.copysign(1, steering.coefficient))
     return LadderKey(steering.position, format_label(steering.recipe), steering.layer, sign)
-
-
-def _mean(coherences: Iterable[float | None]) -> float | None:
-    scores = [one for one in coherences if one is not None]
-    return sum(scores) / len(scores) if scores else None

@@ -24,6 +24,7 @@ from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try
 from massact.sweep.search.ladders import LadderKey
 from massact.sweep.search.probing import probe_cliffs
 from massact.sweep.vectors import facts_of
+from massact.words import counted
 
 SURE = 0.9  # a coefficient that is coherent with this chance is asked all questions at once
 UNKNOWN_SPREAD = 1.0  # standard deviation of ln(coefficient) where nothing is known but the stream's norm
@@ -83,7 +84,8 @@ class LadderSearch:
             if not tries:
                 break
             n_rounds += 1
-            self._session.say(f"round {n_rounds}: {len(tries)} of {len(ladders)} ladders try one more coefficient")
+            on = f"{len(tries)} of {counted(len(ladders), 'ladder')}"
+            self._session.detail(f"round {n_rounds}: one more coefficient on {on}")
             doubtful = {key: step for key, step in tries.items() if step.coherent_chance < SURE}
             sure = {key: step for key, step in tries.items() if key not in doubtful}
             for some, screening in ((sure, None), (doubtful, self._screening)):

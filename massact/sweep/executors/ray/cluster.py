@@ -127,7 +127,7 @@ class Cluster:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            self._nodes = {node.id: node for node in map(_node, self.ray.nodes()) if node is not None}
+            self._nodes = {told["NodeID"]: _node(told) for told in self.ray.nodes() if told["Alive"]}
         return self._nodes
 
     def is_here(self, node_id: str) -> bool:
@@ -237,9 +237,7 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _node(told: dict[str, Any]) -> Node | None:
-    if not told["Alive"]:
-        return None
+def _node(told: dict[str, Any]) -> Node:
     cpus, gpus = (float(told["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
     return Node(told["NodeID"], told["NodeManagerHostname"], told["NodeManagerAddress"], cpus, gpus)
 

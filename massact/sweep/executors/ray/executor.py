@@ -8,19 +8,7 @@ from typing import Any, Unpack
 from massact.evaluation import PlannedCell, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors import CommandContext, RayOptions
-from massact.sweep.executors.base import (
-    Executor,
-    JudgeUse,
-    Loaded,
-    MakeRun,
-    ModelUse,
-    Result,
-    Results,
-    Watch,
-    Work,
-    WorkerReport,
-)
+from massact.sweep.executors import CommandContext, RayOptions, base
 from massact.sweep.executors.ray.cluster import Cluster, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
@@ -30,7 +18,7 @@ from massact.sweep.executors.ray.workers import WorkerHandle, WorkerPool, model_
 TURN_SECONDS = 0.2  # how long it waits for news at a time; then it looks whether it should stop
 
 
-class RayExecutor(Executor):
+class RayExecutor(base.Executor):
     """Runs cells on many machines; `massact.sweep.executors.base.Executor`. Nothing is started before it is needed."""
 
     def __init__(
@@ -51,9 +39,9 @@ class RayExecutor(Executor):
         self._tools: Tools | None = None
         self._run: Run | None = None
         self._batch_rows: int | None = None
-        self._reports: tuple[WorkerReport, ...] = ()
+        self._reports: tuple[base.WorkerReport, ...] = ()
 
-    def judge(self, use: JudgeUse) -> RemoteJudge:
+    def judge(self, use: base.JudgeUse) -> RemoteJudge:
         """A judge whose work is done on the cluster."""
         return RemoteJudge(use, lambda: self.tools.judge_pool)
 
@@ -67,7 +55,7 @@ class RayExecutor(Executor):
             self._tools = Tools(cluster, workers, judges, keeper)
         return self._tools
 
-    def loaded(self, use: ModelUse) -> Loaded:
+    def loaded(self, use: base.ModelUse) -> base.Loaded:
         """See `Executor`; one worker loads it, the others when there is work for them."""
         tools = self.tools
         while True:
@@ -77,7 +65,7 @@ class RayExecutor(Executor):
             tools.worker_pool.adjust(1, (use, self._batch_rows))
             tools.cluster.turn(TURN_SECONDS)
 
-    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
+    def evaluate(self, work: base.Work, cells: Sequence[PlannedCell], **watch: Unpack[base.Watch]) -> base.Results:
         """See `Executor`; results come in whatever order workers finish in."""
         self._batch_rows = work.batch_rows
         if not cells:
@@ -99,7 +87,7 @@ class RayExecutor(Executor):
             self._run = None
             run.let_go()
 
-    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: base.Result, make: base.MakeRun, *, home: OpenRun) -> None:
         self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
@@ -112,7 +100,7 @@ class RayExecutor(Executor):
         return self.tools.result_keeper.send_leftovers()
 
     @property
-    def reports(self) -> Sequence[WorkerReport]:
+    def reports(self) -> Sequence[base.WorkerReport]:
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
             self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))

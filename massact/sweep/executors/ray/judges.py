@@ -88,11 +88,9 @@ def open_judge_use(use: JudgeUse) -> Judge:
     from massact.judges import open_judge
     from massact.judges.local import hub_source
 
-    model = use.steered
-    source = None
+    model, models, source = use.steered, dict(use.models), None
     if model is not None:
         source = hub_source(model.reference, revision=model.revision, adapter=model.adapter, options=model.options)
-    models = dict(use.models)
     return open_judge(use.config, replace(use.subject, steered=source, resolve=lambda named: models.get(named, named)))
 
 

@@ -77,8 +77,7 @@ class SpoolActor(Actor):
         with self._changed:
             self._changed.wait_for(lambda: self._arrived or self._refused or self._lines, seconds)
             news = News(tuple(self._arrived), tuple(self._refused), tuple(self._lines))
-            for told in (self._arrived, self._refused, self._lines):
-                told.clear()
+            self._arrived, self._refused, self._lines = [], [], []
             return news
 
     def hurry(self) -> None:
@@ -283,7 +282,6 @@ class ResultKeeper:
 
     def _take_back(self, ids: list[str]) -> None:
         for id_ in ids:
-            kept = self._unsent.pop(id_, None)
-            if kept is not None:
+            if (kept := self._unsent.pop(id_, None)) is not None:
                 run, experiment_id = kept.draft.make(kept.result), kept.draft.experiment_id
                 self._spool().put(run, experiment_id=experiment_id, record_id=id_, may_be_there=True)

@@ -133,16 +133,14 @@ class WorkerPool:
 
     def target(self) -> int:
         """How many workers there should be. Raises UsageError: no machine has room for one."""
-        room = sum(map(self._room, self._cluster.nodes().values()))
-        if self._options.workers:
-            return max(0, self._options.workers - self._n_unfit)
-        if not room:
+        wanted = self._options.workers or sum(map(self._room, self._cluster.nodes().values()))
+        if not wanted:
+            beside = f" beside a judge of {self._options.gpus_per_judge:g}" if self._options.gpus_per_judge else ""
             raise UsageError(
-                f"no machine of the cluster has room for a worker of {self.gpus_per_worker:g} GPUs"
-                + (f" beside a judge of {self._options.gpus_per_judge:g}" if self._options.gpus_per_judge else "")
-                + ": see --gpus-per-worker, or say with --workers how many are to be waited for"
+                f"no machine of the cluster has room for a worker of {self.gpus_per_worker:g} GPUs{beside}: see "
+                "--gpus-per-worker, or say with --workers how many are to be waited for"
             )
-        return max(0, room - self._n_unfit)
+        return max(0, wanted - self._n_unfit)
 
     def _room(self, node: Node) -> int:
         gpus = self.gpus_per_worker

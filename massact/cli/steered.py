@@ -1,4 +1,4 @@
-"""`massact chat`, `serve-model` and `explore`: steered models to talk with, and a page to find them on."""
+"""What stored evaluations do to a model: to talk with, on a page, as weights, and what it costs on tasks."""
 
 import os
 import secrets
@@ -13,15 +13,20 @@ from massact.cli.options import (
     asked_experiment,
     asked_experiment_option,
     experiment_option,
+    run_argument,
+    run_option,
     run_or_best,
     stacked,
     tracking_uri_option,
 )
-from massact.cli.session import open_session
+from massact.cli.questions import OUTPUT, OUTPUT_OPTIONS, print_answers
+from massact.cli.session import open_session, working
 from massact.errors import MassactError, UsageError
+from massact.query import Answer
 
 if TYPE_CHECKING:
     from massact.workflow.steered import Stored
+
 
 _KEY = "MASSACT_MODEL_KEY"
 
@@ -39,8 +44,7 @@ def _stored(experiment_file: str, tracking_uri: str, model: str | None) -> "Stor
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
-@click.option("--best", is_flag=True, help="The best evaluation at the floor of what the filters admit.")
+@run_argument
 @experiment_option
 @tracking_uri_option
 @stacked(*FILTER_OPTIONS)
@@ -48,18 +52,7 @@ def _stored(experiment_file: str, tracking_uri: str, model: str | None) -> "Stor
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens of an answer at most; default: as evaluated.")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, help="0: greedy.")
 @click.option("--seed", type=int, default=0, help="Of the sampling.")
-def chat(
-    run_id: str | None,
-    *,
-    best: bool,
-    experiment_file: str,
-    tracking_uri: str,
-    coefficient: float | None,
-    max_new_tokens: int | None,
-    temperature: float,
-    seed: int,
-    **only: Any,
-) -> None:
+def chat(run_id: str | None, experiment_file: str, tracking_uri: str, coefficient: float | None, **told: Any) -> None:
     """Talk with a steered model: every answer beside that of the same model unsteered.
 
     What a line begins with / is a command: /help lists them. Without a terminal the lines of standard input are asked.
@@ -71,19 +64,16 @@ def chat(
     """
     from massact.workflow.show import read_row
 
-    if best == (run_id is not None):
-        raise UsageError("name a run, as massact runs and best --format json do, or write --best: one of the two")
-    chosen = run_or_best(run_id, experiment_file, tracking_uri, only)
+    best, n_new, *sampling = (told.pop(name) for name in ("best", "max_new_tokens", "temperature", "seed"))
+    chosen = run_or_best(run_id, experiment_file, tracking_uri, told, best=best)
     row = read_row(chosen, tracking_uri)
     stored = _stored(experiment_file, tracking_uri, row.model)
     from massact.domain import Generation
-    from massact.workflow.chat import HELP, Chat
+    from massact.workflow.steered import HELP, Chat
 
     steered = stored.of_run(chosen)
     steered = steered if coefficient is None else steered.at(coefficient)
-    talk = Chat(
-        stored, steered, Generation(max_new_tokens or row.max_new_tokens or 200, temperature, seed), tracking_uri
-    )
+    talk = Chat(stored, steered, Generation(n_new or row.max_new_tokens or 200, *sampling), tracking_uri)
     click.echo(f"{row.model}, {row.trait}: {steered} (run {chosen})\n{HELP}", err=True)
     is_asked = sys.stdin.isatty()
     while True:
@@ -116,13 +106,7 @@ def chat(
 )
 @click.option("--batch-rows", type=click.IntRange(1), help="Responses side by side at most; default: as many as fit.")
 def serve_model(
-    experiment_file: str,
-    tracking_uri: str,
-    model: str | None,
-    host: str,
-    port: int,
-    key_file: Path | None,
-    batch_rows: int | None,
+    experiment_file: str, tracking_uri: str, model: str | None, host: str, port: int, key_file: Path | None, **rows: Any
 ) -> None:
     """Serve a model and every best that the store holds of it, over the API of OpenAI: chats, texts and streams.
 
@@ -141,7 +125,7 @@ def serve_model(
     stored = _stored(experiment_file, tracking_uri, model)
     from massact.workflow.model_server import ModelServer, serve
 
-    serve(ModelServer(stored, key or secrets.token_urlsafe(24), batch_rows=batch_rows), host, port, click.echo)
+    serve(ModelServer(stored, key or secrets.token_urlsafe(24), **rows), host, port, click.echo)
 
 
 @click.command()
@@ -172,3 +156,90 @@ def explore(experiment: str | None, tracking_uri: str, port: int, is_opened: boo
         return f"explorer: {page}\nstop:     Ctrl-C"
 
     serve_page(tracking_uri, port, click.echo, show)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@run_option
+@stacked(*FILTER_OPTIONS)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write; it must not exist.")
+def bake(experiment_file: str, tracking_uri: str, run_id: str | None, output: Path, **only: Any) -> None:
+    """Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.
+
+    What can be: add at every token, where a block ends in a bias or has room for one, and ablate everywhere with
+    coefficient 1. Its logits are held against those with hooks before it is saved.
+
+    \b
+    Example:
+      massact bake --experiment study.yaml --label mean_diff+ablate+everylayer --output ./without-refusal
+    """
+    session = open_session(experiment_file, tracking_uri)
+    from massact.workflow.steered import bake_run
+
+    with working(session):
+        chosen = run_or_best(run_id, session.experiment.name, tracking_uri, only)
+        baked = bake_run(session, chosen, output)
+    click.echo(str(output))
+    click.echo(
+        f"run {chosen}; logits differ by at most {baked.from_weights:.1g} of the greatest from those with hooks on "
+        f"what was changed, and by {baked.from_evaluated:.1g} from the evaluation's, whose hooks are on decoder blocks",
+        err=True,
+    )
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@click.option("--run", "run_id", metavar="ID", help="The evaluation with that run id.")
+@click.option(
+    "--best", is_flag=True, help="The best one at the coherence floor of what the filters admit; the default."
+)
+@stacked(*FILTER_OPTIONS)
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Also with the winner there, and what it is held against: a prompt, examples, the random direction with the "
+    "median delta.",
+)
+@click.option(
+    "--tasks",
+    required=True,
+    metavar="NAMES",
+    help="Tasks or groups of lm-evaluation-harness by name, or YAML files of your own; several with commas.",
+)
+@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each document; default: the task's.")
+@click.option("--limit", type=click.IntRange(1), help="Documents of each task at most; default: all.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, help="Requests side by side.")
+@click.option("--chat", "is_chat", is_flag=True, help="Put requests into the model's chat template.")
+@stacked(*OUTPUT_OPTIONS)
+def capability(experiment_file: str, tracking_uri: str, run_id: str | None, tasks: str, **told: Any) -> None:
+    """Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.
+
+    The steered and the unsteered model are asked the same documents; deltas are paired by document. Each task becomes
+    a run under the evaluation's, which massact best, its --cost, massact costs and the report read.
+
+    \b
+    Examples:
+      massact capability --best --trait refusal --tasks hellaswag,mmlu --limit 500
+      massact capability --best --baselines --tasks my_task.yaml
+      massact capability --run 0123456789abcdef0123456789abcdef --tasks my_task.yaml
+    """
+    if told.pop("best") and run_id is not None:
+        raise UsageError("--run and --best name two evaluations: give one of them")
+    session = open_session(experiment_file, tracking_uri)
+    from massact.workflow.capability import HarnessOptions, held_against, run_capability
+
+    how = {name: told.pop(name) for name in ("num_fewshot", "limit", "batch_size", "is_chat")}
+    names = tuple(dict.fromkeys(filter(None, map(str.strip, tasks.split(",")))))
+    if not names:
+        raise UsageError("--tasks names no task: write names with commas between them, or YAML files")
+    asked, has_baselines = HarnessOptions(names, **how), told.pop("baselines")
+    output = {name: told.pop(name) for name in OUTPUT}
+    with working(session):
+        chosen = run_or_best(run_id, experiment_file, tracking_uri, told)
+        runs = list(dict.fromkeys([chosen, *(held_against(session, chosen) if has_baselines else ())]))
+        lines = [line for run in runs for line in run_capability(session, run, asked)]
+    floor, name = session.experiment.coherence_floor, session.experiment.name
+    print_answers(Answer(question="capability", floor=floor, rows=tuple(lines), experiment=name), **output)
+    click.echo(f"run {', '.join(runs)}; figures in points, hundredths of the task's metric", err=True)
