@@ -69,7 +69,8 @@ def one_token_attention(model: SteerableModel) -> Iterator[Callable[[torch.Tenso
     if not attends_here(model):
         yield lambda valid: valid
         return
-    config: Any = model.blocks[0].self_attn.config
+    block: Any = model.blocks[0]
+    config = block.self_attn.config
     types = set(getattr(config, "layer_types", None) or ())
     before, config._attn_implementation = config._attn_implementation, _NAME
 
