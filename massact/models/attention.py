@@ -57,7 +57,8 @@ AttentionInterface.register(_NAME, _attend)
 def attends_here(model: SteerableModel) -> bool:
     """Whether a model attends in this way while it decodes."""
     network = model.model
-    is_here = model.device.type == "cpu" and network.dtype == torch.float32 and not hasattr(network, "hf_device_map")
+    is_here: bool = model.device.type == "cpu" and network.dtype == torch.float32
+    is_here = is_here and not hasattr(network, "hf_device_map")
     return is_here and network.config.model_type in _KINDS
 
 
@@ -68,7 +69,8 @@ def one_token_attention(model: SteerableModel) -> Iterator[Callable[[torch.Tenso
     if not attends_here(model):
         yield lambda valid: valid
         return
-    config: Any = model.blocks[0].self_attn.config
+    block: Any = model.blocks[0]
+    config = block.self_attn.config
     types = set(getattr(config, "layer_types", None) or ())
     before, config._attn_implementation = config._attn_implementation, _NAME
 

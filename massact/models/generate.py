@@ -15,7 +15,7 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.attention import attends_here
 from massact.models.blocks import text_config
-from massact.models.cache import RowCache, is_out_of_memory, measure_memory
+from massact.models.cache import RowCache, is_out_of_memory, measure_memory, return_freed
 from massact.models.decode import CannotShareError, Enough, begin, end_tokens, finish, responses
 from massact.models.gates import GateReader
 from massact.models.load import SteerableModel
@@ -237,6 +237,7 @@ class Generator:
             self._recorder.release()
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
+        return_freed()
 
 
 def generate(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Unpack, cast
@@ -208,9 +208,13 @@ def evaluate_cells(
     in order, or a part of them. `batch_rows`: responses generated and judged side by side at most; `None` leaves it to
     the generator. `take`: asked for each batch; where it gives none, the batches that were begun are finished."""
     part = questions if isinstance(questions, Part) else Part(questions)
-    generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
+    rows = Generator(model, batch_rows=batch_rows)
+    generator = CellGenerator(model, part, rows)
     batches = _batches(cells, generator.n_cells, take)
-    with progress("evaluating cells", len(cells)) as advance, closing(base.JudgeThread(judge)) as judging:
+    with ExitStack() as stack:
+        stack.callback(rows.release)
+        advance = stack.enter_context(progress("evaluating cells", len(cells)))
+        judging = stack.enter_context(closing(base.JudgeThread(judge)))
         for result in _through(generator, judging, batches):
             yield result
             advance(1)
