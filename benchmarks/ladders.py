@@ -1,9 +1,9 @@
 """Ladders of record: dense ladders over the coefficient on a real model, to try ways of searching on without a model.
 
 The file `ladders.csv` beside this one holds them, a row a cell: SmolLM2-135M-Instruct (Q4_1, dequantised to float32),
-two traits, eight layers, six labels, sixteen coefficients, responses of 32 tokens, the first six questions of each
-trait; and refusal at layer 8 with 64 tokens. Judged as `experiments/smollm2.yaml` is (a classifier and perplexity: no
-person and no API had a say). The relative strengths are 0.1 to 1.4. Made again, in two hours of two cores:
+two traits, eight layers, six labels, the first six questions of each trait; sixteen coefficients at responses of 32
+tokens, and fewer at 64 (`MADE`), which tell how the cliff moves. Judged as `experiments/smollm2.yaml` is (a classifier
+and perplexity: no person and no API had a say). Made again, in four hours of two cores:
 
     python benchmarks/ladders.py FOLDER experiments/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -19,7 +19,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,17 @@ from massact.sweep.vectors import facts_of
 
 FILE = Path(__file__).with_suffix(".csv")
 RELATIVE = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4)
+COARSE = (0.3, 0.4, 0.5, 0.6)
 LAYERS = (8, 10, 12, 14, 16, 18, 21, 25)
 LABELS = ("mean_diff", "mean_diff_top1", "mean_diff_cleaned", "probe", "probe_cleaned", "random_baseline")
-MADE = (("refusal", 32, LAYERS), ("enthusiasm", 32, LAYERS), ("refusal", 64, (8,)))
-"""Trait, tokens of a response and layers."""
+MADE = (
+    ("refusal", 32, LAYERS, RELATIVE),
+    ("enthusiasm", 32, LAYERS, RELATIVE),
+    ("refusal", 64, (8,), RELATIVE),
+    ("refusal", 64, LAYERS, COARSE),
+    ("enthusiasm", 64, LAYERS, COARSE),
+)
+"""Trait, tokens of a response, layers and relative strengths."""
 POSITION = "response[:5]"
 COLUMNS = (
     "part", "tokens", "trait", "layer", "label", "coefficient", "relative_strength", "norm", "probed",
@@ -115,13 +122,15 @@ def _mean(scores: str) -> float:
 def make(folder: Path, model: Path) -> None:
     """Evaluate every cell in the folder, or what is left of it, and write the file."""
     experiments = Path(__file__).parents[1] / "experiments"
-    rows: list[Sequence[object]] = []
-    for trait, tokens, layers in MADE:
+    rows: dict[tuple[str, int], list[Sequence[object]]] = {}
+    probed: dict[str, dict[tuple[int, str], float]] = {}
+    for trait, tokens, layers, strengths in MADE:
         place = folder / str(tokens)
         place.mkdir(parents=True, exist_ok=True)
         path = place / "ladders.yaml"
         path.write_text(_experiment(experiments, model.resolve(), tokens), encoding="utf-8")
         which = ["--trait", trait, "--layers", ",".join(map(str, layers)), "--method", ",".join(LABELS)]
+        which += ["--coefficients", f"relative:{','.join(map(str, strengths))}"]
         for command in (
             ["calibrate"],
             ["extract"],
@@ -129,7 +138,14 @@ def make(folder: Path, model: Path) -> None:
         ):
             arguments = [sys.executable, "-m", "massact", *command, "--experiment", path.name]
             subprocess.run(arguments, cwd=place, check=True)
-        rows += rows_of(path, trait, tokens, layers)
+        if trait not in probed:  # short texts are short, however long responses are
+            probed[trait] = _probed(path, f"sqlite:///{place.resolve() / 'mlflow.db'}", trait)
+        rows[trait, tokens] = list(rows_of(path, trait, tokens, probed[trait]))
+    write([row for some in rows.values() for row in some])
+
+
+def write(rows: Sequence[Sequence[object]]) -> None:
+    """The file."""
     with FILE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -152,13 +168,12 @@ def _experiment(experiments: Path, model: Path, tokens: int) -> str:
     return text
 
 
-def rows_of(path: Path, trait: str, tokens: int, layers: Sequence[int]) -> Iterator[Sequence[object]]:
+def rows_of(path: Path, trait: str, tokens: int, probed: Mapping[tuple[int, str], float]) -> Iterator[Sequence[object]]:
     """The file's rows of one trait from the store beside an experiment file."""
     database, experiment = path.with_name("mlflow.db").resolve(), f"ladders-{tokens}"
-    probed = _probed(path, f"sqlite:///{database}", trait, layers)
     with closing(open_store(f"sqlite:///{database}")) as store:
         baselines = [run for run in store.baselines(experiment) if run.row.trait == trait]
-        points = [one for one in store.points(experiment) if one.trait == trait and one.layer in layers]
+        points = [one for one in store.points(experiment) if one.trait == trait]
         scores = store.scores([run.run_id for run in baselines] + [one.run_id for one in points])
     calibration = json.loads(next(database.parent.rglob("calibration.json")).read_bytes())
     norms = calibration["aggregate"]["layer_norms"]
@@ -170,17 +185,17 @@ def rows_of(path: Path, trait: str, tokens: int, layers: Sequence[int]) -> Itera
         yield part_of(one.layer), tokens, trait, *place, *known, *_texts(scores[one.run_id])
 
 
-def _probed(path: Path, uri: str, name: str, layers: Sequence[int]) -> dict[tuple[int, str], float]:
+def _probed(path: Path, uri: str, name: str) -> dict[tuple[int, str], float]:
     """Relative strengths at which short texts break, by layer and label."""
     session = Session(load_experiment(path), uri)
     (model,), trait = session.experiment.models, session.experiment.trait(name)
-    requests = [GridRequest(POSITION, parse_label(label), tuple(layers), Coefficients(())) for label in LABELS]
+    requests = [GridRequest(POSITION, parse_label(label), LAYERS, Coefficients(())) for label in LABELS]
     with session.stores.tracker.phase("probe", params={}) as run:
         evaluator = Evaluator(session, run, model, trait)
         facts = {
             SearchKey(POSITION, label, layer, 1): each
             for label, one in zip(LABELS, requests, strict=True)
-            for layer, each in facts_of(evaluator.planner.vectors, POSITION, one.recipe, layers).items()
+            for layer, each in facts_of(evaluator.planner.vectors, POSITION, one.recipe, LAYERS).items()
         }
         cliffs = probe_cliffs(session, evaluator, requests, facts)
     session.stores.close()

@@ -66,8 +66,9 @@ LABELS = (
 DENSE_FROM, DENSE_STEP, DENSE_N = 0.25, 1.12, 24
 """The dense grid: relative strength 0.25 to 3.4."""
 CLOSE = 0.95
-DROP, N_QUESTIONS = 0.05, 6
+DROP, N_QUESTIONS = (0.05, 0.2), 6
 """`--drop-layers`, and the questions of the ladders of record."""
+DENSE = 12  # coefficients that a ladder of record must have to be searched on
 RECORDED_GRID = (0.2, 0.3, 0.5)
 """Relative strengths: the grid of experiments/smollm2.yaml."""
 ADAPTIVE_START, ADAPTIVE_UP, ADAPTIVE_DOWN, ADAPTIVE_MOMENTUM, ADAPTIVE_STEPS = 0.7, 1.3, 0.85, 0.1, (5, 8)
@@ -227,8 +228,7 @@ def searched(
     how: Any,
     probed: Mapping[Place, float] = {},
     unknown: Sequence[str] = (),
-    *,
-    drop: float | None = None,
+    **settings: float | None,
 ) -> Seen:
     """What a version of the search looks at. `unknown`: fields of a ladder that it does not have."""
     prior = RelativeStrengthPrior()
@@ -247,9 +247,8 @@ def searched(
             ceiling=100 - subject.baseline,
             **{name: value for name, value in fields.items() if name not in unknown},
         )
-    settings = how.Settings(floor) if drop is None else how.Settings(floor, drop=drop)
     while True:
-        steps = how.next_steps(list(ladders.values()), settings)
+        steps = how.next_steps(list(ladders.values()), how.Settings(floor, **settings))
         tries = {key: step.coefficient for key, step in steps.items() if not isinstance(step, how.Done)}
         if not tries:
             break
@@ -305,7 +304,7 @@ def recorded_subjects(part: str) -> list[Recorded]:
     """The ladders of record of each trait and length."""
     subjects: dict[str, dict[Place, RecordedLadder]] = {}
     for key, ladder in read_ladders().items():
-        if part in ("all", ladder.part):
+        if part in ("all", ladder.part) and len(ladder.observations) >= DENSE:
             subjects.setdefault(f"{key.trait}, {key.tokens} tokens", {})[key.label, key.layer] = ladder
     return [Recorded(name, ladders) for name, ladders in subjects.items()]
 
@@ -379,7 +378,7 @@ def report_layers(part: str, floor: float) -> None:
         for (label, _), ladder in subject.ladders.items():
             bests[label] = max(bests.get(label, 0.0), _best(ladder.observations, floor))
         labels = [label for label, best in bests.items() if best >= MOVES]
-        for way, drop in (("every layer", None), ("better halves", DROP)):
+        for way, drop in (("every layer", None), *((f"--drop-layers {one:g}", one) for one in DROP)):
             seen = ours(subject, floor, drop=drop)
             found = {
                 label: max(_best(some, floor) for place, some in seen.items() if place[0] == label) for label in labels

@@ -154,9 +154,7 @@ def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: f
     with x_i the i-th least of the scores asked and p_i its place among all: a score that was not asked is at most the
     next greater one that was. The bound is exceeded in a share 1 - confidence of the ways at most. This is the bound of
     Learned-Miller and Thomas (arXiv:1905.06208) for a mean over a finite population, whatever its scores.
-
-    Args:
-        coherences: of the k questions asked, 0 to 100."""
+    `coherences`: of the k questions asked, 0 to 100."""
     weights = _weights(len(coherences), n_questions)
     means = weights @ np.array([*sorted(coherences), 100.0])
     n_beyond = math.floor((1 - confidence) * len(means) + 1e-9)

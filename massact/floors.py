@@ -9,7 +9,7 @@ from massact.domain import DEFAULT_COHERENCE_FLOOR, Response
 from massact.errors import UsageError
 
 COHERENCE = "coherence"
-_LEAST_LIMIT = 1e-30  # what is divided by less and squared is no number any more
+LEAST_LIMIT = 1e-30  # what is divided by less and squared is no number any more
 _RULE = re.compile(r"\s*([a-z][a-z0-9_]*)\s*(<=|>=)\s*([0-9.eE+-]+)\s*", re.ASCII)
 RULE_PATTERN = r"^\s*([0-9.]+|[a-z][a-z0-9_]*\s*(<=|>=)\s*[0-9.eE+-]+)\s*$"
 """How a floor is written, as JSON Schema takes it."""
@@ -57,8 +57,8 @@ class Floor(float):
             if is_most or not 0 <= limit <= 100:
                 raise UsageError(f"coherence floor {limit:g}: coherence runs from 0 to 100, and must be so at least")
             return cls(limit)
-        if not _LEAST_LIMIT <= limit < math.inf:
-            raise UsageError(f"floor of {metric} {limit:g}: write a limit above 0, of {_LEAST_LIMIT:g} at least")
+        if not LEAST_LIMIT <= limit < math.inf:
+            raise UsageError(f"floor of {metric} {limit:g}: write a limit above 0, of {LEAST_LIMIT:g} at least")
         return cls(DEFAULT_COHERENCE_FLOOR, metric, limit, is_most=is_most)
 
     @classmethod

@@ -182,7 +182,7 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 
 def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, options: dict[str, Any]) -> None:
     wanted, is_dry = {name: options.pop(name) for name in _PLACES}, options.pop("dry_run")
-    session = open_session(file, tracking_uri, **{one: options.pop(one) for one in ("val_split", *WORKLOAD)})
+    session = open_session(file, tracking_uri, **{one: options.pop(one) for one in ("val_split", "verbose", *WORKLOAD)})
     from massact.workflow.dry_run import show_search
     from massact.workflow.steps import run_search
 

@@ -109,10 +109,8 @@ def _pair(path: Path, place: str, item: object) -> tuple[Prompt, Prompt]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, without its byte order mark, line ends as `\\n`.
-
-    Raises:
-        DataError: it cannot be read or is not UTF-8; the message names the line."""
+    """A file's text, without its byte order mark, line ends as `\\n`. Raises DataError: it cannot be read, or is not
+    UTF-8; the message names the line."""
     try:
         content = path.read_bytes()
     except OSError as error:

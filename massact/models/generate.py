@@ -31,7 +31,7 @@ Progress = Callable[[int], None]
 Look = Callable[[int, tuple[int, ...], bool], bool]
 """Shown what a row, by its index, says so far, and whether it has ended, while others go on: whether it is enough."""
 Responses = list[tuple[int, ...] | None]  # tokens of each row; `None` where its logits were not finite
-_MANY_ROWS, _FEW_ROWS = 1024, 256
+_MANY_ROWS, _SMALL_ROWS, _FEW_ROWS = 1024, 512, 256  # on a GPU, of a small model elsewhere, of others
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
 _SMALL_MODEL = 20_000_000  # parameters below which a CPU spends more time between its calculations than in them
 
@@ -253,4 +253,6 @@ def generate(
 
 def _useful_rows(model: SteerableModel) -> int:
     n_parameters = sum(parameter.numel() for parameter in model.model.parameters())
-    return _MANY_ROWS if model.device.type == "cuda" or n_parameters < _SMALL_MODEL else _FEW_ROWS
+    if model.device.type == "cuda":
+        return _MANY_ROWS
+    return _SMALL_ROWS if n_parameters < _SMALL_MODEL else _FEW_ROWS

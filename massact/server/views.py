@@ -9,7 +9,7 @@ from typing import Any
 
 from massact._lazy import Numbers, np
 from massact.errors import UnknownNameError
-from massact.floors import Floor
+from massact.floors import LEAST_LIMIT, Floor
 from massact.names import shown
 from massact.query.answers import Filters
 from massact.query.evaluations import PointSet
@@ -103,7 +103,7 @@ def standings(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     known: tuple[int, ...] = ()
     for value in FLOORS:
         limit = declared.value_at(value)
-        if not declared.is_coherence and limit <= 0:
+        if not declared.is_coherence and limit < LEAST_LIMIT:
             continue  # a metric has no such limit
         floor = Floor.of(declared.metric, limit, is_most=declared.is_most)
         coherent = tuple(len(part.points.coherent_runs(floor)) for part in stratum.slices.values())

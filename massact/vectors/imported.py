@@ -68,13 +68,10 @@ def _read(path: Path, index: int | None) -> torch.Tensor | dict[int, torch.Tenso
         return _decoder_row(path, index) if index is not None else _folder(path)
     if index is not None:
         raise ValueError("`index` names a row of a SAELens folder, and this is none")
-    if path.suffix == ".safetensors":
-        return _safetensors(path)
-    if path.suffix == ".gguf":
-        return _gguf(path)
-    if path.suffix in (".pt", ".pth"):
-        return _of_torch(_load(path))
-    raise ValueError(f"read are {_READ}")
+    readers = {".safetensors": _safetensors, ".gguf": _gguf, ".pt": _of_torch, ".pth": _of_torch}
+    if path.suffix not in readers:
+        raise ValueError(f"read are {_READ}")
+    return readers[path.suffix](path)
 
 
 def _safetensors(path: Path) -> torch.Tensor | dict[int, torch.Tensor]:
@@ -127,7 +124,8 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _of_torch(value: Any) -> torch.Tensor | dict[int, torch.Tensor]:
+def _of_torch(path: Path) -> torch.Tensor | dict[int, torch.Tensor]:
+    value = _load(path)
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, _SteeringVector):

@@ -275,10 +275,7 @@ def likeness(a: torch.Tensor, b: torch.Tensor, dims: Sequence[int]) -> float:
 
     The second is needed because massive dims hide what steers: where 99 % of the energy lies in one of them the cosine
     is 0.99 whatever else is in the vectors, and that else moves the text (docs/design/relative-strength.md). There the
-    lengths count too, since one coefficient steers both.
-
-    Args:
-        dims: the massive dims."""
+    lengths count too, since one coefficient steers both. `dims`: the massive dims."""
     a, b = a.double(), b.double()
     return min(1.0, _agreement(a, b), _agreement(zero_dims(a, dims), zero_dims(b, dims)))  # rounding exceeds 1
 

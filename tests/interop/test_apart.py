@@ -127,7 +127,7 @@ def test_results_that_an_earlier_version_mixed_are_told_of(tmp_path: Path) -> No
     report, _ = import_to_heap(path, heap)
     assert (report.totals.imported, report.totals.already_there) == (0, 4)
     [note] = report.files[0].notes
-    assert note.startswith("4 results are in the store as of another number of questions than the file tells")
+    assert note.startswith("4 results in the store as of another number of questions than the file tells")
     fresh = Heap()
     import_to_heap(path, fresh)
     assert not any("earlier version" in note for note in ask_best.of(answers_of(stored(fresh)), FLOOR).notes)

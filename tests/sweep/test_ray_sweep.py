@@ -176,10 +176,10 @@ def _node(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         **os.environ,
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": str(ray_cluster.ROOT),
-        # a machine is dead after two seconds without an answer
-        "RAY_health_check_initial_delay_ms": "500",
-        "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "4",
+        # a machine is dead after ten seconds without an answer: a busy one may be silent for two
+        "RAY_health_check_initial_delay_ms": "1000",
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_failure_threshold": "10",
     }
     command = [
         sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--num-cpus=1",
@@ -238,7 +238,7 @@ class _Destroyer:
         self.has_killed_node = False
 
     def __call__(self, session: Session) -> None:
-        chance, deadline = random.Random(7), time.monotonic() + 150
+        chance, deadline = random.Random(7), time.monotonic() + 600
         while not self.has_killed_node and time.monotonic() < deadline:
             time.sleep(chance.uniform(0.01, 0.2))
             tools = getattr(session.models.executor, "_tools", None)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
@@ -53,6 +53,11 @@ class Picked:
     @property
     def expected(self) -> float:
         return float(self.known.expected()[self.selected])
+
+    @property
+    def luck(self) -> float:
+        """Points by which the mean is expected to be too large, by what it was picked among alone."""
+        return float(self.known.means[self.selected] - replace(self.known, usual=None).expected()[self.selected])
 
     def interval(
         self, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
@@ -250,7 +255,7 @@ class Beliefs:
     def luck(self, part: GroupInSetting, point: Point) -> float:
         """Points by which the delta of a picked evaluation is expected to be too good; 0 where nothing tells."""
         picked = self._of(part, point)
-        return 0.0 if picked is None else float(picked.known.means[picked.selected]) - picked.expected
+        return 0.0 if picked is None else picked.luck
 
     def expected(self, label: str) -> dict[str, float]:
         """By run the expected delta of the coherent evaluations of a label; empty where nothing tells."""

@@ -64,7 +64,8 @@ class Moments:
             apart = np.minimum(np.abs(self.steps - self.steps[index]), len(along) - 1)
             beyond = along[apart] * np.sqrt(self.variances / variance)
             found += np.where(self.ladders == self.ladders[index], beyond, 0.0)
-        return np.minimum(found, _LARGEST_SLOPE)
+        slopes: Numbers = np.minimum(found, _LARGEST_SLOPE)
+        return slopes
 
 
 def moments(deltas: Numbers, spots: Spots | None = None) -> Moments:
@@ -83,21 +84,28 @@ def moments(deltas: Numbers, spots: Spots | None = None) -> Moments:
     if len(means) == 1 or not own.any():
         return known
     scaled = centred / np.sqrt(freedom * n_scored)[:, None]
-    shared = float((scaled.sum(0) ** 2).sum() - (scaled**2).sum()) / (len(means) * (len(means) - 1))
-    known = replace(known, shared=min(max(shared, 0.0), float(own.mean())))
-    n_values = 1 + (np.diff(np.sort(deltas, axis=1)) > 0).sum(axis=1)
-    if 2 * np.count_nonzero(n_values <= n_scored / 2) > len(means):
-        unseen = 1 / (n_questions + 2)
-        added = max(0.0, 4 * unseen * (1 - unseen) * float(own.mean()) - known.shared)
-        known = replace(known, shared=known.shared + added, variances=own + added)
-        own = known.variances
+    known = _with_shared(known, deltas, scaled)
     if spots is not None:
-        known = _along(known, spots, scaled / np.sqrt(np.maximum(own, LEAST_VARIANCE))[:, None])
+        known = _along(known, spots, scaled / np.sqrt(np.maximum(known.variances, LEAST_VARIANCE))[:, None])
         known = replace(known, usual=_usual(means, spots))
     fitted = _fitted(known, spots)
-    prior = prior_freedom(own / fitted, freedom)
-    variances = (freedom * own + prior * fitted) / (freedom + prior)
+    prior = prior_freedom(known.variances / fitted, freedom)
+    variances = (freedom * known.variances + prior * fitted) / (freedom + prior)
     return replace(known, variances=variances, freedom=freedom + prior, skewness=_skewness(centred, n_questions))
+
+
+def _with_shared(known: Moments, deltas: Numbers, scaled: Numbers) -> Moments:
+    """With the covariance of any two cells: of two-valued scores, as of a judge that says yes or no, no less than one
+    more question may have. `scaled`: deviations of deltas `[n_cells, n_questions]`, whose squares sum to variances."""
+    n_cells, mean = len(scaled), float(known.variances.mean())
+    shared = float((scaled.sum(0) ** 2).sum() - (scaled**2).sum()) / (n_cells * (n_cells - 1))
+    shared = min(max(shared, 0.0), mean)
+    n_values = 1 + (np.diff(np.sort(deltas, axis=1)) > 0).sum(axis=1)
+    if 2 * np.count_nonzero(n_values <= (~np.isnan(deltas)).sum(1) / 2) <= n_cells:
+        return replace(known, shared=shared)
+    unseen = 1 / (known.n_questions + 2)
+    added = max(0.0, 4 * unseen * (1 - unseen) * mean - shared)
+    return replace(known, shared=shared + added, variances=known.variances + added)
 
 
 def _usual(means: Numbers, spots: Spots) -> Numbers:
@@ -110,7 +118,8 @@ def _usual(means: Numbers, spots: Spots) -> Numbers:
         return usual
     within = float(((means - (sums / np.maximum(counts, 1))[site]) ** 2).sum()) / int((counts - 1).sum())
     others = counts[site][known] - 1
-    usual[known] = expected((sums[site] - means)[known] / others, within / others, max(2, np.count_nonzero(counts > 1)))
+    n_sites = max(2, int(np.count_nonzero(counts > 1)))
+    usual[known] = expected((sums[site] - means)[known] / others, within / others, n_sites)
     return usual
 
 
@@ -137,8 +146,8 @@ def _skewness(centred: Numbers, n_questions: int) -> float:
         return 0.0
     third = float((centred**3).sum()) * n_questions / ((n_questions - 1) * (n_questions - 2))
     second = float((centred**2).sum()) / (n_questions - 1)
-    n_cells = len(centred)
-    return third / n_cells / (second / n_cells) ** 1.5 / n_questions**0.5
+    skewness: float = third / second**1.5 * len(centred) ** 0.5 / n_questions**0.5
+    return skewness
 
 
 def _fitted(known: Moments, spots: Spots | None) -> Numbers:
@@ -152,7 +161,8 @@ def _fitted(known: Moments, spots: Spots | None) -> Numbers:
         effects, freedom = np.bincount(group, own / fitted) / counts, known.freedom * counts / size
         prior = prior_freedom(effects, 1 / float((1 / freedom).mean()))
         fitted *= ((freedom * effects + prior) / (freedom + prior))[group]
-    return np.maximum(fitted, LEAST_VARIANCE)
+    kept: Numbers = np.maximum(fitted, LEAST_VARIANCE)
+    return kept
 
 
 def prior_freedom(variances: Numbers, freedom: float) -> float:

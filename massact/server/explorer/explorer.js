@@ -350,8 +350,8 @@ function tell() {
   const [winner] = order;
   let text = `Nothing is at or above the floor ${limit()}.`;
   if (winner) {
-    const [label, i] = winner, columns = place.labels[label];
-    text = `Best at floor ${limit()}: ${label}, layer ${columns.layer[i]}, coefficient ${short(columns.coefficient[i])}: delta ${signed(columns.delta[i])}, coherence ${figure(columns.coherence[i])}.`;
+    const [label, i] = winner, columns = place.labels[label], { metric } = data.floor;
+    text = `Best at floor ${limit()}: ${label}, layer ${columns.layer[i]}, coefficient ${short(columns.coefficient[i])}: delta ${signed(columns.delta[i])}, coherence ${figure(columns.coherence[i])}${metric === "coherence" ? "" : `, ${metric} ${short(value(columns, i, metric))}`}.`;
     const tied = standing && Object.keys(standing).filter((one) => standing[one] === "tied");
     if (tied) text += Object.keys(standing).length === 0 ? " The store does not tell what is tied with it." : tied.length ? ` Tied with it: ${tied.join(", ")}.` : " Nothing is tied with it.";
   }

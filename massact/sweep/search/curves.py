@@ -40,7 +40,7 @@ _SURPRISE, _SURPRISE_SCALE = 0.1, 6.0
 _N_CLIFFS, _N_WIDTHS = 481, 7
 _NEGLIGIBLE = 1e-5  # cells of the grid lighter than this share of the heaviest are left out
 _LENGTH = 0.2  # correlation length of the gain, in ln(coefficient)
-_TREND_SPREAD, _LAYER_SPREAD, _OWN_SPREAD = 0.3, 0.15, 0.15
+_TREND_SPREAD, _LAYER_SPREAD, OWN_SPREAD = 0.3, 0.15, 0.15
 """Standard deviations of the trend, of a layer's part in it and of what is a ladder's own, as shares of the ceiling."""
 LAYER_LENGTH = 3.0  # how many layers apart two are no longer alike
 _HALF_REACH, _REACH_WIDTH, _LEAST_REACH = -0.8, 0.25, 0.5
@@ -135,7 +135,7 @@ class Process:
         return np.asarray(self._kernel(a, b) - known)
 
 
-def gain_trend(ceiling: float, points: Sequence[tuple[float, float, float, int]] = ()) -> Process:
+def gain_trend(ceiling: float, points: Sequence[tuple[float, float, float, int]], own_spread: float) -> Process:
     """What the gains of one model and trait's ladders have in common, and more so those of near layers, in points over
     (x less the expected best, layer). `points`: both, the mean gain there, and over how many observations."""
     x, layers, gains, n = np.array(points, dtype=float).reshape(-1, 4).T
@@ -148,7 +148,7 @@ def gain_trend(ceiling: float, points: Sequence[tuple[float, float, float, int]]
     def kernel(a: Numbers, b: Numbers) -> Numbers:
         return np.asarray(whole(a, b) + layered(a, b) * alike(a[:, 1], b[:, 1]))
 
-    noise = ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n
+    noise = ((own_spread * ceiling) ** 2 + GAIN_NOISE**2) / n
     return Process(rise, kernel, np.column_stack([x, layers]), gains, noise)
 
 
@@ -160,8 +160,10 @@ def alike(a: Numbers, b: Numbers) -> Numbers:
 class GainBelief:
     """What may be gained along the coefficients of a ladder."""
 
-    def __init__(self, shape: Shape, trend: Process, observations: Sequence[Observation]) -> None:
-        own, self._shape = _kernel(_OWN_SPREAD * shape.ceiling), shape
+    def __init__(
+        self, shape: Shape, trend: Process, observations: Sequence[Observation], own_spread: float = OWN_SPREAD
+    ) -> None:
+        own, self._shape = _kernel(own_spread * shape.ceiling), shape
         seen = [one for one in observations if one.gain is not None and not one.is_partial]
         x = self._at([math.log(one.coefficient) for one in seen])
         gains = np.array([one.gain for one in seen], dtype=float)
@@ -177,12 +179,15 @@ class GainBelief:
     def _at(self, x: Sequence[float] | Numbers) -> Numbers:
         return np.column_stack([np.asarray(x) - self._shape.best, np.full(len(x), self._shape.layer)])
 
-    def improvement(self, x: Numbers, best: float) -> tuple[Numbers, Numbers]:
-        """`[n_x]` each: by how many points a gain is expected to pass the best so far, none above the ceiling, and the
-        chance that it does."""
+    def exceeding(self, x: Numbers, best: float) -> Numbers:
+        """`[n_x]`: the chance that a gain is above the best so far."""
         mean, deviation = self.at(x)
-        ahead = _excess(mean - best, deviation) - _excess(mean - self._shape.ceiling, deviation)
-        return ahead, np.asarray(ndtr((mean - best) / deviation))
+        return np.asarray(ndtr((mean - best) / deviation))
+
+    def improvement(self, x: Numbers, best: float) -> Numbers:
+        """`[n_x]`: by how many points a gain is expected to pass the best so far, none above the ceiling."""
+        mean, deviation = self.at(x)
+        return _excess(mean - best, deviation) - _excess(mean - self._shape.ceiling, deviation)
 
 
 def _kernel(spread: float) -> Kernel:

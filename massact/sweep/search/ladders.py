@@ -12,6 +12,7 @@ import numpy as np
 from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, LEAST_EFFECT
 from massact.floors import as_floor
 from massact.sweep.search.curves import (
+    OWN_SPREAD,
     CoherenceBelief,
     GainBelief,
     Numbers,
@@ -65,6 +66,9 @@ POOL_SPREAD, LAYER_SPREAD = 0.35, 0.15
 """How far the ladders of one model and of one layer may lie off the prior together, as standard deviations of
 ln(coefficient): on SmolLM2 layers differ by up to 1.5 times."""
 PILOT_SHARE = 9  # one ladder in so many goes ahead where nothing is known of a model yet
+WIDER_ACROSS_LAYERS, NO_LOSS = 2.0, 0.05
+"""Where only the best layer is wanted: how much wider what a ladder has to itself is believed to scatter, since the
+best of many is one that surprises, and what share more of its gain is no reason to look on at another."""
 WIDEST_AT_CLIFF, WIDEST_BELOW = 1.25, 2.0
 """By what factor two neighbouring coefficients may lie apart at most before a search says that none moves the trait:
 the last coherent and the first incoherent one, and two coherent ones."""
@@ -85,8 +89,13 @@ class Settings:
     budget: int = DEFAULT_BUDGET
     tolerance: float = DEFAULT_TOLERANCE  # a coefficient that is expected to gain fewer points than this is not tried
     drop: float | None = None
-    """A ladder that holds the best of its group with a smaller chance than this is given up; `None`: there are no
-    groups, each ladder's own best is looked for."""
+    """A ladder that is better than the best of its group, by more than `NO_LOSS`, with a smaller chance than this is
+    given up, and no other; `None`: there are no groups, each ladder's own best is looked for."""
+
+    @property
+    def own_spread(self) -> float:
+        """How far a ladder's gains may lie off what others have in common, as a share of the ceiling."""
+        return OWN_SPREAD if self.drop is None else WIDER_ACROSS_LAYERS * OWN_SPREAD
 
 
 class LadderKey(NamedTuple):
@@ -160,7 +169,7 @@ def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]
     for members in pools.values():
         shifts = _shifts(members, settings.floor)
         beliefs = {ladder.key: _believe(ladder, shifts[ladder.layer], settings.floor) for ladder in members}
-        trend = _trend(members, beliefs)
+        trend = _trend(members, beliefs, settings.own_spread)
         rivals = {} if settings.drop is None else _rivals(members, settings.floor)
         is_known = any(ladder.observations for ladder in members)
         of_pool = {
@@ -246,7 +255,7 @@ def _covariance(a: Numbers, b: Numbers) -> Numbers:
     return np.asarray(POOL_SPREAD**2 + LAYER_SPREAD**2 * alike(a, b))
 
 
-def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief]) -> Process:
+def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief], own_spread: float) -> Process:
     by_place: dict[tuple[int, float], list[float]] = defaultdict(list)
     for ladder in members:
         for one in ladder.observations:
@@ -257,7 +266,7 @@ def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief]) -> Pr
         (_TREND_STEP * place, layer, math.fsum(gains) / len(gains), len(gains))
         for (place, layer), gains in sorted(by_place.items())
     ]
-    return gain_trend(max(ladder.ceiling for ladder in members), points)
+    return gain_trend(max(ladder.ceiling for ladder in members), points, own_spread)
 
 
 def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
@@ -294,13 +303,15 @@ def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, rival: Ladder, 
     if not len(x):
         return _conclude(ladder, settings, "every coefficient allowed is tried")
     chances, best = coherence.chance(x), rival.best_gain(settings.floor)
-    improvement, exceeding = GainBelief(shape, trend, ladder.observations).improvement(x, best)
-    worth = improvement * chances
+    gain = GainBelief(shape, trend, ladder.observations, settings.own_spread)
+    worth = gain.improvement(x, best) * chances
     index = int(worth.argmax())
-    chance = float((exceeding * chances).max())
-    if rival is not ladder and chance < (settings.drop or 0.0):
-        return Done(f"layer {rival.layer:g} reaches {best:.1f}, which this one does with a chance of {chance:.0%}")
-    if worth[index] >= settings.tolerance or not (ladder.observations or rival is not ladder):
+    if rival is not ladder:
+        chance = float((gain.exceeding(x, (1 + NO_LOSS) * best) * chances).max())
+        if chance < (settings.drop or 0.0):
+            reached = f"layer {rival.layer:g} reaches {best:.1f}"
+            return Done(f"{reached}, which this one passes with a chance of {chance:.0%}")
+    if worth[index] >= settings.tolerance or rival is not ladder or not ladder.observations:
         return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]), float(worth[index]))
     return _conclude(ladder, settings, f"no other is expected to gain {settings.tolerance:g} points more")
 
