@@ -134,7 +134,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             steered = [[*row.steered(end), *[False] * (width - end)] for row, end in zip(rows, ends, strict=True)]
             shares = torch.tensor(steered, device=inps.device)
         with self._steered(rows, lambda _layer, _stream: shares):
-            logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
+            call: Any = super()._model_call
+            logits: torch.Tensor = call(inps, attn_mask, labels)
         self._advance(len(rows))
         return logits
 
@@ -164,7 +165,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             return None if shares is None else shares[:, read[layer] - stream.shape[1] : read[layer]]
 
         with self._steered(rows, at):
-            said: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
+            generate: Any = super()._model_generate
+            said: torch.Tensor = generate(context, max_length, stop, **options)
         self._advance(len(rows))
         return said
 

@@ -109,7 +109,8 @@ class StoredVectors:
             return self._read_imported(recipe, label)
         found = self.extraction(position)
         if label in found.row.labels:
-            return self._fetched(found, label)
+            vectors: torch.Tensor = self._fetched(found, label)
+            return vectors
         methods = {one.method for one in map(recipe_of, found.row.labels) if one}
         if recipe.method in (PAIRED_METHOD, NEUTRAL_METHOD) and recipe.method not in methods:
             raise MissingPrerequisiteError(
