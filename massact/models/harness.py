@@ -52,7 +52,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             chat_template_args=dict(model.chat.arguments),
         )
         self._steerable, self._one, self._gates = model, intervention, GateReader(model)
-        self._progress, self._advance = progress, lambda _n: None
+        self._progress: Progress = progress
+        self._advance: Callable[[int], None] = lambda _n: None
         self._before, self._asked = before, dict[str, str]()  # by a chat's text the one with the messages before it
         self._prompts: dict[tuple[int, ...], int] = {}
         """Of each input of the requests at hand how many tokens are the prompt's."""

@@ -106,7 +106,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_nothing_may_frame_it() -> Non
     from flask import Flask
 
     app = Flask("page")
-    app.register_blueprint(page_blueprint("/lab/massact", has_runs_pages=True))
+    app.register_blueprint(page_blueprint("/lab/massact", "", has_runs_pages=True))
     client = app.test_client()
     page = client.get("/lab/massact/", headers={"Accept-Encoding": "gzip"})
     assert page.headers["Content-Encoding"] == "gzip"

@@ -52,7 +52,7 @@ def test_a_winner_s_cost_is_a_run_under_it_and_part_of_every_answer(
         return run_task(model, one, name, *rest)
 
     monkeypatch.setattr(capability, "_run", watched)
-    counted, shown = dict[str, list[int]](), capability.open_phase
+    counted, shown = dict[str, list[int]](), vars(capability)["open_phase"]
 
     @contextmanager
     def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
