@@ -38,9 +38,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         *,
         before: Sequence[Message] = (),
         batch_size: int,
-        progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = lambda _: nullcontext(
-            lambda _n: None
-        ),
+        progress: Progress = lambda _: nullcontext(lambda _n: None),
     ) -> None:
         """`intervention`: `None` leaves the model as it is. `before`: messages before every context: within the chat
         template, else their texts with blank lines between. `batch_size`: requests side by side. `progress`: of so many
@@ -52,7 +50,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             chat_template_args=dict(model.chat.arguments),
         )
         self._steerable, self._one, self._gates = model, intervention, GateReader(model)
-        self._progress, self._advance = progress, lambda _n: None
+        self._progress: Progress = progress
+        self._advance: Callable[[int], None] = lambda _n: None
         self._before, self._asked = before, dict[str, str]()  # by a chat's text the one with the messages before it
         self._prompts: dict[tuple[int, ...], int] = {}
         """Of each input of the requests at hand how many tokens are the prompt's."""
@@ -134,8 +133,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             steered = [[*row.steered(end), *[False] * (width - end)] for row, end in zip(rows, ends, strict=True)]
             shares = torch.tensor(steered, device=inps.device)
         with self._steered(rows, lambda _layer, _stream: shares):
-            call: Any = super()._model_call
-            logits: torch.Tensor = call(inps, attn_mask, labels)
+            logits: torch.Tensor = super()._model_call(inps, attn_mask, labels)
         self._advance(len(rows))
         return logits
 
@@ -165,8 +163,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
             return None if shares is None else shares[:, read[layer] - stream.shape[1] : read[layer]]
 
         with self._steered(rows, at):
-            generate: Any = super()._model_generate
-            said: torch.Tensor = generate(context, max_length, stop, **options)
+            said: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
         self._advance(len(rows))
         return said
 

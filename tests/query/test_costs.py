@@ -1,13 +1,11 @@
 """What evaluations cost: read by key, in the answer of `best`, and as its limit."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from massact.query.costs import Cost
 from massact.query.question import Question
-from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.best import BestAnswer, BestRow, ask_best
 from massact.query.rows import Answer
 from massact.query.stats.means import matched_interval
 from tests.support.store_fixtures import answers_of, evaluated
@@ -81,7 +79,7 @@ def test_where_nothing_is_cheap_enough_nothing_counts() -> None:
 
 
 def test_a_limit_is_written_as_it_is_read() -> None:
-    question: Question[..., Any] = ask_best
+    question: Question[..., BestAnswer] = ask_best
     parameter = next(one for one in question.own if one.name == "cost")
     assert parameter.write(parameter.read("mmlu_stem:-2.5")) == "mmlu_stem:-2.5"
     for wrong in ("mmlu:little", "mmlu:nan", "mmlu", ":-2", "mmlu:1e3"):
