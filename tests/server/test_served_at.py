@@ -40,7 +40,14 @@ def test_links_lead_to_the_address_that_is_declared(uri: str, monkeypatch: pytes
     monkeypatch.setenv("MASSACT_UI", "https://lab.example:5443/mlflow/")
     for store in (database, uri, "http://10.0.0.3:5000"):
         assert ui_address(store) == "https://lab.example:5443/mlflow"
-    for wrong in ("lab.example:5443", "ftp://lab.example", "https://ada:hunter2@lab.example", "http://"):
+    for wrong in (
+        "lab.example:5443",
+        "ftp://lab.example",
+        "https://ada:hunter2@lab.example",
+        "http://",
+        "http://[::1",
+        "http://h:x",
+    ):
         monkeypatch.setenv("MASSACT_UI", wrong)
         done = CliRunner().invoke(cli, ["best", "--experiment", "small", "--tracking-uri", uri])
         assert done.exit_code == 2
