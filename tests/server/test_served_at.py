@@ -32,6 +32,8 @@ def test_links_follow_a_server_that_answers_and_no_other(uri: str) -> None:
         assert not told.exists()
         told.write_text(f"http://127.0.0.1:{port}")
     assert ui_address(uri) == UI_ADDRESS, "a server that was killed leaves its file"
+    told.write_bytes(b"\xff\xfe")
+    assert ui_address(uri) == UI_ADDRESS, "a damaged file names no server"
 
 
 def test_links_lead_to_the_address_that_is_declared(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
