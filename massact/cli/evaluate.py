@@ -145,8 +145,8 @@ search_options = stacked(
     ),
     click.option(
         "--drop-layers", type=Number(0, 1, max_open=True),
-        help="Look for the best layer of each label alone: one is given up that is it with a smaller chance than this, "
-        "such as 0.05. Default: every layer to its end.",
+        help="Look for the best layer of each label alone: one is given up whose chance to be better than the best by "
+        "a twentieth is smaller than this, such as 0.2. Default: every layer to its end.",
     ),
     val_split_option,
     workload_options,

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from massact._lazy import np
-from massact.addresses import write_folder, write_whole
+from massact.addresses import write_folder
 from massact.domain import COMPONENT, Response
 from massact.errors import DataError, StoreError, UsageError
 from massact.interop.export_index import ExportIndex, PlannedFile, StoredResult, folder_name, imported_line, slug_of
@@ -101,7 +101,8 @@ class Exporter:
             self._write_results(output / file.path, index.header(file.family), file)
         for path, stage in calibrations.items():
             document = self._read(stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes()))
-            self._write(output / path, [calibration_file(document, stage.row, stage.run.times)])
+            made = calibration_file(document, stage.row, stage.run.times)
+            write_folder((output / path).parent, {path.name: made}, _REMEDY)
             report.files[output / path] = "calibration"
         for path, stage in vectors.items():
             write_folder(output / path, self._vector_files(stage), _REMEDY)
@@ -207,19 +208,12 @@ class Exporter:
             self._report.notes.append(f"exported without the line it was imported from: {error}")
             return None
 
-    def _write(self, path: Path, content: Iterable[bytes]) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}. {_REMEDY}") from error
-        write_whole(path, content, _REMEDY)
-
     def _write_results(self, path: Path, header: str, file: PlannedFile) -> None:
         results, responses = file.in_order(), dict[str, bytes]()
         lines = [self._line(result, responses) for result in results]
         if responses:
             write_folder(path.parent / RESPONSES, responses, _REMEDY)
-        self._write(path, (line.encode() + b"\n" for line in (header, *lines)))
+        write_folder(path.parent, {path.name: "".join(f"{line}\n" for line in (header, *lines)).encode()}, _REMEDY)
         n_baselines = sum(result.is_baseline for result in results)
         self._report.files[path] = (
             f"{counted(len(results) - n_baselines, 'evaluation')}, {counted(n_baselines, 'baseline')}, "

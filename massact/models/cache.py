@@ -7,6 +7,7 @@ import ctypes
 import inspect
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,7 +89,7 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def __init__(self, cache: RowCache, n_rows: int, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._cache = cache
+        self._cache: RowCache = weakref.proxy(cache)  # no cycle: its memory is free once nothing holds the cache
         self._n_rows, self._capacity = n_rows, capacity
         self.length = 0
         self.source: torch.Tensor | None = None

@@ -225,6 +225,7 @@ class Generator:
         if self._recorder is not None:
             n_rows = padded_rows(n_rows)
         if held is None or held.n_rows < n_rows or held.capacity < capacity:
+            held = None  # nothing else holds its memory
             self.release()
             by_dim = self._recorder is None and attends_here(self._model)
             self._cache = held = RowCache(text_config(self._model.model), n_rows, capacity, by_dim=by_dim)

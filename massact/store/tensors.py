@@ -19,7 +19,7 @@ def read_tensor(path: Path, name: str, framework: Literal["pt", "np"] = "pt") ->
     try:
         with safe_open(path, framework=framework) as file:
             return file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two: numpy has no such numbers
         reason = _other_format(path) or error
         raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
 

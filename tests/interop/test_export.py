@@ -335,8 +335,10 @@ def test_nothing_is_overwritten_unasked(uri: str, tmp_path: Path) -> None:
     before = files_of(tmp_path / "out")
     with pytest.raises(UsageError, match="--overwrite"):
         export(uri, tmp_path / "out")
+    written = {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*")}
     export(uri, tmp_path / "out", overwrite=True)
     assert files_of(tmp_path / "out") == before
+    assert {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*")} == written, "nothing differs"
 
 
 @pytest.mark.parametrize("trait", ["../up", "/root", "a//b", ".", "x" * 300])

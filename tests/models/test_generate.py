@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -212,6 +213,15 @@ def test_rows_of_one_length_share_a_batch() -> None:
     with seen_rows(model) as seen:
         generate(model, rows, Generation(1), batch_rows=4)
     assert [one for one in seen if one[0] == 0] == [(0, 4, 4), (0, 4, 25)]
+
+
+def test_the_memory_of_a_batch_is_given_back_before_a_larger_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, alive = Generator(tiny_model("llama")), list[bool]()
+    room: Any = generator._room
+    held = weakref.ref(room(2, 8))
+    monkeypatch.setattr("massact.models.generate.return_freed", lambda: alive.append(held() is not None))
+    room(4, 8)
+    assert alive == [False]
 
 
 def test_a_memory_budget_cuts_batches_and_not_results() -> None:

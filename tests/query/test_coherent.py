@@ -1,5 +1,6 @@
 """How sure it is that an evaluation is truly coherent, and answers that ask for such alone."""
 
+import random
 from dataclasses import replace
 from inspect import signature
 
@@ -70,6 +71,17 @@ def test_alone_a_cell_is_as_sure_as_its_scores_are() -> None:
 def test_without_scores_by_question_there_is_no_chance() -> None:
     (place,) = strata(slices(Evaluations.of([row for row, _ in GRID])))
     assert coherent_chances(place, FLOOR, QuestionScores({}, {})) == {}
+
+
+def test_of_many_cells_with_one_coherence_the_same_are_asked_in_whatever_order() -> None:
+    grid = [cell("probe", 100 + at, 20, *(75 + at % 25, 75 - at % 25, 80, 70)) for at in range(200)]
+    scores = QuestionScores({row.run_id: each for row, each in grid}, {})
+    orders = [grid, random.Random(0).sample(grid, len(grid)), random.Random(1).sample(grid, len(grid))]
+    places = [strata(slices(Evaluations.of([row for row, _ in one])))[0] for one in orders]
+    first, *others = (coherent_chances(place, FLOOR, scores) for place in places)
+    assert len(first) == 200
+    for found in others:
+        assert found == pytest.approx(first, abs=1e-9)
 
 
 def chances(means: list[float], deviation: float, correlation: float = 0.0) -> list[float]:

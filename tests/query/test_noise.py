@@ -94,6 +94,26 @@ def test_equal_rows_are_one_cell() -> None:
     assert picked.known.means[picked.selected] == pytest.approx(deltas[0].mean())
 
 
+def test_equal_rows_of_which_a_response_is_unscored_are_one_cell() -> None:
+    deltas = observe(np.random.default_rng(6))
+    deltas[0, 4] = np.nan
+    twice, once = Cells.of(np.concatenate([deltas, deltas[:1]])), Cells.of(deltas)
+    assert len(twice.cells) == N_CELLS
+    assert np.isnan(twice.cells).sum() == 1
+    assert twice.picked(range(N_CELLS + 1), 0).interval() == once.picked(range(N_CELLS), 0).interval()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_cell_of_which_two_responses_were_scored_at_most_has_no_interval(n: int) -> None:
+    deltas = observe(np.random.default_rng(6))
+    deltas[0, n:] = np.nan
+    cells = Cells.of(deltas)
+    assert cells.picked([0], 0).interval() is None
+    assert cells.picked(range(7), 0).interval() is None
+    assert cells.picked(range(7), 1).interval() is not None
+
+
 def test_one_that_leads_by_far_has_the_usual_interval_within_the_simultaneous_bound() -> None:
     from scipy.special import ndtr, ndtri
 

@@ -1,5 +1,6 @@
 """Intervals, standings and tests in the answers of `best` and `compare`."""
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -364,3 +365,14 @@ def test_what_one_pair_comes_to_does_not_depend_on_the_pairs_asked_before() -> N
     assert wider.best_a == alone.best_a, "of six evaluations and of two"
     assert alone.difference_expected == after.difference_expected
     assert (alone.difference_low, alone.difference_high) == (after.difference_low, after.difference_high)
+
+
+def test_no_figure_depends_on_the_order_of_rows_where_evaluations_are_equal() -> None:
+    grid = [
+        scored(label, 1000.0 + 100 * at, noisy(10 * (at // 2), step=3.0 + 4 * (at // 2) + shift, shift=at // 2 + shift))
+        for label, shift in (("probe", 0), ("mean_diff", 0), ("probe_top1", 3))
+        for at in range(6)
+    ]
+    orders = [grid, *(random.Random(seed).sample(grid, len(grid)) for seed in range(4))]
+    told = [ask_best.of(answers_of(rows_of(one), scores=scores_of(grid)), FLOOR).rows for one in orders]
+    assert all(one == told[0] for one in told)

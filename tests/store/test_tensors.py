@@ -137,6 +137,14 @@ def test_a_file_that_is_no_safetensors_is_refused_by_name(tmp_path: Path, damage
         read_tensor(path, "vectors")
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e4m3fn])
+def test_numbers_that_numpy_does_not_have_are_refused_by_name(tmp_path: Path, kind: torch.dtype) -> None:
+    write_tensors(tmp_path / "v.safetensors", {"vectors": torch.ones(2, 3, dtype=kind)}, {})
+    assert read_tensor(tmp_path / "v.safetensors", "vectors").dtype == kind
+    with pytest.raises(DataError, match=r"v\.safetensors: not a readable safetensors file with 'vectors' \(.*float"):
+        read_tensor(tmp_path / "v.safetensors", "vectors", "np")
+
+
 def test_a_tensor_of_another_name_is_refused(tmp_path: Path) -> None:
     write_tensors(tmp_path / "v.safetensors", {"vectors": torch.ones(3)}, {})
     with pytest.raises(DataError, match=r"v\.safetensors.*'activations'"):

@@ -73,7 +73,7 @@ def _scatter(coherent: Indices, run_ids: list[str], means: Numbers, scores: Ques
     told = np.array([run_ids[index] in scores.evaluations for index in coherent.tolist()], dtype=bool)
     if not told.any():
         return None
-    ordered = coherent[told][np.argsort(means[coherent[told]], kind="stable")]
+    ordered = np.array(sorted(coherent[told].tolist(), key=lambda index: (means[index], run_ids[index])))
     sampled = ordered[np.unique(np.linspace(0, len(ordered) - 1, _MOST_SAMPLED).round().astype(int))]
     found = scores.coherences([run_ids[index] for index in sampled.tolist()])
     if found is None:

@@ -71,13 +71,12 @@ class Picked:
         Returns `None` where fewer than three questions were scored."""
         from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
 
-        known = self.known
-        if known.n_questions < LEAST_QUESTIONS:
+        known, own = self.known, self.cells[self.selected]
+        own = own[~np.isnan(own)]
+        if min(known.n_questions, len(own)) < LEAST_QUESTIONS:
             return None
         mean, alpha = float(known.means[self.selected]), 1 - confidence
         variance = float(known.variances[self.selected])
-        own = self.cells[self.selected]
-        own = own[~np.isnan(own)]
         if variance <= LEAST_VARIANCE or len(self.cells) == 1:
             return Interval(*mean_interval(own, within=within, confidence=confidence), mean)
         share = min(known.shared / variance, _LARGEST_CORRELATION)
@@ -111,7 +110,9 @@ class Cells:
     @classmethod
     def of(cls, deltas: Numbers, spots: Spots | None = None) -> "Cells":
         """Of each question's deltas `[n_rows, n_questions]`, larger is better; NaN where a response was not scored."""
-        cells, first, places = np.unique(deltas, axis=0, return_index=True, return_inverse=True)
+        told = np.where(np.isnan(deltas), np.inf, deltas)  # NaN equals no NaN
+        _, first, places = np.unique(told, axis=0, return_index=True, return_inverse=True)
+        cells = deltas[first]
         return cls(cells, places.reshape(-1), moments(cells, None if spots is None else spots.of(first)))
 
     def picked(self, rows: Sequence[int], selected: int) -> Picked:
@@ -202,7 +203,7 @@ class Beliefs:
     def _cells(self) -> tuple[dict[str, int], Cells] | None:
         """All coherent cells of the place whose scores are known, and the row of each run."""
         runs, rows, spots = list[str](), [], []
-        for index, part in enumerate(self._place.slices.values()):
+        for index, (_, part) in enumerate(sorted(self._place.slices.items())):
             points = part.points.coherent(self._floor)
             deltas = self._scores.deltas(part, points.run_ids())
             if deltas is not None:
@@ -214,7 +215,9 @@ class Beliefs:
         if not rows:
             return None
         where = np.concatenate(spots, axis=1)
-        return {run: row for row, run in enumerate(runs)}, Cells.of(np.concatenate(rows), Spots(*where))
+        order = np.lexsort(where)  # of equal rows the first one's spot counts
+        cells = Cells.of(np.concatenate(rows)[order], Spots(*where[:, order]))
+        return {runs[at]: row for row, at in enumerate(order.tolist())}, cells
 
     @cached_property
     def _bests(self) -> list[tuple[str, Point]]:
