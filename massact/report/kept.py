@@ -17,18 +17,16 @@ from massact.report.section import Picture
 
 Drawn = Mapping[str, tuple[Picture, ...]]  # by the key of their section
 _NOTHING = Provenance(n_evaluations=0)
-_CODE = ("report", "query", "labels.py", "floors.py", "names.py")
 
 
 def drawn_from(evidence: Evidence) -> str | None:
-    """Digest of everything that figures show, and of the code that draws them; `None` where that cannot be told."""
+    """Digest of everything that figures show, and of massact's code; `None` where that cannot be told."""
     facts = replace(evidence.facts, generated_at=datetime.min, provenance=_NOTHING, run_link=None)
     seen = hashlib.sha256(version("matplotlib").encode())
     with suppress(pickle.PicklingError, AttributeError, TypeError):  # something of somebody else's is in it
         seen.update(pickle.dumps((evidence.experiment, evidence.answers, evidence.cosines, facts)))
-        for place in (Path(__file__).parents[1] / name for name in _CODE):
-            for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-                seen.update(file.read_bytes())
+        for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+            seen.update(file.read_bytes())
         return seen.hexdigest()
     return None
 
