@@ -211,8 +211,9 @@ def _row(judge: str, trait: str, model: str | None, result: "CanaryResult") -> C
 @click.option("--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge.")
 @click.pass_context
 def rejudge(
-    ctx: click.Context, /, experiment_file: str, tracking_uri: str, *, every_trait: bool, dry_run: bool, **chosen: Any
-) -> None:
+    ctx: click.Context, /, experiment_file: str, tracking_uri: str, sources: tuple[str, ...], *, every_trait: bool,
+    dry_run: bool, **chosen: Any,
+) -> None:  # fmt: skip
     """Score stored responses with another judge, without generating any again.
 
     The results stand beside those of the judges before, and it is shown which winners flip. What the
@@ -226,7 +227,7 @@ def rejudge(
       massact rejudge --experiment my.yaml --every-trait
     """
     workload = {name: chosen.pop(name) for name in ("judge", "spool", "store_timeout", "force")}
-    session, sources = open_session(experiment_file, tracking_uri, **workload), chosen.pop("sources")
+    session = open_session(experiment_file, tracking_uri, **workload)
     from massact.sweep.rejudge import plan_rejudge, plan_side_effects, run_rejudge, run_side_effects
 
     positions = tuple(str(parse_position(text)) for text in chosen["positions"])

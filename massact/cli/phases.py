@@ -63,14 +63,14 @@ def _phase(run: str, *options: Any, show: str = "", **own: Any) -> Callable[[Cal
     """The command of a phase, from a function that has its name and its help. `run` and `show`: what does its work and
     what shows it, as `module:function` within massact; `own`: what these take besides the session."""
 
-    def decorate(told: Callable[[], None]) -> click.Command:
+    def decorate(described: Callable[[], None]) -> click.Command:
         def command(experiment_file: str, tracking_uri: str, *, dry_run: bool = False, **given: Any) -> None:
-            told_to = {"output": given.pop("output")} if "output" in given else {}
+            output = {"output": given.pop("output")} if "output" in given else {}
             session = open_session(experiment_file, tracking_uri, **given)
-            wanted = [partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one]
-            _work(session, partial(wanted[0], **told_to), wanted[1] if dry_run else None)
+            work, *shown = (partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one)
+            _work(session, partial(work, **output), shown[0] if dry_run else None)
 
-        return click.command()(_places(stacked(*options)(update_wrapper(command, told))))
+        return click.command()(_places(stacked(*options)(update_wrapper(command, described))))
 
     return decorate
 
