@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlencode, urlsplit
@@ -115,9 +116,12 @@ _UI = "MASSACT_UI"
 
 def declared_ui() -> str | None:
     """The address of the UI that MASSACT_UI names, for links; ConfigError: it is none, or holds a login."""
-    told = os.environ.get(_UI, "").strip().rstrip("/")
-    parts = urlsplit(told)
-    if told and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
+    told, is_address = os.environ.get(_UI, "").strip().rstrip("/"), False
+    with suppress(ValueError):  # brackets or a port that are none
+        parts = urlsplit(told)
+        is_host = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        is_address = parts.scheme in ("http", "https") and is_host
+    if told and not is_address:
         raise ConfigError(
             f"{_UI} is {shown_uri(told)!r}: write the UI's address without a login, such as http://HOST:PORT"
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -54,8 +54,9 @@ SHOWN = 10  # findings of one kind that are shown one by one
 @table_or_json_option("A line a finding, the first ten of each kind; or all of them as JSON.")
 @click.pass_context
 def doctor(
-    ctx: click.Context, /, experiment: str | None, tracking_uri: str, spool: Path, *, fix: bool, **told: Any
-) -> None:
+    ctx: click.Context, /, experiment: str | None, tracking_uri: str, spool: Path, *, fix: bool, stale_after: float,
+    no_artifacts: bool, output_format: str,
+) -> None:  # fmt: skip
     """Find what is wrong in the run store and the spool, and with --fix mend what can be mended.
 
     Runs left running by dead processes, evaluations without their vector or responses, vectors that are
@@ -81,13 +82,13 @@ def doctor(
         tracking_uri,
         name,
         spool=spool,
-        stale_after_hours=told["stale_after"],
+        stale_after_hours=stale_after,
         seed=declared.extraction.seed if declared else None,
         told=_files_of_today(declared, tracking_uri),
         say=lambda line: click.echo(line, err=True),
     )
-    checks = CHECKS if told["no_artifacts"] else (*CHECKS, *FILE_CHECKS)
-    report = _Report(name, fix=fix, is_json=told["output_format"] == "json")
+    checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
+    report = _Report(name, fix=fix, is_json=output_format == "json")
     with looking as context:
         for outcome in examine(context, checks, fix=fix, looked_at=report.looked_at):
             report.add(outcome)

@@ -269,9 +269,9 @@ def show_bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
         done, now = done + n, time.monotonic()
         if now - said < LOG_SECONDS or done >= total:
             return
-        said, seconds = now, (now - began) / done * (total - done)
+        said = now
         # work comes in batches: what a first small share took says little about the rest
-        left = "" if done < total / 10 else f", about {seconds:.0f} s left"
+        left = "" if done < total / 10 else f", about {(now - began) / done * (total - done):.0f} s left"
         click.echo(f"{what}: {done} of {total}{left}", err=True)
 
     yield advance

@@ -52,7 +52,10 @@ def _stored(experiment_file: str, tracking_uri: str, model: str | None) -> "Stor
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens of an answer at most; default: as evaluated.")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, help="0: greedy.")
 @click.option("--seed", type=int, default=0, help="Of the sampling.")
-def chat(run_id: str | None, experiment_file: str, tracking_uri: str, coefficient: float | None, **told: Any) -> None:
+def chat(
+    run_id: str | None, experiment_file: str, tracking_uri: str, coefficient: float | None, *, best: bool,
+    max_new_tokens: int | None, temperature: float, seed: int, **only: Any,
+) -> None:  # fmt: skip
     """Talk with a steered model: every answer beside that of the same model unsteered.
 
     What a line begins with / is a command: /help lists them. Without a terminal the lines of standard input are asked.
@@ -64,8 +67,7 @@ def chat(run_id: str | None, experiment_file: str, tracking_uri: str, coefficien
     """
     from massact.workflow.show import read_row
 
-    best, n_new, *sampling = (told.pop(name) for name in ("best", "max_new_tokens", "temperature", "seed"))
-    chosen = run_or_best(run_id, experiment_file, tracking_uri, told, best=best)
+    chosen = run_or_best(run_id, experiment_file, tracking_uri, only, best=best)
     row = read_row(chosen, tracking_uri)
     stored = _stored(experiment_file, tracking_uri, row.model)
     from massact.domain import Generation
@@ -73,7 +75,8 @@ def chat(run_id: str | None, experiment_file: str, tracking_uri: str, coefficien
 
     steered = stored.of_run(chosen)
     steered = steered if coefficient is None else steered.at(coefficient)
-    talk = Chat(stored, steered, Generation(n_new or row.max_new_tokens or 200, *sampling), tracking_uri)
+    settings = Generation(max_new_tokens or row.max_new_tokens or 200, temperature, seed)
+    talk = Chat(stored, steered, settings, tracking_uri)
     click.echo(f"{row.model}, {row.trait}: {steered} (run {chosen})\n{HELP}", err=True)
     is_asked = sys.stdin.isatty()
     while True:
@@ -106,8 +109,9 @@ def chat(run_id: str | None, experiment_file: str, tracking_uri: str, coefficien
 )
 @click.option("--batch-rows", type=click.IntRange(1), help="Responses side by side at most; default: as many as fit.")
 def serve_model(
-    experiment_file: str, tracking_uri: str, model: str | None, host: str, port: int, key_file: Path | None, **rows: Any
-) -> None:
+    experiment_file: str, tracking_uri: str, model: str | None, host: str, port: int, key_file: Path | None,
+    batch_rows: int | None,
+) -> None:  # fmt: skip
     """Serve a model and every best that the store holds of it, over the API of OpenAI: chats, texts and streams.
 
     A best is a model there, NAME or NAME@coefficient=24. Requests of different ones are generated in one batch.
@@ -125,7 +129,7 @@ def serve_model(
     stored = _stored(experiment_file, tracking_uri, model)
     from massact.workflow.model_server import ModelServer, serve
 
-    serve(ModelServer(stored, key or secrets.token_urlsafe(24), **rows), host, port, click.echo)
+    serve(ModelServer(stored, key or secrets.token_urlsafe(24), batch_rows=batch_rows), host, port, click.echo)
 
 
 @click.command()
@@ -213,7 +217,9 @@ def bake(experiment_file: str, tracking_uri: str, run_id: str | None, output: Pa
 @click.option("--batch-size", type=click.IntRange(1), default=16, help="Requests side by side.")
 @click.option("--chat", "is_chat", is_flag=True, help="Put requests into the model's chat template.")
 @stacked(*OUTPUT_OPTIONS)
-def capability(experiment_file: str, tracking_uri: str, run_id: str | None, tasks: str, **told: Any) -> None:
+def capability(
+    experiment_file: str, tracking_uri: str, run_id: str | None, tasks: str, *, best: bool, baselines: bool, **told: Any
+) -> None:
     """Run tasks of lm-evaluation-harness with what a stored evaluation does and without: its cost.
 
     The steered and the unsteered model are asked the same documents; deltas are paired by document. Each task becomes
@@ -225,7 +231,7 @@ def capability(experiment_file: str, tracking_uri: str, run_id: str | None, task
       massact capability --best --baselines --tasks my_task.yaml
       massact capability --run 0123456789abcdef0123456789abcdef --tasks my_task.yaml
     """
-    if told.pop("best") and run_id is not None:
+    if best and run_id is not None:
         raise UsageError("--run and --best name two evaluations: give one of them")
     session = open_session(experiment_file, tracking_uri)
     from massact.workflow.capability import HarnessOptions, held_against, run_capability
@@ -234,11 +240,10 @@ def capability(experiment_file: str, tracking_uri: str, run_id: str | None, task
     names = tuple(dict.fromkeys(filter(None, map(str.strip, tasks.split(",")))))
     if not names:
         raise UsageError("--tasks names no task: write names with commas between them, or YAML files")
-    asked, has_baselines = HarnessOptions(names, **how), told.pop("baselines")
-    output = {name: told.pop(name) for name in OUTPUT}
+    asked, output = HarnessOptions(names, **how), {name: told.pop(name) for name in OUTPUT}
     with working(session):
         chosen = run_or_best(run_id, experiment_file, tracking_uri, told)
-        runs = list(dict.fromkeys([chosen, *(held_against(session, chosen) if has_baselines else ())]))
+        runs = list(dict.fromkeys([chosen, *(held_against(session, chosen) if baselines else ())]))
         lines = [line for run in runs for line in run_capability(session, run, asked)]
     floor, name = session.experiment.coherence_floor, session.experiment.name
     print_answers(Answer(question="capability", floor=floor, rows=tuple(lines), experiment=name), **output)

@@ -56,8 +56,9 @@ target_option = click.option(
 @table_or_json_option("How the report is written.")
 @click.pass_context
 def import_command(
-    ctx: click.Context, /, path: Path, experiment: str, tracking_uri: str, *, dry_run: bool, **told: Any
-) -> None:
+    ctx: click.Context, /, path: Path, experiment: str, tracking_uri: str, *, model: str | None, trait: str | None,
+    published: bool, dry_run: bool, refusals: Path | None, output_format: str,
+) -> None:  # fmt: skip
     """Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.
 
     What is there already is passed over, so the same command can be run again: after an interruption, or
@@ -68,16 +69,15 @@ def import_command(
       massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
       massact import --published figures.csv --experiment experiments/massive-activations.yaml
     """
-    published = bool(told["published"])
-    if published and (told["model"] or told["trait"]):
+    if published and (model or trait):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
     if path.suffix.lower() == ".csv" and not published:
         raise UsageError(f"{path} is a CSV file: published figures are imported with --published")
-    target = find_target(experiment, model=told["model"], trait=told["trait"])
+    target = find_target(experiment, model=model, trait=trait)
     report = _import(path, target, tracking_uri, published=published, dry_run=dry_run)
-    if told["refusals"] is not None:
-        write("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), told["refusals"])
-    if told["output_format"] == "json":
+    if refusals is not None:
+        write("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), refusals)
+    if output_format == "json":
         click.echo(json.dumps(report.to_document(dry_run=dry_run), indent=2))
     else:
         _print_table(report, dry_run=dry_run)

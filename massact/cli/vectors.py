@@ -134,7 +134,10 @@ def import_(files: tuple[Path, ...], experiment_file: str, name: str, **read: An
 @stacked(*FILTER_OPTIONS)
 @click.option("--limit", type=click.IntRange(1), help="Questions at most; default: all.")
 @table_or_json_option("How they are written; json has all questions.")
-def show(run_id: str | None, experiment: str | None, tracking_uri: str, output_format: str, **told: Any) -> None:
+def show(
+    run_id: str | None, experiment: str | None, tracking_uri: str, output_format: str, *, best: bool,
+    limit: int | None, **only: Any,
+) -> None:  # fmt: skip
     """Show what a model said: responses of an evaluation, each beside the unsteered one, with their scores.
 
     \b
@@ -144,6 +147,5 @@ def show(run_id: str | None, experiment: str | None, tracking_uri: str, output_f
     """
     from massact.workflow.show import read_shown
 
-    best, limit = told.pop("best"), told.pop("limit")
-    found = read_shown(run_or_best(run_id, experiment, tracking_uri, told, best=best), tracking_uri)
+    found = read_shown(run_or_best(run_id, experiment, tracking_uri, only, best=best), tracking_uri)
     click.echo(json.dumps(found.content(), indent=2) if output_format == "json" else found.text(limit), nl=False)

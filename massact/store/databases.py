@@ -62,10 +62,10 @@ def ui_address(uri: str) -> str:
 def told_address(uri: str, what: str = "served") -> str | None:
     """The address that a server told beside the database and that it answers at; `None`: there is none."""
     file = served_file(uri, what)
-    if file is not None and file.is_file():
-        address = file.read_text(encoding="utf-8").strip()
+    with suppress(OSError, ValueError):  # there is no file, no address in it, or no answer
+        address = file.read_text(encoding="utf-8").strip() if file else ""
         parts = urlsplit(address)
-        with suppress(OSError, ValueError), socket.create_connection((parts.hostname, parts.port), timeout=0.5):
+        with socket.create_connection((parts.hostname, parts.port), timeout=0.5):
             return address
     return None
 

@@ -62,14 +62,14 @@ def _content(session: Session, whole: Evidence) -> str:
 
 
 def _said_by(session: Session, content: str) -> str | None:
-    """The run that holds it, where the store also knows the experiment file as it is now."""
+    """The newest run of phase 4 where it holds that, and the store knows the experiment file as it is now."""
     name = session.experiment.name
     with session.stores.read() as store:
         declared, now = store.declared(name), declared_by_data(session.experiment)
         if declared is None or canonical_json(declared_content(declared)) != canonical_json(declared_content(now)):
             return None
-        runs = (one for one in store.phases(name) if one.status == FINISHED and one.tags.get(Tag.CONTENT) == content)
-        return next((one.run_id for one in runs), None)
+        runs = [one for one in store.phases(name) if one.status == FINISHED and Tag.CONTENT in one.tags]
+        return runs[-1].run_id if runs and runs[-1].tags[Tag.CONTENT] == content else None
 
 
 _MAX_SCALE = 1_000_000

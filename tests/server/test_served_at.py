@@ -32,6 +32,8 @@ def test_links_follow_a_server_that_answers_and_no_other(uri: str) -> None:
         assert not told.exists()
         told.write_text(f"http://127.0.0.1:{port}")
     assert ui_address(uri) == UI_ADDRESS, "a server that was killed leaves its file"
+    told.write_bytes(b"\xff\xfe")
+    assert ui_address(uri) == UI_ADDRESS, "a damaged file names no server"
 
 
 def test_links_lead_to_the_address_that_is_declared(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +42,14 @@ def test_links_lead_to_the_address_that_is_declared(uri: str, monkeypatch: pytes
     monkeypatch.setenv("MASSACT_UI", "https://lab.example:5443/mlflow/")
     for store in (database, uri, "http://10.0.0.3:5000"):
         assert ui_address(store) == "https://lab.example:5443/mlflow"
-    for wrong in ("lab.example:5443", "ftp://lab.example", "https://ada:hunter2@lab.example", "http://"):
+    for wrong in (
+        "lab.example:5443",
+        "ftp://lab.example",
+        "https://ada:hunter2@lab.example",
+        "http://",
+        "http://[::1",
+        "http://h:x",
+    ):
         monkeypatch.setenv("MASSACT_UI", wrong)
         done = CliRunner().invoke(cli, ["best", "--experiment", "small", "--tracking-uri", uri])
         assert done.exit_code == 2

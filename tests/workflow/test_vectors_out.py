@@ -40,7 +40,8 @@ def export(place: Path, *arguments: str) -> Result:
 
 def best_row(place: Path) -> tuple[str, int, float]:
     rows = best("small", tracking_uri=f"sqlite:///{place}/mlflow.db").rows
-    row = max((row for row in rows if row.delta is not None), key=lambda row: row.delta or 0.0)
+    found = (row for row in rows if row.delta is not None)
+    row = min(found, key=lambda row: (-(row.delta or 0.0), abs(row.coefficient or 0.0), row.layer, row.label))
     return str(row.run_id), int(row.layer or 0), float(row.coefficient or 0)
 
 
