@@ -76,14 +76,28 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         return text
 
     def loglikelihood(self, requests: Sequence[Any], *args: Any, **options: Any) -> list[tuple[float, bool]]:
-        with self._progress(len(requests)) as self._advance:
+        with self._telling(len(requests)):
             given: list[tuple[float, bool]] = super().loglikelihood(self._prompted(requests), *args, **options)
         return given
 
     def generate_until(self, requests: Sequence[Any], *args: Any, **options: Any) -> list[str]:
-        with self._progress(len(requests)) as self._advance:
+        with self._telling(len(requests)):
             said: list[str] = super().generate_until(self._prompted(requests), *args, **options)
         return said
+
+    @contextmanager
+    def _telling(self, n: int) -> Iterator[None]:
+        """Tells how many of n requests are answered; those that were answered together with another one, at the end."""
+        with self._progress(n) as tell:
+            answered = [0]
+
+            def advance(rows: int) -> None:
+                answered.append(rows)
+                tell(rows)
+
+            self._advance = advance
+            yield
+            tell(n - sum(answered))
 
     def _prompted(self, requests: Sequence[Any]) -> list[Any]:
         """Requests with the messages before their contexts."""

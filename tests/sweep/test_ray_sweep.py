@@ -103,7 +103,7 @@ def _evaluated(
     session = _session(folder, name, ray)
     model, trait = session.experiment.models[0], session.experiment.traits[0]
     request = Request(
-        model, trait, tuple(map(parse_label, LABELS)), ("response[:5]",), "2-4", model.grid.coefficients, Overrides()
+        model, trait, tuple(map(parse_label, LABELS)), "response[:5]", "2-4", model.grid.coefficients, Overrides()
     )
     with _within(folder):
         try:
