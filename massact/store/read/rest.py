@@ -152,10 +152,10 @@ class RestSource(RunSource):
         return values | {run_id: text for run_id in run_ids if (text := known.get(run_id)) is not None}
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
-        def steps(told: Mapping[str, Any]) -> dict[str, list[ScoreStep]]:
-            return {run_id: [ScoreStep(*step) for step in some] for run_id, some in told["steps"].items()}
+        def read(answer: Mapping[str, Any]) -> dict[str, list[ScoreStep]]:
+            return {run_id: [ScoreStep(*step) for step in steps] for run_id, steps in answer["steps"].items()}
 
-        told = self._ask_about("steps", run_ids, steps)
+        told = self._ask_about("steps", run_ids, read)
         if told is not None:
             return {run_id: [] for run_id in run_ids} | dict(ChainMap(*told))
         metrics = (TRAIT_SCORE, COHERENCE_SCORE)
