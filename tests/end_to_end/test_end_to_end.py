@@ -84,8 +84,8 @@ def test_phase4_by_itself_writes_a_run_only_where_it_says_something_else(
     def runs() -> list[str]:
         return [one.run_id for one in place.store().phases("small") if one.phase == "phase4"]
 
-    before = runs()
-    assert f"run {before[0]} says so already" in place.run("phase4", "--experiment", "small.yaml").stderr
+    before = runs()  # the newest last
+    assert f"run {before[-1]} says so already" in place.run("phase4", "--experiment", "small.yaml").stderr
     assert runs() == before
     other = tmp_path / "small.yaml"
     other.write_text(EXPERIMENT + "coherence_floor: 50\n")
