@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, ur
 from massact.errors import ConfigError, UnusableStoreError, UsageError
 
 DEFAULT_STORE = "mlflow.db"
+LOCAL = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # not bound to
+"""Of a server that listens at every address, by what it listens on, the one that this machine comes to it by."""
 _DATABASES = ("sqlite", "postgresql", "postgres")
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BUCKET = re.compile(r"[^:/?#@]*[/?#]")  # a host without a login or a port, and what ends it
@@ -25,6 +27,11 @@ _WAY_OUT = (
     "rename the folder (a name without % and ?), work in another one, or write to a tracking server "
     "(--tracking-uri http://HOST:PORT)"
 )
+
+
+def http_address(host: str, port: int) -> str:
+    """The address of a server of this machine; an IPv6 host stands in brackets."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def scheme_of(tracking_uri: str) -> str:

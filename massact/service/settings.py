@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from massact.addresses import artifacts_shown, check_path, scheme_of, shown_uri
+from massact.addresses import LOCAL, artifacts_shown, check_path, http_address, scheme_of, shown_uri
 from massact.errors import UsageError
 from massact.store.databases import sqlite_path
 
@@ -44,7 +44,6 @@ DEFAULT_DATABASE, DEFAULT_ARTIFACTS = "mlflow.db", "mlartifacts"
 USERS_DATABASE = "mlflow-users.db"  # the user database, beside the run store's where that is SQLite
 LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::1]:*")
 """Host headers that always pass, as MLflow's patterns: health checks and people on the machine itself."""
-ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,7 @@ class Settings:
     @property
     def local_address(self) -> str:
         """The service's address, as this machine itself comes to it."""
-        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return http_address(LOCAL.get(self.host, self.host), self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ def check_artifacts(uri: str, *, is_on_command_line: bool) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine itself can reach an address. A name counts as all that it stands for."""
-    if host in ANYWHERE:
+    if host in LOCAL:
         return False
     try:
         addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from massact.addresses import LOCAL, http_address
 from massact.domain import Conversation
 from massact.errors import MassactError, UsageError
 from massact.json_text import parse_json
@@ -412,7 +413,8 @@ def serve(server: ModelServer, host: str, port: int, say: Callable[[str], None])
     except OSError as error:
         server.batcher.close()
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port or --host") from error
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    port = listening.getsockname()[1]
+    address = http_address(host, port)
     names = [server.stored.name, *server.stored.bests()]
     for line in (f"API:     {address}/v1", f"key:     {server.key}", f"models:  {names[0]} (unsteered)"):
         say(line)
@@ -420,5 +422,5 @@ def serve(server: ModelServer, host: str, port: int, say: Callable[[str], None])
         say(f"         {name}")
     say("         each also as NAME@coefficient=24, @layer=3, or both; and the id of any evaluation's run")
     config = uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=5)
-    with address_told(server.stored.tracking_uri, address.replace("0.0.0.0", "127.0.0.1"), "models"):  # noqa: S104
+    with address_told(server.stored.tracking_uri, http_address(LOCAL.get(host, host), port), "models"):
         uvicorn.Server(config).run(sockets=[listening])

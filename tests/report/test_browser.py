@@ -6,14 +6,16 @@ folder that `MASSACT_SCREENSHOTS` names.
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from massact.report.page import build_report
 from massact.store.schema import Kind, Tag
-from tests.support.browser import Page, chromium, needs_chromium
+from tests.support.browser import PATIENCE_SECONDS, Page, chromium, needs_chromium
 from tests.support.prepared import PreparedStores
 from tests.support.report_rows import calibration, report_input, sample, toy_rows
 from tests.support.small_plan import EXPERIMENT
@@ -232,6 +234,15 @@ def test_the_ui_shows_phases_with_their_tables_and_curves(
     page.screenshot(screenshots / "ui-curves.png", whole=False)
 
 
+def _is_drawn(page: Page, file: Path) -> bool:
+    """Whether there is more than one color in the frame, of which the page around it may read nothing."""
+    page.screenshot(file, whole=False)
+    frame = "document.querySelector('iframe').getBoundingClientRect()"
+    box = page.run(f"(({{x, y, right, bottom}}) => [x, y, right, bottom])({frame})")
+    with Image.open(file) as picture:
+        return len(picture.crop(box).convert("RGB").getcolors(1 << 24) or ()) > 1
+
+
 def test_the_ui_shows_the_report_and_the_responses(page: Page, ui: str, finished: Path, screenshots: Path) -> None:
     page.show(1600, 1000)
     experiment = _experiment(finished)
@@ -239,7 +250,9 @@ def test_the_ui_shows_the_report_and_the_responses(page: Page, ui: str, finished
     page.open(f"{ui}/#/experiments/{experiment}/runs/{report}/artifacts/report.html")
     page.wait_for("document.querySelector('iframe') !== null")
     page.wait_for("document.querySelector('iframe').getBoundingClientRect().height > 300")
-    page.screenshot(screenshots / "ui-report.png", whole=False)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _is_drawn(page, screenshots / "ui-report.png"):
+        assert time.monotonic() < deadline, "the report's frame stays empty"
     best = _ids(finished, f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= 68")[0]
     page.open(f"{ui}/#/experiments/{experiment}/runs/{best}/artifacts/responses.json")
     page.wait_for("document.body.innerText.includes('trait_score')")

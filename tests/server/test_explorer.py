@@ -131,7 +131,11 @@ def test_the_floor_may_be_of_any_metric(explorer: str, place: Place, page: Page)
             row["label"]: row["standing"] for row in rows
         }
         assert text(page, "floor-shown") == f"kl ≤ {float(f'{limit * share:.4g}'):g}"
-    page.open(page.run("location.href"))  # the address holds it
+    kept = page.run("location.href")
+    change = "s.value = 'coherence>='; s.dispatchEvent(new Event('change'))"
+    page.run(f"(() => {{ const s = document.getElementById('rule'); {change} }})()")
+    page.wait_for("!location.hash.includes('rule=')")  # the experiment's own again
+    page.open(kept)  # the address holds it
     page.wait_for("document.getElementById('floor-shown').textContent.startsWith('kl')")
     assert page.run("document.getElementById('rule').value") == "kl<="
     assert page.console == []

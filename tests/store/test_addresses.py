@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.addresses import (
+    LOCAL,
     artifacts_shown,
     check_path,
     hide_passwords,
+    http_address,
     local_folder,
     plain_sqlite,
     resolve_tracking_uri,
@@ -344,3 +346,11 @@ def test_no_command_prints_a_password_however_it_is_written(
             assert result.exit_code == 2, result.output
             assert "sword" not in result.output
             assert "error: " in result.output
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"), ("10.0.0.7", "http://10.0.0.7:80")],
+)
+def test_a_server_that_listens_everywhere_is_come_to_on_this_machine(host: str, address: str) -> None:
+    assert http_address(LOCAL.get(host, host), 80) == address

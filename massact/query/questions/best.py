@@ -11,6 +11,7 @@ from massact.query.answers import Answers
 from massact.query.controls import controls_of
 from massact.query.costs import Cost, cost_lines
 from massact.query.groups import (
+    Currency,
     GroupInSetting,
     all_parts,
     gain,
@@ -193,15 +194,6 @@ def ask_best(
         for place in places:
             beliefs[beside(place)] = Beliefs(place, floor, scores)
             chances |= coherent_chances(place, floor, scores)
-    sides = strata(slices(answers.side_by_side)) if answers.controls else []
-    held = [part for place in sides for part in controls_of(answers, place, floor)]
-    controls = [_control(part, floor, scores) for part in held]
-    newest = sorted(held, key=recency)
-    current = [currency.part(part.group, (one for one in newest if one.group == part.group)) for part in held]
-    controls = [
-        replace(row, costs=answers.costs.get(row.key or "", ()), is_current=part is now)
-        for row, part, now in zip(controls, held, current, strict=True)
-    ]
     declared = dict.fromkeys(answers.groups)
     others = (group for group in by_group if group not in declared)
     order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
@@ -231,14 +223,21 @@ def ask_best(
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
-    rows = (*found, *controls)
+    rows = (*found, *_controls(answers, floor, scores, currency))
     return told_apart(BestAnswer(question="best", floor=floor, rows=rows, notes=tuple(notes)), by_group)
 
 
-def _control(part: GroupInSetting, floor: float, scores: QuestionScores | None) -> BestRow:
-    row, point = best_row(part, floor), part.best(floor)
-    low, high = own_interval(scores, part, point) if point else (None, None)
-    return replace(row, delta_low=low, delta_high=high)
+def _controls(answers: Answers, floor: float, scores: QuestionScores | None, currency: Currency) -> Iterator[BestRow]:
+    """What winners are held against, each with an interval of its own: none was picked among others."""
+    sides = strata(slices(answers.side_by_side)) if answers.controls else []
+    held = [part for place in sides for part in controls_of(answers, place, floor)]
+    newest = sorted(held, key=recency)
+    for part in held:
+        row, point = best_row(part, floor), part.best(floor)
+        low, high = own_interval(scores, part, point) if point else (None, None)
+        is_current = part is currency.part(part.group, (one for one in newest if one.group == part.group))
+        row = replace(row, delta_low=low, delta_high=high, is_current=is_current)
+        yield replace(row, costs=answers.costs.get(row.key or "", ()))
 
 
 def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: float) -> tuple[Answers, tuple[str, ...]]:
@@ -284,7 +283,7 @@ def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
     n = sum(row.status == "ok" and row.delta_low is None for row in rows) if is_scored else 0
     if n:
         have = counted(n, "best has", "bests have")
-        yield f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
+        yield f"{have} no interval: the store holds no scores by question, or of fewer than 3"
 
 
 def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], BestRow]:

@@ -9,7 +9,7 @@ const MOST_DRAWN = 2000, GRID = 64, FIRST_RESPONSES = 10;
 const NAMES = { delta: "delta", trait: "trait score", coherence: "coherence", coefficient: "coefficient", relative_strength: "relative strength" };
 
 const state = { metric: "delta", x: "coefficient", rule: "", floor: null, hidden: new Set(), run: "", pin: "" };
-let data = null, place = null, ties = new Map(), where = new Map(), opened = null, pinned = null, frame = 0, settling = 0, pointed = "";
+let data = null, place = null, ties = new Map(), where = new Map(), opened = null, pinned = null, usual = "", frame = 0, settling = 0, pointed = "";
 
 // asking
 
@@ -171,7 +171,7 @@ async function changeRule() {
   const [metric, way] = [$("rule").value.slice(0, -2), $("rule").value.slice(-2)];
   const values = Object.values(place.labels).flatMap((columns) => columns.metrics[metric] ?? []).filter((one) => one > 0).sort((a, b) => a - b);
   if (metric !== "coherence" && !values.length) { choose(); throw new Error(`no evaluation here has a ${metric} above 0`); }
-  state.rule = metric === "coherence" ? "68" : `${metric}${way}${Number(values[values.length >> 1].toPrecision(3))}`;
+  state.rule = metric === "coherence" ? (usual === "coherence" ? "" : "68") : `${metric}${way}${Number(values[values.length >> 1].toPrecision(3))}`;
   state.floor = null;
   await load();
 }
@@ -544,6 +544,7 @@ async function load(version) {
   const seconds = (performance.now() - began) / 1000;
   if (found.places) {
     data = found;
+    if (!state.rule) usual = found.floor.metric;
     state.floor ??= Math.round(found.floor.value);
     say(found.places.length ? "" : "There is no evaluation yet: this page fills as the first ones end.");
     $("notes").hidden = !found.notes.length;
