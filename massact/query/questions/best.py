@@ -282,8 +282,8 @@ def _unsure(rows: Sequence[BestRow], *, is_scored: bool) -> Iterator[str]:
         )
     n = sum(row.status == "ok" and row.delta_low is None for row in rows) if is_scored else 0
     if n:
-        have = counted(n, "best has", "bests have")
-        yield f"{have} no interval: the store holds no scores by question, or of fewer than 3"
+        have, whose = counted(n, "best has", "bests have"), "it" if n == 1 else "them"
+        yield f"{have} no interval: the store holds no scores by question of {whose}, or of fewer than 3 questions"
 
 
 def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], BestRow]:
