@@ -143,3 +143,15 @@ def test_a_skewed_cell_reaches_further_down() -> None:
     assert right is not None
     assert left is not None
     assert skewed.mean(1)[best] - right.low > (-skewed).mean(1).max() - left.low
+
+
+@pytest.mark.parametrize("n_yes", [0, 1, 2])
+def test_a_baseline_of_few_yeses_may_be_worse_than_it_came_out(n_yes: int) -> None:
+    rng = np.random.default_rng(9)
+    baseline = np.where(np.arange(24) < n_yes, 100.0, 0.0)
+    steered = 100.0 * (rng.random((N_CELLS, 24)) < 0.5)
+    found = moments(steered - baseline, SPOTS)
+    share = (n_yes + 2) / 28  # Agresti and Coull's
+    assert (found.shared + found.unseen) ** 0.5 == pytest.approx(100 * (share * (1 - share) / 24) ** 0.5, rel=0.2)
+    assert found.unseen > 0.3 * found.shared
+    assert moments(rng.integers(0, 101, (N_CELLS, 24)) - baseline, SPOTS).unseen == 0.0, "scores on a scale"

@@ -87,7 +87,8 @@ class Picked:
         n_rivals = int(np.count_nonzero(known.means + reach >= mean - reach[self.selected]))
         low, high, estimate = _limits((mean - cut) / error, n_rivals, round(share, 3), alpha)
         below, above = (_tilted(limit, known.skewness) for limit in (low, high))
-        low, high = mean + min(below, 0.0) * error, mean + max(above, 0.0) * error
+        low = mean + min(below, 0.0) * error * math.sqrt(1 + known.unseen / variance)
+        high = mean + max(above, 0.0) * error
         if is_few_valued(own):
             outer = bounded_mean_interval(own, *within, confidence=confidence)
             low, high = min(low, outer[0]), max(high, outer[1])

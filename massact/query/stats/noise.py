@@ -1,5 +1,6 @@
 """How the mean deltas of the cells of a place vary over the questions, and what they have in common."""
 
+import math
 from dataclasses import dataclass, replace
 
 from massact._lazy import Indices, Numbers, np
@@ -37,6 +38,7 @@ class Moments:
     n_questions: int  # scored in the mean, over the cells
     skewness: float = 0.0  # of the means, that of all cells together
     shared: float = 0.0  # covariance of the means of any two cells
+    unseen: float = 0.0  # by which it may be larger where the means are too large by what they share
     along: tuple[float, ...] = ()  # correlation beyond it of cells 1, 2, ... coefficients apart on a layer of a label
     ladders: Indices | None = None  # layers of labels
     steps: Indices | None = None  # rank of the coefficient on its ladder
@@ -97,15 +99,22 @@ def moments(deltas: Numbers, spots: Spots | None = None) -> Moments:
 def _with_shared(known: Moments, deltas: Numbers, scaled: Numbers) -> Moments:
     """With the covariance of any two cells: of two-valued scores, as of a judge that says yes or no, no less than one
     more question may have. `scaled`: deviations of deltas `[n_cells, n_questions]`, whose squares sum to variances."""
-    n_cells, mean = len(scaled), float(known.variances.mean())
+    n_cells, mean, n = len(scaled), float(known.variances.mean()), known.n_questions
     shared = float((scaled.sum(0) ** 2).sum() - (scaled**2).sum()) / (n_cells * (n_cells - 1))
     shared = min(max(shared, 0.0), mean)
     n_values = 1 + (np.diff(np.sort(deltas, axis=1)) > 0).sum(axis=1)
     if 2 * np.count_nonzero(n_values <= (~np.isnan(deltas)).sum(1) / 2) <= n_cells:
         return replace(known, shared=shared)
-    unseen = 1 / (known.n_questions + 2)
-    added = max(0.0, 4 * unseen * (1 - unseen) * mean - shared)
-    return replace(known, shared=shared + added, variances=known.variances + added)
+    added = max(0.0, 4 * _spread(1 / (n + 2)) * mean - shared)
+    shared += added
+    rare = (1 - math.sqrt(1 - min(shared / mean, 1.0))) / 2 if mean else 0.0  # share of the rarer answer
+    unseen = max(0.0, 4 * _spread((n * rare + 2) / (n + 4)) * mean - shared)
+    return replace(known, shared=shared, unseen=unseen, variances=known.variances + added)
+
+
+def _spread(share: float) -> float:
+    """The variance of answers of which a share is 1 and the rest 0."""
+    return share * (1 - share)
 
 
 def _usual(means: Numbers, spots: Spots) -> Numbers:
