@@ -17,7 +17,7 @@ from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
 from massact.report.costs import costs_section, effects_section
 from massact.report.curve import curve_section
-from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, listed
+from massact.report.evidence import TOY_BANNER, Evidence, RunLink, SampleRow, listed
 from massact.report.glance import glance_section
 from massact.report.heat_maps import heat_section, positions_section
 from massact.report.kept import drawn_from, keep, read_kept
@@ -175,7 +175,7 @@ def _markdown(report: Report) -> Iterator[str]:
     yield from ("## Success criteria", _checklist(report.criteria))
     yield from ("## Is the store sane?", _checklist(report.sanity))
     for section in report.sections:
-        yield from _section(report, section, "##", report.pictures[section.key])
+        yield from section_markdown(section, "##", report.pictures[section.key], report.evidence.facts.run_link)
         if section.key == "samples":
             for row in report.evidence.facts.sample_rows:
                 yield from _samples(report, row)
@@ -191,15 +191,18 @@ def _findings(report: Report) -> Iterator[str]:
     yield from ("### Success criteria", _checklist(report.criteria))
     for section in report.sections:
         if section.key in _FINDINGS:
-            yield from _section(report, section, "###")
+            yield from section_markdown(section, "###", run_link=report.evidence.facts.run_link)
 
 
 def _glance(report: Report, heading: str, drawn: Sequence[Picture] = ()) -> Iterator[str]:
     as_list = replace(report.glance, text=(), bullets=report.glance.text)
-    yield from _section(report, as_list, heading, drawn)
+    yield from section_markdown(as_list, heading, drawn, report.evidence.facts.run_link)
 
 
-def _section(report: Report, section: Section, heading: str, drawn: Sequence[Picture] = ()) -> Iterator[str]:
+def section_markdown(
+    section: Section, heading: str, drawn: Sequence[Picture] = (), run_link: RunLink | None = None
+) -> Iterator[str]:
+    """The parts of a section, some of them empty."""
     yield f"{heading} {section.title}"
     yield from map(escape_markdown, section.text)
     yield bullets(section.bullets)
@@ -208,7 +211,7 @@ def _section(report: Report, section: Section, heading: str, drawn: Sequence[Pic
         yield from (f"![{alt}]({picture.path})", f"*{escape_markdown(picture.caption)}*")
     for table in section.filled:
         yield f"**{escape_markdown(table.caption)}**"
-        yield table.markdown(report.evidence.facts.run_link)
+        yield table.markdown(run_link)
 
 
 def bullets(lines: Sequence[str]) -> str:
