@@ -13,13 +13,13 @@ from massact.query.groups import ComparableGroups, gain, is_just_added, slices, 
 from massact.query.load import About
 from massact.query.question import question
 from massact.query.questions.best import BestRow, best_row
-from massact.query.rows import Answer, AnswerTable, Column, PlaceRow, Point, with_differences
+from massact.query.rows import Answer, AnswerTable, Column, GroupRow, Point, with_differences
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, number_column
 from massact.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoefficientRatio(PlaceRow):
+class CoefficientRatio(GroupRow):
     """How one label's best coefficient relates to another's on one model, trait and position."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -39,11 +39,6 @@ class CoefficientRatio(PlaceRow):
     """`coefficient` / `reference_coefficient`."""
     layer: int
     reference_layer: int
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
-    """Of the baseline that deltas are taken against, 0 to 100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,12 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal, Unpack
 
 from massact._lazy import np
-from massact.domain import Direction
 from massact.floors import as_floor
 from massact.query.answers import Answers, Confirmed
 from massact.query.groups import ComparableGroups, as_point, gain, rank, setting_notes, slices, strata, told_apart
 from massact.query.load import About, Needs
 from massact.query.question import question
-from massact.query.rows import Answer, Column, PlaceRow, Point
+from massact.query.rows import Answer, Column, GroupRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing
 from massact.query.stats.means import pulled_mean
 from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE, QuestionScores
@@ -37,7 +36,7 @@ def _both(header: str, selected: str, confirmed: str, spec: str) -> Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmationRow(PlaceRow):
+class ConfirmationRow(GroupRow):
     """One cell that won or is tied with the winner, as it was selected and as it was confirmed."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -96,12 +95,8 @@ class ConfirmationRow(PlaceRow):
     """Among winner and tied of its place, 1 for the winner."""
     confirmed_rank: int | None = None
     """The same by confirmed delta, of those that hold the floor."""
-    baseline_trait_mean: float | None
     confirmed_baseline_trait_mean: float | None = None
     """Of the baseline on the questions that confirm, 0 to 100."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
     key: str
     run_id: str
     confirmed_key: str | None = None
@@ -110,7 +105,7 @@ class ConfirmationRow(PlaceRow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmedPlace(PlaceRow):
+class ConfirmedPlace(GroupRow):
     """One model, trait and position: whether its winner wins on other questions too."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -148,10 +143,6 @@ class ConfirmedPlace(PlaceRow):
     confirmed_winner_low: float | None = None
     confirmed_winner_high: float | None = None
     """Of the 95 % interval of its true delta, the picking among those that hold the floor allowed for."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Unpack
 
 from massact._lazy import Numbers, np
-from massact.domain import OWN_UNITS, Direction
+from massact.domain import OWN_UNITS
 from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
 from massact.query.groups import GroupInSetting, all_parts, recipe_of, setting_notes, slices, told_apart, unscored_note
 from massact.query.load import About, Needs
 from massact.query.question import question, text
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
 from massact.words import counted
 
@@ -148,7 +148,7 @@ def _try_next(row: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GapRow(PlaceRow):
+class GapRow(GroupRow):
     """One declared group, in one setting."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -179,12 +179,6 @@ class GapRow(PlaceRow):
     n_failed: int = 0
     error: str | None = None
     """Of the newest failed run."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
-    baseline_trait_mean: float | None = None
-    """Of the baseline that deltas are taken against, 0 to 100."""
     is_current: bool = True
     """Whether it is of the current setting, which alone says whether the group is a gap."""
 

@@ -8,14 +8,14 @@ from decimal import Decimal
 from itertools import chain, combinations, product
 from typing import ClassVar, Unpack
 
-from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
+from massact.domain import TRAIT_INTERP_DIFFERS, Group
 from massact.errors import UsageError
 from massact.query.answers import Answers, Filters
 from massact.query.groups import GroupInSetting, one_spelling, recipe_of, slices, told_apart
 from massact.query.load import About, Needs, normalised
 from massact.query.question import question
 from massact.query.questions.compare import before_after_pairs
-from massact.query.rows import Answer, Column, Point, SettingRow, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, STATUS, number_column, point_column, text_column
 from massact.store.schema import PublishedRow
 from massact.vectors.positions import parse_position
@@ -24,8 +24,9 @@ _VARIANT = re.compile(r"-(?:it|instruct|pt|base)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedComparison(SettingRow):
-    """One published figure, and our best of its group. The fields up to `note` are as printed."""
+class PublishedComparison(GroupRow):
+    """One published figure, and our best of its group. The fields up to `note` are as printed; judge, direction and
+    setting are of our side."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         text_column("source", is_shared=True),
@@ -40,16 +41,12 @@ class PublishedComparison(SettingRow):
     )
 
     source: str
-    model: str
-    trait: str
-    position: str
     label: str
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
     coherence_mean: float | None = None
     delta: float | None = None
-    baseline_trait_mean: float | None = None
     coherence_floor: float | None = None
     """The floor that the figure was picked at, 0 to 100."""
     note: str | None = None
@@ -65,16 +62,6 @@ class PublishedComparison(SettingRow):
     """Our delta minus the published one."""
     flags: tuple[str, ...] = ()
     """What does not add up in the published figure."""
-    judge: str | None = None
-    """This and the next two are of our side."""
-    direction: Direction | None = None
-    setting: str | None = None
-
-    @property
-    def lines(self) -> list[str]:
-        """What does not add up, and of which figure."""
-        name = f"{self.source}, {self.model}, {self.trait}, {self.position}, {self.label}"
-        return [f"{name}: {flag}" for flag in self.flags]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +69,8 @@ class PublishedAnswer(Answer[PublishedComparison]):
     """The answer of `compare --published`."""
 
     def lines(self) -> list[str]:
-        return [line for row in self.rows for line in row.lines]
+        """What does not add up, and of which figure."""
+        return [f"{row.source}, {row.place}, {row.label}: {flag}" for row in self.rows for flag in row.flags]
 
 
 @question(

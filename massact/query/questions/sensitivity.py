@@ -8,14 +8,14 @@ from math import comb
 from typing import ClassVar, Unpack
 
 from massact._lazy import Mask, Numbers, np
-from massact.domain import Direction, floor_warning
+from massact.domain import floor_warning
 from massact.errors import UsageError
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, Side, rank, slices, strata, told_apart, usual_notes
 from massact.query.load import AtManyFloors, Needs
 from massact.query.question import pattern, question
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.stats.paired import QuestionScores
 
@@ -28,7 +28,7 @@ _SAME = 1e-9  # points within which two means are one: sums of the same scores i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HalvesRow(PlaceRow):
+class HalvesRow(GroupRow):
     """One model, trait and position: which label wins on halves of its questions, everything picked anew."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -57,10 +57,6 @@ class HalvesRow(PlaceRow):
     that of labels that are alike one may win most of them."""
     runner_up: str | None = None
     runner_up_share: float = 0.0
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 def halves(all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores) -> tuple[HalvesRow, ...]:
@@ -148,7 +144,7 @@ FLOORS = tuple(float(floor) for floor in range(60, 81))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SensitivityRow(PlaceRow):
+class SensitivityRow(GroupRow):
     """Consecutive floors at which one evaluation is the best of a model, trait and position. The fields from `label` to
     `run_id` are the winner's; `None` where nothing qualifies."""
 
@@ -184,10 +180,6 @@ class SensitivityRow(PlaceRow):
     nearest_miss: Point | None = None
     """The most coherent evaluation below the first floor; only where nothing qualifies."""
     nearest_miss_label: str | None = None
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
