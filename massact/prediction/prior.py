@@ -52,8 +52,6 @@ class RelativeStrengthPrior:
 
 # The prior that was adopted, as JSON: numbers alone, checked strictly, so that reading one runs nothing.
 
-FORMAT = "massact-coefficient-prior/1"
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -72,7 +70,7 @@ class AdoptedPrior:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    format: Literal["massact-coefficient-prior/1"] = FORMAT
+    format: Literal["massact-coefficient-prior/1"] = "massact-coefficient-prior/1"
     experiment: Annotated[str, Field(min_length=1)]
     floor: Annotated[float, Field(ge=0, le=100)]  # the coherence floor that cliffs and bests were found at
     n_cases: PositiveInt
