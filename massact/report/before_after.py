@@ -19,7 +19,7 @@ from massact.report.section import (
     group_cell,
     key_places,
     number,
-    rest_of_places,
+    rest_of,
     signed,
 )
 from massact.report.trade_off import some_words
@@ -27,13 +27,7 @@ from massact.words import counted
 
 Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
 _SIGNIFICANT = 0.05  # a corrected p above it is chance
-_LACKS = {
-    "below_floor": ("is below the floor everywhere", "both are below the floor everywhere"),
-    "missing": ("has no scored evaluation", "neither has a scored evaluation"),
-    "failed": ("failed", "both failed"),
-    "ok": ("", "a delta is missing"),
-}
-"""What is said of a label in a state, and of two in the same."""
+_LACKS = {"below_floor": "below the floor", "missing": "no scored evaluation"}
 _BARS = (("uncleaned", style.QUIET), ("cleaned after", style.ORANGE), ("cleaned before", style.BLUE))
 
 
@@ -112,12 +106,9 @@ def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "
 
 
 def _lacking(row: ComparisonRow) -> str:
-    if row.best_a and row.best_b and row.warnings:
-        return row.warnings[0]
-    if row.status_a == row.status_b:
-        return _LACKS[row.status_a][1]
     pairs = ((row.label_a, row.status_a), (row.label_b, row.status_b))
-    return " and ".join(f"{label} {_LACKS[status][0]}" for label, status in pairs if status != "ok")
+    lacks = [f"{label} ({_LACKS.get(status, status)})" for label, status in pairs if status != "ok"]
+    return f"no result of {' and '.join(lacks)}" if lacks else next(iter(row.warnings), "a delta is missing")
 
 
 def three_labels(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Evidence], ...]:
@@ -191,7 +182,7 @@ class BeforeAfter:
     def caption(self) -> str:
         return (
             "Best delta and its coherence (@), uncleaned, cleaned after and cleaned before extraction; bars are "
-            f"95 % intervals.{rest_of_places(len(self.data), self.most, 'before_after')}"
+            f"95 % intervals.{rest_of(len(self.data), self.most, 'before_after')}"
         )
 
     def alt(self) -> str:

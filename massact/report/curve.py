@@ -22,7 +22,7 @@ from massact.report.section import (
     bracketed,
     group_cell,
     key_places,
-    rest_of_places,
+    rest_of,
     signed,
     where,
 )
@@ -198,7 +198,7 @@ class CleaningCurve:
         published = " Hollow markers are published figures." if self.evidence.facts.published else ""
         return (
             "Best delta at or above the floor against the number of cleaned dims, with 95 % intervals; a cross is a "
-            f"step without a result.{published}{rest_of_places(len(self.data), self.most, 'cleaning_curve')}"
+            f"step without a result.{published}{rest_of(len(self.data), self.most, 'cleaning_curve')}"
         )
 
     def alt(self) -> str:

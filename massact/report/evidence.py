@@ -150,7 +150,7 @@ def once(work: "Callable[Concatenate[Evidence, P], T]") -> "Callable[Concatenate
     """Of work that several parts of a report need: it is done for the first of them alone."""
 
     @wraps(work)
-    def done(evidence: "Evidence", *about: P.args, **named: P.kwargs) -> T:
+    def done(evidence: "Evidence", /, *about: P.args, **named: P.kwargs) -> T:
         key = (work, about, *named.items())
         if key not in evidence._done:
             evidence._done[key] = work(evidence, *about, **named)
@@ -170,20 +170,13 @@ class Evidence:
     strata: Mapping[Place, ComparableGroups]  # only places where something was run
     whole: Mapping[Place, ComparableGroups]  # the same whatever phase is looked at: what standings are among
     evaluated: frozenset[Group]  # groups with an evaluation in any setting
-    cosines: Mapping[tuple[str, str], float]  # of two vectors by their digests, as `Answers.compare` takes them
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
     """What `interval` has worked out so far: several parts of a report ask for the same."""
     _done: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `once` has worked out; a copy with other evidence starts anew."""
 
     @classmethod
-    def of(
-        cls,
-        experiment: Experiment,
-        answers: Answers,
-        cosines: Mapping[tuple[str, str], float] | None = None,
-        facts: Facts | None = None,
-    ) -> "Evidence":
+    def of(cls, experiment: Experiment, answers: Answers, facts: Facts | None = None) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
         by_group = slices(answers.evaluations, answers.failures)
         currency, declared = answers.currency, declared_by(experiment)
@@ -201,7 +194,6 @@ class Evidence:
             strata=current,
             whole=current,
             evaluated=frozenset(group for group, parts in by_group.items() if any(len(part.points) for part in parts)),
-            cosines=cosines or {},
         )
 
     @property
@@ -304,10 +296,10 @@ class Evidence:
         return self.current(ask_gaps.of(self.answers, self.floor).rows)
 
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
-        return self.current(ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows)
+        return self.current(ask_compare.of(self.answers, self.floor, pairs=pairs).rows)
 
     @once
-    def curve(self, **kind: Any) -> tuple[CurveRow, ...]:
+    def curve(self, /, **kind: Any) -> tuple[CurveRow, ...]:
         """The steps of each curve, over the cells that all of its steps have; `kind`: as `massact curve` is told."""
         return self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
 
@@ -353,14 +345,14 @@ class Evidence:
             return {}
         if labels is not None:
             some = {label: part for label, part in stratum.slices.items() if label in labels}
-            return Beliefs(replace(stratum, slices=some), self.floor, scores, self.cosines).standings
+            return Beliefs(replace(stratum, slices=some), self.floor, scores, self.answers.cosines).standings
         return self._beliefs_of(place).standings
 
     @once
     def _beliefs_of(self, place: Place) -> Beliefs:
         """Of all labels of a place, whatever phase is looked at; there must be scores by question."""
         assert self.answers.scores is not None
-        return Beliefs(self.whole[place], self.floor, self.answers.scores, self.cosines)
+        return Beliefs(self.whole[place], self.floor, self.answers.scores, self.answers.cosines)
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""

@@ -177,21 +177,11 @@ def key_places(evidence: Evidence, places: Iterable[Place], most: int | None) ->
     return [place for place in every if place in kept]
 
 
-def rest_of_places(n_places: int, most: int | None, function: str) -> str:
-    """What a caption says of the places that are not drawn; nothing where there are none."""
-    if most is None or n_places <= most:
+def rest_of(n: int, most: int | None, function: str, what: str = "places") -> str:
+    """What a caption says of what is not drawn, by `key_places` or in the report's order; nothing where all is."""
+    if most is None or n <= most:
         return ""
-    return (
-        f" {most} of {n_places} places are drawn, the best window of each model and trait first; "
-        f"any other: massact.plot.{function}."
-    )
-
-
-def rest_of_pairs(n_pairs: int, most: int | None, function: str) -> str:
-    """The same of models and traits."""
-    if most is None or n_pairs <= most:
-        return ""
-    return f" The first {most} of {n_pairs} models and traits; any other: massact.plot.{function}."
+    return f" {most} of {n} {what} are drawn; any other: massact.plot.{function}."
 
 
 def _cell(value: "Cell | str | None") -> Cell:

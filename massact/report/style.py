@@ -286,13 +286,15 @@ def floor_axis(axes: Axes, metric: str, values: Sequence[float]) -> None:
         axes.set_xlim(0, 1.05 * (max(values) or 1.0))
 
 
-def floor_line(axes: Axes, floor: float, *, with_name: bool) -> None:
-    axes.axhline(floor, **FLOOR_DASHES)
+def floor_line(axes: Axes, floor: float, *, is_upright: bool = False, with_name: bool = True) -> None:
+    """Dashes at the floor, across the panel or upright where the x axis is what the floor is of."""
+    (axes.axvline if is_upright else axes.axhline)(floor, **FLOOR_DASHES)
     if with_name:
-        axes.annotate(
-            f"floor {floor:g}", (0.01, floor), xycoords=("axes fraction", "data"), xytext=(0, -3),
-            textcoords="offset points", va="top", color=INK, fontsize=8,
-        )  # fmt: skip
+        at, units, shift = (0.01, floor), ("axes fraction", "data"), (0, -3)
+        if is_upright:
+            at, units, shift = (floor, 0.1), ("data", "axes fraction"), (3, 0)
+        axes.annotate(f"floor {floor:g}", at, xycoords=units, xytext=shift, textcoords="offset points", va="top",
+                      color=INK, fontsize=8)  # fmt: skip
 
 
 def legend_below(figure: Drawing, entries: Iterable[tuple[str, Look]], n_columns: int) -> None:

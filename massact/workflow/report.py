@@ -143,7 +143,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         run_link=lambda run_id: f"{address}/#/experiments/{run.experiment_id}/runs/{run_id}",
         toy=any(is_toy(model.instruct.reference) for model in experiment.models),
     )
-    return Evidence.of(experiment, answers, pair_cosines(session, answers), facts)
+    return Evidence.of(experiment, replace(answers, cosines=pair_cosines(session, answers)), facts)
 
 
 def _provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers) -> Provenance:
