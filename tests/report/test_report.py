@@ -267,8 +267,7 @@ def test_measured_cosine_outweighs_algebra() -> None:
     rows = [scored(28.3, 71.0, label="mean_diff_cleaned", vector_digest="a"),
             scored(19.2, 70.0, label="mean_diff_preclean", vector_digest="b")]  # fmt: skip
     given = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
-    same = Evidence.of(experiment(), given, {("a", "b"): 0.99999})
-    other = Evidence.of(experiment(), given, {("a", "b"): 0.5})
+    same, other = (Evidence.of(experiment(), replace(given, cosines={("a", "b"): one})) for one in (0.99999, 0.5))
     assert "same vector: cosine 0.99999" in str(before_after_table(same).rows)
     assert "after ahead by 9.1" in str(before_after_table(other).rows)
 
