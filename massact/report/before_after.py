@@ -56,7 +56,6 @@ def comparisons(evidence: Evidence) -> list[ComparisonRow]:
 
 def before_after_table(evidence: Evidence) -> Table:
     """Clean-before against clean-after; where the two are one vector it says so and gives no difference."""
-    every = comparisons(evidence)
     rows: list[Row] = [
         (
             evidence.name(place_of(row)),
@@ -65,11 +64,10 @@ def before_after_table(evidence: Evidence) -> Table:
             comparison_verdict(row),
             Cell("; ".join(row.warnings)),
         )
-        for row in every
+        for row in comparisons(evidence)
     ]
-    headers = ["place", "label", "uncleaned", "clean after", "clean before", "verdict", "beware"]
-    n_shown = len(headers) if any(row.warnings for row in every) else len(headers) - 1
-    return Table.of("Clean-before against clean-after", headers[:n_shown], [row[:n_shown] for row in rows])
+    headers = ("place", "label", "uncleaned", "clean after", "clean before", "verdict", "?beware")
+    return Table.of("Clean-before against clean-after", headers, rows)
 
 
 def comparison_outcome(row: ComparisonRow) -> Outcome:

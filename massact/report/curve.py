@@ -64,8 +64,7 @@ class CurveKind:
 
     @property
     def look(self) -> style.Look:
-        dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
-        dash = "-." if self.mode == "keep" else dashes.get((self.when, self.scope), "-.")
+        dash = "-." if self.mode == "keep" else style.CLEANING_LOOKS[self.when, self.scope][0]
         return {"color": style.method_colour(self.method), "linestyle": dash}
 
 

@@ -260,16 +260,10 @@ def _table(evidence: Evidence, place: PrintedPlace) -> Table:
         )
         printed = (_printed(label.by_source.get(source, ())) for source in place.sources)
         apart = None if label.spread is None else f"{label.spread:.1f}"
-        rows.append((label.label, *printed, apart, ours, "; ".join(dict.fromkeys(notes))))
-    headers = ("label", *(_header(place, source) for source in place.sources), "#apart", "ours", "notes")
+        rows.append((label.label, *printed, apart, ours, Cell("; ".join(dict.fromkeys(notes)))))
+    headers = ("label", *(_header(place, source) for source in place.sources), "?#apart", "?ours", "?notes")
     ours_at = f"; ours at floor {evidence.floor:g}" if any(label.ours for label in place.labels) else ""
-    # of the last three columns those that say nothing are left out
-    keep = [i for i in range(len(headers)) if i < len(headers) - 3 or any(row[i] for row in rows)]
-    return Table.of(
-        f"Delta @ coherence as printed (layer, coefficient), {place.name}{ours_at}",
-        [headers[i] for i in keep],
-        [[Cell("") if row[i] == "" else row[i] for i in keep] for row in rows],
-    )
+    return Table.of(f"Delta @ coherence as printed (layer, coefficient), {place.name}{ours_at}", headers, rows)
 
 
 def _header(place: PrintedPlace, source: str) -> str:

@@ -145,9 +145,8 @@ def best_table(evidence: Evidence, place: Place) -> Table:
     bests = evidence.bests(place, labels)
     standing = evidence.standings(place)
     rows: list[Row] = []
-    costs = evidence.answers.costs
     headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
-               "#relative strength", "#scored", *(("cost in points (95 %)",) if costs else ()))  # fmt: skip
+               "#relative strength", "#scored", "?cost in points (95 %)")  # fmt: skip
     gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
     for label in sorted(labels, key=lambda label: -gains.get(label, -math.inf)):
         cell, best = group_cell(evidence, place, label), evidence.best(place, label)
@@ -165,7 +164,7 @@ def best_table(evidence: Evidence, place: Place) -> Table:
                 at_coefficient(best),
                 number(best.relative_strength, ".2f"),
                 f"{best.n_scored} of {best.n_scored + best.n_unscored}",
-                *(["; ".join(map(str, costs.get(best.key, ())))] if costs else []),
+                "; ".join(map(str, evidence.answers.costs.get(best.key, ()))),
             )
         )
     return Table.of(evidence.name(place), headers, rows)

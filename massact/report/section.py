@@ -56,9 +56,16 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, headers: Sequence[str], rows: Iterable[Row]) -> "Table":
-        """A table; a header that starts with `#` is that of a column of numbers, and `None` is a missing value."""
-        columns = tuple(Column(header.lstrip("#"), header.startswith("#")) for header in headers)
-        return cls(caption, columns, tuple(tuple(map(_cell, row)) for row in rows))
+        """A table; a header that starts with `#` is that of a column of numbers, one that starts with `?` of a column
+        that is left out where no row says anything there, and `None` is a missing value."""
+        cells = [tuple(map(_cell, row)) for row in rows]
+        shown = [
+            index
+            for index, header in enumerate(headers)
+            if not header.startswith("?") or any(row[index].text not in ("", MISSING) for row in cells)
+        ]
+        columns = tuple(Column(headers[i].lstrip("?#"), "#" in headers[i][:2]) for i in shown)
+        return cls(caption, columns, tuple(tuple(row[i] for i in shown) for row in cells))
 
     def markdown(self, run_link: RunLink | None = None) -> str:
         """The table in GitHub's Markdown, its columns aligned so that the plain text reads as well."""

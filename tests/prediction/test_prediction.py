@@ -57,7 +57,6 @@ def world(n_groups: int, *, between: float = 0.15, within: float = 0.10) -> list
                     best=best,
                     low=cliff / 1.09,
                     high=cliff * 1.09,
-                    best_delta=90.0,
                 )
                 facts = VectorFacts(unit_strength=strength, norm=norm * rng.uniform(2, 30))
                 cases.append(Case(outcome, facts))
@@ -195,7 +194,7 @@ def test_a_prior_is_read_back_as_it_was_written() -> None:
 
 
 def test_a_vector_without_a_best_is_evidence_about_cliffs_alone(plain: Trial) -> None:
-    weak = [replace(c, outcome=replace(c.outcome, best=None, best_delta=None)) for c in plain.cases[:15]]
+    weak = [replace(c, outcome=replace(c.outcome, best=None)) for c in plain.cases[:15]]
     both = leave_groups_out([*weak, *plain.cases[15:]])
     assert (len(both.cases_of("best")), len(both.cases_of("cliff"))) == (75, 90)
     assert "(75 vectors of 5 models and traits" in decide(both, "best").text
