@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from statistics import fmean
 
 from massact.query.groups import setting_notes, slices
@@ -379,10 +380,8 @@ def _times(facts: Provenance) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    """Hours, minutes and seconds, such as `1:02:03`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _judging(asked: Mapping[str, float], kind: str) -> str:
