@@ -108,20 +108,17 @@ def _text(value: str) -> str:
 
 
 EXPERIMENT = text("experiment", "the experiment's name, as its file declares it", is_required=True)
+_NAMED = (
+    ("model", "only this model", "NAME"),
+    ("trait", "only this trait", "NAME"),
+    ("position", "only this position window, such as 'response[:5]'", "WINDOW"),
+    ("label", "only this method label, such as mean_diff_top1", "LABEL"),
+)
 FILTERS = (
-    text("model", "only this model", is_repeated=True, argument="models", metavar="NAME"),
-    text("trait", "only this trait", is_repeated=True, argument="traits", metavar="NAME"),
-    text(
-        "position", "only this position window, such as 'response[:5]'",
-        is_repeated=True, argument="positions", metavar="WINDOW",
-    ),
-    text(
-        "label", "only this method label, such as mean_diff_top1",
-        is_repeated=True, argument="labels", metavar="LABEL",
-    ),
+    *(text(name, what, is_repeated=True, argument=f"{name}s", metavar=metavar) for name, what, metavar in _NAMED),
     whole("layer", "only this layer", 0, 100_000, is_repeated=True, argument="layers"),
     text("judge", "only what this judge scored", is_repeated=True, argument="judges", metavar="NAME"),
-)  # fmt: skip
+)
 """Which part of an experiment is asked about; their keys are the fields of `massact.query.Filters`."""
 
 

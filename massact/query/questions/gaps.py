@@ -15,7 +15,7 @@ from massact.query.groups import GroupInSetting, all_parts, recipe_of, setting_n
 from massact.query.load import About, Needs
 from massact.query.question import question, text
 from massact.query.rows import Answer, Column, GroupRow, Point, Status
-from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
+from massact.query.tables import ERROR, LABEL, PLACE, SETTING, miss_column, point_column
 from massact.words import counted
 
 N_RUNGS = 3  # how many coefficients are suggested per bracket
@@ -149,7 +149,7 @@ class GapRow(GroupRow):
         point_column("best", "best: delta", is_optional=True),
         miss_column(),
         Column("try next", _try_next),
-        error_column(),
+        ERROR,
         *SETTING,
     )
 

@@ -41,7 +41,7 @@ class RunRow(GroupRow):
         tables.text_column("run_id", "run"),
         SAME_AS,
         Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
-        tables.error_column(),
+        tables.ERROR,
         *tables.SETTING,
     )
 

@@ -154,7 +154,7 @@ class SensitivityRow(GroupRow):
         tables.number_column("floor_to", "g", "to"),
         tables.LABEL,
         *tables.POINT,
-        tables.flips_column(),
+        tables.FLIPS,
         tables.STATUS,
         tables.miss_column(is_optional=True),
         *tables.SETTING,
