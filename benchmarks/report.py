@@ -41,8 +41,7 @@ for name in ("_collect", "build_report"):
 for name in ("answers_in_short", "_html", "_markdown"):
     timed(page, name)
 timed(section, "drawing")
-for name in ("fixed", "save_svg"):
-    timed(style, name)
+timed(style, "save_svg")
 from massact.cli.app import main
 sys.argv = ["massact", "report", "--experiment", sys.argv[1], "--tracking-uri", sys.argv[2], "--output", sys.argv[3]]
 try:
@@ -55,7 +54,6 @@ _STAGES = {
     "build_report": "building the report: words, tables and figures, of it:",
     "answers_in_short": "  the answers in short",
     "drawing": "  drawing the figures",
-    "fixed": "  laying them out",
     "save_svg": "  saving them, layout included",
     "_html": "the page",
     "_markdown": "the Markdown",

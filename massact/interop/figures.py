@@ -227,18 +227,16 @@ def _records(lines: Sequence[bytes], start: int, width: int) -> Iterator[tuple[i
     quotation mark that is never closed costs its own line only: the csv module alone would read the rest of the file as
     one field. What holds nothing is passed over, as are rows of commas, which spreadsheets write."""
     while start < len(lines):
-        reason: str | None = None
-        for count in range(1, min(_RECORD_LINES, len(lines) - start) + 1):
-            fields, problem = _fields(b"\n".join(lines[start : start + count]))
-            reason = reason or problem
-            if problem is None or problem != _OPEN:
+        for end in range(start + 1, min(start + _RECORD_LINES, len(lines)) + 1):
+            fields, problem = _fields(b"\n".join(lines[start:end]))
+            if problem != _OPEN:
                 break
-        if problem is not None or (count > 1 and len(fields) != width):
-            yield start + 1, str(reason)
-            count = 1
+        if problem is not None or (end > start + 1 and len(fields) != width):
+            end = start + 1
+            yield end, str(_fields(lines[start])[1])
         elif any(field.strip() for field in fields):
             yield start + 1, fields
-        start += count
+        start = end
 
 
 _OPEN = "a quotation mark is not closed"

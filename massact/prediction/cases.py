@@ -53,7 +53,6 @@ class Outcome:
     """Geometric middle of the coherent coefficients that are as good as the best; `None`: the cliff alone is known."""
     low: float  # the largest coherent coefficient
     high: float  # the smallest incoherent one beyond it
-    best_delta: float | None
 
     @property
     def cliff(self) -> float:
@@ -126,7 +125,7 @@ def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> tuple[Outc
     if bracket is None or bracket.low is None or bracket.high is None:
         return None, NO_CLIFF
     first: StoredPoint = next(iter(points))
-    best, delta, why = _best(part, points, floor)
+    best, why = _best(part, points, floor)
     strength = first.relative_strength
     outcome = Outcome(
         setting=part.setting,
@@ -141,13 +140,12 @@ def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> tuple[Outc
         best=best,
         low=bracket.low,
         high=bracket.high,
-        best_delta=delta,
     )
     return outcome, why
 
 
-def _best(part: GroupInSetting, points: PointSet, floor: float) -> tuple[float | None, float | None, str | None]:
-    """The best coefficient and its delta; or why there is none."""
+def _best(part: GroupInSetting, points: PointSet, floor: float) -> tuple[float | None, str | None]:
+    """The best coefficient; or why there is none."""
     sign = -1 if part.sample.direction == "negative" else 1
     gains = {
         point.coefficient: sign * point.delta
@@ -156,12 +154,12 @@ def _best(part: GroupInSetting, points: PointSet, floor: float) -> tuple[float |
     }
     baseline, most = part.baseline_trait_mean, max(gains.values(), default=-math.inf)
     if baseline is None or most <= 0 or most < EFFECT_SHARE * (baseline if sign < 0 else 100 - baseline):
-        return None, None, NO_EFFECT
+        return None, NO_EFFECT
     good = [coefficient for coefficient, gain in gains.items() if gain >= most - NEAR_POINTS]
     if min(good) == min(point.coefficient for point in points):
-        return None, None, AT_THE_EDGE
+        return None, AT_THE_EDGE
     # by its ends: a search tries many coefficients near the best, which must not pull the middle
-    return math.sqrt(min(good) * max(good)), sign * most, None
+    return math.sqrt(min(good) * max(good)), None
 
 
 def _names(part: GroupInSetting, outcome: Outcome, recipe: Recipe) -> list[tuple[object, ...]]:

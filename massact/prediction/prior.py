@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from massact.errors import DataError
-from massact.json_text import parse_json
+from massact.json_text import parse_json, read_as
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +30,6 @@ class Expectation:
     source: str  # what expects it, in words
 
 
-class Prior(Protocol):
-    """Expects something of a vector."""
-
-    def expect(self, facts: VectorFacts) -> Expectation:
-        """What to expect of the ladder of a vector."""
-
-
 @dataclass(frozen=True, slots=True)
 class RelativeStrengthPrior:
     """The best coefficient lies at one relative strength for all methods, layers and models.
@@ -49,6 +43,7 @@ class RelativeStrengthPrior:
     source: str = "relative strength"
 
     def expect(self, facts: VectorFacts) -> Expectation:
+        """What to expect of the ladder of a vector. Raises ValueError: it lies in massive dims alone."""
         unit = facts.unit_strength
         if not unit > 0:
             raise ValueError("the vector lies in massive dims alone: no coefficient moves the rest of the stream")
@@ -57,107 +52,58 @@ class RelativeStrengthPrior:
 
 # The prior that was adopted, as JSON: numbers alone, checked strictly, so that reading one runs nothing.
 
-FORMAT = "massact-coefficient-prior/1"
-_FORM = "relative_strength"
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """What is expected of one target, and how far off it was on models and traits that were left out."""
 
-    value: float  # the relative strength of all vectors
-    spread: float  # standard deviation of the log error, above 0
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    value: PositiveFloat  # the relative strength of all vectors
+    spread: PositiveFloat  # standard deviation of the log error
+    form: Literal["relative_strength"] = "relative_strength"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptedPrior:
-    """Expects what was adopted on an experiment's evaluations; satisfies `Prior`."""
+    """Expects what was adopted on an experiment's evaluations."""
 
-    experiment: str
-    floor: float  # the coherence floor that cliffs and bests were found at, 0 to 100
-    n_cases: int
-    n_groups: int
-    max_new_tokens: int | None = None
-    """Of the longest responses that it was found on: longer ones break earlier; `None`: not told."""
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    format: Literal["massact-coefficient-prior/1"] = "massact-coefficient-prior/1"
+    experiment: Annotated[str, Field(min_length=1)]
+    floor: Annotated[float, Field(ge=0, le=100)]  # the coherence floor that cliffs and bests were found at
+    n_cases: PositiveInt
+    n_groups: PositiveInt
+    max_new_tokens: PositiveInt | None = None
+    """Of the longest responses that it was found on: longer ones break earlier; `None`: an earlier version adopted it,
+    which did not tell."""
     best: Part
     cliff: Part
     source: str = "the adopted prior"
 
     def expect(self, facts: VectorFacts) -> Expectation:
-        """See `Prior`. What is beyond the cliff is never the best, though the two were fitted apart."""
+        """What to expect of the ladder of a vector. What is beyond the cliff is never the best, though the two were
+        fitted apart. Raises ValueError: the vector lies in massive dims alone."""
         best, cliff = min(self.best.value, self.cliff.value), self.cliff.value
         spread = max(self.best.spread, self.cliff.spread)
         return RelativeStrengthPrior(best, cliff, spread, self.source).expect(facts)
 
 
+Prior = RelativeStrengthPrior | AdoptedPrior
+
+
 def format_prior(prior: AdoptedPrior) -> str:
     """The prior as JSON text, the same for the same prior."""
-    head = {name: getattr(prior, name) for name in ("experiment", "floor", "n_cases", "n_groups", "max_new_tokens")}
-    parts = {
-        name: {"form": _FORM, "spread": part.spread, "value": part.value}
-        for name, part in (("best", prior.best), ("cliff", prior.cliff))
-    }
-    return json.dumps({"format": FORMAT, **head, **parts}, indent=2, allow_nan=False) + "\n"
+    document = asdict(prior)
+    del document["source"]
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def parse_prior(text: str, source: str) -> AdoptedPrior:
-    """The prior in a JSON text of `format_prior`."""
+    """The prior in a JSON text of `format_prior`. Raises DataError: it is none."""
     try:
-        document = parse_json(text)
-        if isinstance(document, dict):  # an earlier version did not tell it
-            document.setdefault("max_new_tokens", None)
-        fields = _checked(document, "the prior", _PRIOR)
-        parts = {name: _checked(fields[name], name, _PART) for name in ("best", "cliff")}
-    except (ValueError, RecursionError) as error:
+        prior: AdoptedPrior = read_as(AdoptedPrior, parse_json(text))
+    except ValueError as error:
         raise DataError(f"not a prior of massact predict: {error}") from error
-    best, cliff = (Part(float(part["value"]), float(part["spread"])) for part in parts.values())
-    return AdoptedPrior(
-        experiment=fields["experiment"],
-        floor=float(fields["floor"]),
-        n_cases=fields["n_cases"],
-        n_groups=fields["n_groups"],
-        max_new_tokens=fields["max_new_tokens"],
-        best=best,
-        cliff=cliff,
-        source=source,
-    )
-
-
-_Rule = tuple[Callable[[Any], object], str]  # what holds of a value, and what is said where it does not
-_ANY: _Rule = (lambda _value: True, "")
-_NUMBER: _Rule = (lambda value: type(value) in (int, float), "is not a number")
-_POSITIVE: _Rule = (lambda value: value > 0, "is not above 0")
-_COUNT: _Rule = (lambda value: type(value) is int and value > 0, "is not a whole number above 0")
-_PRIOR: dict[str, tuple[_Rule, ...]] = {
-    "format": ((lambda value: value == FORMAT, f"is not {FORMAT}"),),
-    "experiment": ((lambda value: isinstance(value, str) and value, "is not a text"),),
-    "floor": (_NUMBER, (lambda value: 0 <= value <= 100, "is out of range")),
-    "n_cases": (_COUNT,),
-    "n_groups": (_COUNT,),
-    "max_new_tokens": ((lambda value: value is None or _COUNT[0](value), _COUNT[1]),),
-    "best": (_ANY,),
-    "cliff": (_ANY,),
-}
-_PART: dict[str, tuple[_Rule, ...]] = {
-    "form": (
-        (lambda value: value != "ridge", "was adopted by an earlier version; this one does not know it"),
-        (lambda value: value == _FORM, f"is not {_FORM}"),
-    ),
-    "spread": (_NUMBER, _POSITIVE),
-    "value": (_NUMBER, _POSITIVE),
-}
-
-
-def _checked(value: object, what: str, rules: Mapping[str, Sequence[_Rule]]) -> dict[str, Any]:
-    """An object that has these keys and no others, each with a value as its rules say; numbers are finite."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{what}: {repr(value)[:60]} is not an object")  # noqa: TRY004  one kind of error for all
-    for key, of_key in rules.items():
-        if key not in value:
-            raise ValueError(f"{what}: {key!r} is missing")
-        for holds, complaint in of_key:
-            if not holds(value[key]):
-                raise ValueError(f"{what}, {key}: {repr(value[key])[:60]} {complaint}")
-    for key in value.keys() - rules.keys():
-        raise ValueError(f"{what}: unknown key {key!r}")
-    return value
+    return replace(prior, source=source)

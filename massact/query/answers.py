@@ -91,21 +91,16 @@ class Confirmed:
     scores: Mapping[str, Scores] = field(default_factory=dict)  # by run id, of both
 
     @classmethod
-    def of(cls, rows: Iterable[Stored[EvaluationRow]], scores: Mapping[str, Scores]) -> "Confirmed":
-        """From all confirmations, the oldest first."""
-        rows = list(rows)
-        cells = tuple(one for one in rows if one.row.layer is not None)
-        return cls(cells, {one.row.key: one for one in rows if one.row.layer is None}, scores)
-
-    @classmethod
     def counting(cls, store: RunStore, rows: list[Stored[EvaluationRow]], least_scored: float) -> "Confirmed":
-        """Some rows with their scores; what has scores of too few responses has no figures."""
+        """Some rows, the oldest first, with their scores; what has scores of too few responses has no figures."""
         short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
         counted = []
         for one in rows:
             counts = not short & {one.row.key, one.row.baseline_key}
             counted.append(one if counts else replace(one, row=replace(one.row, coherence_mean=None, delta=None)))
-        return cls.of(counted, store.scores([one.run_id for one in rows if one.row.key not in short]))
+        cells = tuple(one for one in counted if one.row.layer is not None)
+        baselines = {one.row.key: one for one in counted if one.row.layer is None}
+        return cls(cells, baselines, store.scores([one.run_id for one in rows if one.row.key not in short]))
 
     def only(self, filters: Filters) -> "Confirmed":
         return replace(self, cells=tuple(one for one in self.cells if filters.admits_row(one.row)))

@@ -198,12 +198,11 @@ def _unmeasured(answers: Answers, floor: Floor) -> tuple[str, ...]:
     UsageError: all do, and the metric is none that is known."""
     if floor.is_coherence or not answers.evaluations:
         return ()
-    counts = [points.n_unmeasured(floor) for points in answers.evaluations.by_place.values()]
     names = {name for points in answers.evaluations.by_place.values() for name in points.all.metric_names}
     if floor.metric not in names and floor.metric not in all_metrics():
         known = ", ".join(sorted({*names, *all_metrics()}))
         raise UsageError(f"floor {floor.rule}: nothing has a metric {floor.metric!r}; there is {known}")
-    n = sum(counts)
+    n = sum(points.n_unmeasured(floor) for points in answers.evaluations.by_place.values())
     have = counted(n, "evaluation has", "evaluations have")
     note = (
         f"{have} no {floor.metric}, counted neither at the floor nor as a miss: it was not measured. A sweep whose "

@@ -68,33 +68,25 @@ def choice(name: str, meaning: str, values: Sequence[str], **more: Any) -> Param
 
 
 def whole(name: str, meaning: str, low: int, high: int | None = None, **more: Any) -> Parameter:
-    def read(value: str) -> int:
-        # int() also takes underscores, spaces, a plus and digits of other scripts
-        sign, digits = ("-", value[1:]) if value.startswith("-") else ("", value)
-        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-            raise ValueError("is no whole number")
-        number = int(sign + digits)
-        if number < low or (high is not None and number > high):
-            raise ValueError(f"is not within {low} to {high}" if high is not None else f"is below {low}")
-        return number
-
     schema = {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})
+    read = partial(_within, int, "-?[0-9]{1,19}", "whole number", (low, high))
     return Parameter(name=name, meaning=meaning, schema=schema, read=read, **more)
 
 
 def number(name: str, meaning: str, low: float, high: float, **more: Any) -> Parameter:
-    def read(value: str) -> float:
-        try:
-            told = float(value)
-        except ValueError:
-            raise ValueError("is no number") from None
-        is_plain = value.isascii() and "_" not in value and value == value.strip()
-        if not (is_plain and low <= told <= high):  # nor is NaN
-            raise ValueError(f"is no number within {low:g} to {high:g}")
-        return told
-
     schema = {"type": "number", "minimum": low, "maximum": high}
+    read = partial(_within, float, r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", "number", (low, high))
     return Parameter(name=name, meaning=meaning, schema=schema, read=read, **more)
+
+
+def _within(cast: Callable[[str], Any], regex: str, what: str, ends: tuple[float, float | None], value: str) -> Any:
+    # Python's own reading also takes underscores, spaces and digits of other scripts
+    if not re.fullmatch(regex, value):
+        raise ValueError(f"is no {what}")
+    told, (low, high) = cast(value), ends
+    if told < low or (high is not None and told > high):
+        raise ValueError(f"is below {low}" if high is None else f"is not within {low} to {high}")
+    return told
 
 
 def flag(name: str, meaning: str, **more: Any) -> Parameter:
@@ -116,20 +108,17 @@ def _text(value: str) -> str:
 
 
 EXPERIMENT = text("experiment", "the experiment's name, as its file declares it", is_required=True)
+_NAMED = (
+    ("model", "only this model", "NAME"),
+    ("trait", "only this trait", "NAME"),
+    ("position", "only this position window, such as 'response[:5]'", "WINDOW"),
+    ("label", "only this method label, such as mean_diff_top1", "LABEL"),
+)
 FILTERS = (
-    text("model", "only this model", is_repeated=True, argument="models", metavar="NAME"),
-    text("trait", "only this trait", is_repeated=True, argument="traits", metavar="NAME"),
-    text(
-        "position", "only this position window, such as 'response[:5]'",
-        is_repeated=True, argument="positions", metavar="WINDOW",
-    ),
-    text(
-        "label", "only this method label, such as mean_diff_top1",
-        is_repeated=True, argument="labels", metavar="LABEL",
-    ),
+    *(text(name, what, is_repeated=True, argument=f"{name}s", metavar=metavar) for name, what, metavar in _NAMED),
     whole("layer", "only this layer", 0, 100_000, is_repeated=True, argument="layers"),
     text("judge", "only what this judge scored", is_repeated=True, argument="judges", metavar="NAME"),
-)  # fmt: skip
+)
 """Which part of an experiment is asked about; their keys are the fields of `massact.query.Filters`."""
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from massact.domain import DEFAULT_LEAST_SCORED
+from massact.domain import DEFAULT_LEAST_SCORED, Direction
 from massact.floors import Floor, as_floor
 from massact.metrics import DEFAULT_METRICS
 from massact.names import visible
@@ -108,6 +108,18 @@ class PlaceRow(SettingRow):
     @property
     def place(self) -> str:
         return f"{self.model}, {self.trait}, {self.position}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow(PlaceRow):
+    """A row of one place in one setting."""
+
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
+    baseline_trait_mean: float | None = None
+    """Of the baseline that deltas are taken against, 0 to 100."""
 
 
 @dataclass(frozen=True, slots=True)

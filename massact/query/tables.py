@@ -50,11 +50,6 @@ def interval_column(low: str, high: str, header: str) -> Column:
     return Column(header, shown, is_optional=True)
 
 
-def error_column() -> Column:
-    """The first line of an error."""
-    return Column("error", lambda row: (row.error or "").partition("\n")[0][:60], is_optional=True)
-
-
 def scored_column() -> Column:
     """Of how many responses, where some have no score."""
 
@@ -76,11 +71,6 @@ def miss_column(**flags: bool) -> Column:
     return Column(MISS, shown, **flags)
 
 
-def flips_column() -> Column:
-    """Whether a winner flips."""
-    return Column("flips", lambda row: "yes" if row.flips else "")
-
-
 def _unsigned_zero(text: str) -> str:
     return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.") else text
 
@@ -100,3 +90,5 @@ LABEL, STATUS = text_column("label"), text_column("status")
 STEERING = (number_column("layer", "d"), Column("coefficient", _coefficient, is_number=True))
 POINT = (*STEERING, number_column("delta", "+.1f"), number_column("coherence_mean", ".1f", "coherence"))
 TRAIT_MEAN = number_column("trait_mean", ".1f", is_optional=True)
+ERROR = Column("error", lambda row: (row.error or "").partition("\n")[0][:60], is_optional=True)
+FLIPS = Column("flips", lambda row: "yes" if row.flips else "")

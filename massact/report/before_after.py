@@ -19,7 +19,7 @@ from massact.report.section import (
     group_cell,
     key_places,
     number,
-    rest_of_places,
+    rest_of,
     signed,
 )
 from massact.report.trade_off import some_words
@@ -27,13 +27,7 @@ from massact.words import counted
 
 Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
 _SIGNIFICANT = 0.05  # a corrected p above it is chance
-_LACKS = {
-    "below_floor": ("is below the floor everywhere", "both are below the floor everywhere"),
-    "missing": ("has no scored evaluation", "neither has a scored evaluation"),
-    "failed": ("failed", "both failed"),
-    "ok": ("", "a delta is missing"),
-}
-"""What is said of a label in a state, and of two in the same."""
+_LACKS = {"below_floor": "below the floor", "missing": "no scored evaluation"}
 _BARS = (("uncleaned", style.QUIET), ("cleaned after", style.ORANGE), ("cleaned before", style.BLUE))
 
 
@@ -62,7 +56,6 @@ def comparisons(evidence: Evidence) -> list[ComparisonRow]:
 
 def before_after_table(evidence: Evidence) -> Table:
     """Clean-before against clean-after; where the two are one vector it says so and gives no difference."""
-    every = comparisons(evidence)
     rows: list[Row] = [
         (
             evidence.name(place_of(row)),
@@ -71,11 +64,10 @@ def before_after_table(evidence: Evidence) -> Table:
             comparison_verdict(row),
             Cell("; ".join(row.warnings)),
         )
-        for row in every
+        for row in comparisons(evidence)
     ]
-    headers = ["place", "label", "uncleaned", "clean after", "clean before", "verdict", "beware"]
-    n_shown = len(headers) if any(row.warnings for row in every) else len(headers) - 1
-    return Table.of("Clean-before against clean-after", headers[:n_shown], [row[:n_shown] for row in rows])
+    headers = ("place", "label", "uncleaned", "clean after", "clean before", "verdict", "?beware")
+    return Table.of("Clean-before against clean-after", headers, rows)
 
 
 def comparison_outcome(row: ComparisonRow) -> Outcome:
@@ -112,12 +104,9 @@ def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "
 
 
 def _lacking(row: ComparisonRow) -> str:
-    if row.best_a and row.best_b and row.warnings:
-        return row.warnings[0]
-    if row.status_a == row.status_b:
-        return _LACKS[row.status_a][1]
     pairs = ((row.label_a, row.status_a), (row.label_b, row.status_b))
-    return " and ".join(f"{label} {_LACKS[status][0]}" for label, status in pairs if status != "ok")
+    lacks = [f"{label} ({_LACKS.get(status, status)})" for label, status in pairs if status != "ok"]
+    return f"no result of {' and '.join(lacks)}" if lacks else next(iter(row.warnings), "a delta is missing")
 
 
 def three_labels(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Evidence], ...]:
@@ -191,7 +180,7 @@ class BeforeAfter:
     def caption(self) -> str:
         return (
             "Best delta and its coherence (@), uncleaned, cleaned after and cleaned before extraction; bars are "
-            f"95 % intervals.{rest_of_places(len(self.data), self.most, 'before_after')}"
+            f"95 % intervals.{rest_of(len(self.data), self.most, 'before_after')}"
         )
 
     def alt(self) -> str:

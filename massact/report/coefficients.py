@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 from massact.domain import LEAST_EFFECT, RANDOM
 from massact.query.groups import is_just_added
@@ -206,15 +205,8 @@ class RelativeStrength:
         return f"All models on the axis of relative strength, each label at the layer of its best. {median}"
 
     def alt(self) -> str:
-        words = []
-        rows = sorted(effective_bests(self.evidence), key=lambda row: row.model)
-        for model, some in groupby(rows, key=lambda row: row.model):
-            added = [row for row in some if is_just_added(row.label)]
-            strengths = [abs(row.relative_strength) for row in added if row.relative_strength]
-            if strengths:
-                between = f"between {min(strengths):.2f} and {max(strengths):.2f}"
-                median = f"median {statistics.median(strengths):.2f}"
-                words.append(f"{model}: {counted(len(strengths), 'best')} {between}, {median}")
+        known = [spread for spread in spreads(self.evidence) if spread.strength is not None]
+        words = [f"{one.name}: {counted(one.n_groups, 'best')}, median {one.strength:.2f}" for one in known]
         return (
             "Delta and coherence against relative strength, all models on one axis. "
             f"{some_words(words) or 'No best with an effect'}."

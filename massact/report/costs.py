@@ -20,28 +20,23 @@ def costs_section(evidence: Evidence) -> Section | None:
     rows = evidence.current(evidence.facts.costs)
     if all(row.what == "winner" for row in rows):
         return None
-    names = [name for name in _METRICS if any(name in (row.metrics or {}) for row in rows)]
-    tasks = ("cost in points (95 %)",) if any(row.costs for row in rows) else ()
-    headers = ("place", "what", "delta", "95 % of delta", "#p", "#coherence", *(f"#{name}" for name in names), *tasks)
-    table = Table.of(
-        "Winners beside what they are held against", headers, [_row(evidence, row, names, tasks) for row in rows]
-    )
+    metrics = (f"?#{name}" for name in _METRICS)
+    headers = ("place", "what", "delta", "95 % of delta", "#p", "#coherence", *metrics, "?cost in points (95 %)")
+    table = Table.of("Winners beside what they are held against", headers, [_row(evidence, row) for row in rows])
     text = (
         "A prompt stands before every question in a vector's place: one that asks for the trait, or examples of it as "
         "turns. Random directions have the winner's norm, layer and tokens; the table has their mean, and where 95 of "
         "100 of their deltas lie. p is the share of directions, the winner counted as one, that do as well as it; it "
         "does not allow for the winner's layer and coefficient having been picked among many."
     )
-    if tasks:
+    if any(row.costs for row in rows):
         text += " On tasks the random direction with the median delta stands for all."
     return Section(
         "costs", "What it costs, and what else would have done", (text,), (table,), tuple(_words(evidence, rows))
     )
 
 
-def _row(
-    evidence: Evidence, row: CostRow, metrics: Sequence[str], tasks: Sequence[str]
-) -> tuple[Cell | str | None, ...]:
+def _row(evidence: Evidence, row: CostRow) -> tuple[Cell | str | None, ...]:
     at = f" (layer {row.layer}, {row.coefficient:g})" if row.layer is not None else ""
     random = counted(row.n_random or 0, "random direction")
     what = {"winner": f"winner: {row.label}", "random": random}.get(row.what, row.what)
@@ -53,8 +48,8 @@ def _row(
         span(row.delta_low, row.delta_high),
         number(row.p_value, ".3f"),
         f"{number(row.coherence_mean, '.1f')}{below}",
-        *(number((row.metrics or {}).get(name), ".3g") for name in metrics),
-        *("; ".join(map(str, row.costs)) for _ in tasks),
+        *(number((row.metrics or {}).get(name), ".3g") for name in _METRICS),
+        "; ".join(map(str, row.costs)),
     )
 
 

@@ -22,7 +22,7 @@ from massact.report.section import (
     bracketed,
     group_cell,
     key_places,
-    rest_of_places,
+    rest_of,
     signed,
     where,
 )
@@ -64,8 +64,7 @@ class CurveKind:
 
     @property
     def look(self) -> style.Look:
-        dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
-        dash = "-." if self.mode == "keep" else dashes.get((self.when, self.scope), "-.")
+        dash = "-." if self.mode == "keep" else style.CLEANING_LOOKS[self.when, self.scope][0]
         return {"color": style.method_colour(self.method), "linestyle": dash}
 
 
@@ -198,7 +197,7 @@ class CleaningCurve:
         published = " Hollow markers are published figures." if self.evidence.facts.published else ""
         return (
             "Best delta at or above the floor against the number of cleaned dims, with 95 % intervals; a cross is a "
-            f"step without a result.{published}{rest_of_places(len(self.data), self.most, 'cleaning_curve')}"
+            f"step without a result.{published}{rest_of(len(self.data), self.most, 'cleaning_curve')}"
         )
 
     def alt(self) -> str:

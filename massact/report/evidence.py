@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
@@ -34,6 +34,7 @@ from massact.store.schema import EvaluationRow, PublishedRow
 from massact.store.schema.rows import AgreementRow
 from massact.vectors.massive_dims import Calibration
 
+P = ParamSpec("P")
 T = TypeVar("T")
 RowT = TypeVar("RowT", bound=Any)
 SampleRole = Literal["baseline", "best", "over the cliff"]
@@ -145,14 +146,15 @@ class Facts:
         return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
 
 
-def once(work: "Callable[[Evidence], T]") -> "Callable[[Evidence], T]":
+def once(work: "Callable[Concatenate[Evidence, P], T]") -> "Callable[Concatenate[Evidence, P], T]":
     """Of work that several parts of a report need: it is done for the first of them alone."""
 
     @wraps(work)
-    def done(evidence: "Evidence") -> T:
-        if work not in evidence._done:
-            evidence._done[work] = work(evidence)
-        known: T = evidence._done[work]
+    def done(evidence: "Evidence", /, *about: P.args, **named: P.kwargs) -> T:
+        key = (work, about, *named.items())
+        if key not in evidence._done:
+            evidence._done[key] = work(evidence, *about, **named)
+        known: T = evidence._done[key]
         return known
 
     return done
@@ -168,20 +170,13 @@ class Evidence:
     strata: Mapping[Place, ComparableGroups]  # only places where something was run
     whole: Mapping[Place, ComparableGroups]  # the same whatever phase is looked at: what standings are among
     evaluated: frozenset[Group]  # groups with an evaluation in any setting
-    cosines: Mapping[tuple[str, str], float]  # of two vectors by their digests, as `Answers.compare` takes them
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
     """What `interval` has worked out so far: several parts of a report ask for the same."""
     _done: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `once` has worked out; a copy with other evidence starts anew."""
 
     @classmethod
-    def of(
-        cls,
-        experiment: Experiment,
-        answers: Answers,
-        cosines: Mapping[tuple[str, str], float] | None = None,
-        facts: Facts | None = None,
-    ) -> "Evidence":
+    def of(cls, experiment: Experiment, answers: Answers, facts: Facts | None = None) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
         by_group = slices(answers.evaluations, answers.failures)
         currency, declared = answers.currency, declared_by(experiment)
@@ -199,7 +194,6 @@ class Evidence:
             strata=current,
             whole=current,
             evaluated=frozenset(group for group, parts in by_group.items() if any(len(part.points) for part in parts)),
-            cosines=cosines or {},
         )
 
     @property
@@ -279,18 +273,18 @@ class Evidence:
 
     def on_equal_grids(self, place: Place, labels: Iterable[str]) -> tuple["Evidence", EqualGrids]:
         """The same where labels of a place have those evaluations alone that they are compared by; what is left out."""
-        wanted = frozenset(labels)
-        known: tuple[Evidence, EqualGrids] | None = self._done.get((place, wanted))
-        if known is None:
-            stratum = self._at(place)
-            grids, part = on_equal_grids(stratum, wanted, self.floor), self
-            if grids.stratum is not stratum:
-                kept = {label: grids.stratum.slices[label] for label in wanted & stratum.slices.keys()}
-                whole = replace(self.whole[place], slices={**self.whole[place].slices, **kept})
-                strata = {**self.strata, place: grids.stratum}
-                part = replace(self, strata=strata, whole={**self.whole, place: whole}, _beliefs={})
-            known = self._done[place, wanted] = (part, grids)
-        return known
+        return self._on_equal_grids(place, frozenset(labels))
+
+    @once
+    def _on_equal_grids(self, place: Place, labels: frozenset[str]) -> tuple["Evidence", EqualGrids]:
+        stratum = self._at(place)
+        grids = on_equal_grids(stratum, labels, self.floor)
+        if grids.stratum is stratum:
+            return self, grids
+        kept = {label: grids.stratum.slices[label] for label in labels & stratum.slices.keys()}
+        whole = replace(self.whole[place], slices={**self.whole[place].slices, **kept})
+        strata = {**self.strata, place: grids.stratum}
+        return replace(self, strata=strata, whole={**self.whole, place: whole}, _beliefs={}), grids
 
     def nearest_miss(self, place: Place, label: str) -> Point | None:
         return self._at(place).nearest_miss(label, self.floor)
@@ -302,15 +296,12 @@ class Evidence:
         return self.current(ask_gaps.of(self.answers, self.floor).rows)
 
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
-        return self.current(ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows)
+        return self.current(ask_compare.of(self.answers, self.floor, pairs=pairs).rows)
 
-    def curve(self, **kind: Any) -> tuple[CurveRow, ...]:
+    @once
+    def curve(self, /, **kind: Any) -> tuple[CurveRow, ...]:
         """The steps of each curve, over the cells that all of its steps have; `kind`: as `massact curve` is told."""
-        asked, known = tuple(kind.values()), self._done.setdefault("curve", {})
-        if asked not in known:
-            known[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
-        rows: tuple[CurveRow, ...] = known[asked]
-        return rows
+        return self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
 
     @once
     def coefficients(self) -> CoefficientsAnswer:
@@ -354,16 +345,14 @@ class Evidence:
             return {}
         if labels is not None:
             some = {label: part for label, part in stratum.slices.items() if label in labels}
-            return Beliefs(replace(stratum, slices=some), self.floor, scores, self.cosines).standings
+            return Beliefs(replace(stratum, slices=some), self.floor, scores, self.answers.cosines).standings
         return self._beliefs_of(place).standings
 
+    @once
     def _beliefs_of(self, place: Place) -> Beliefs:
         """Of all labels of a place, whatever phase is looked at; there must be scores by question."""
-        if place not in self._done:
-            assert self.answers.scores is not None
-            self._done[place] = Beliefs(self.whole[place], self.floor, self.answers.scores, self.cosines)
-        beliefs: Beliefs = self._done[place]
-        return beliefs
+        assert self.answers.scores is not None
+        return Beliefs(self.whole[place], self.floor, self.answers.scores, self.answers.cosines)
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""

@@ -84,9 +84,7 @@ class AtAGlance:
         values = [floor.value_of(point) or 0.0 for points in lines.values() for point in points]
         beyond = (limit, max([*values, limit]) * 1.05) if floor.is_most else (-2 if floor.is_coherence else 0, limit)
         panel.axvspan(*beyond, color=style.QUIET, alpha=0.12, linewidth=0)
-        panel.axvline(limit, **style.FLOOR_DASHES)
-        panel.annotate(f"floor {limit:g}", (limit, 0.03), xycoords=("data", "axes fraction"),
-                       xytext=(3, 0), textcoords="offset points", fontsize=8, color=style.INK)  # fmt: skip
+        style.floor_line(panel, limit, is_upright=True)
         for label, points in lines.items():
             colour = style.method_colour(style.method_of(label).partition("+")[0].partition("@")[0])
             xs, ys = [floor.value_of(p) or 0.0 for p in points], [p.delta or 0.0 for p in points]

@@ -15,14 +15,13 @@ from massact.query.groups import is_at_floor, natural_order
 from massact.query.rows import AnyPoint, Point
 from massact.report import style
 from massact.report.evidence import Evidence, Place
-from massact.report.section import MOST_FIGURES, Section, bracketed, key_places, rest_of_pairs, signed
+from massact.report.section import MOST_FIGURES, Section, bracketed, key_places, rest_of, signed
 from massact.report.trade_off import best_words, end_words
 from massact.store.schema import StoredPoint
 from massact.words import counted
 
 _MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""
-_MANY_PLACES = 12  # of more places than that each has few panels
 _PER_ROW = 3
 _SHADES = 16  # of the scale: so few that a bar of them is drawn as shapes, which a page may hold without an image
 _WITH_NUMBERS = 10  # coefficients up to which the cells of a panel have room for their numbers
@@ -47,11 +46,10 @@ def _text(evidence: Evidence, n_labels: int, n_drawn: int) -> tuple[str, ...]:
     )
     if n_drawn == n_labels:
         return (how,)
-    per_place = f"{_MOST_LABELS} at the best window of a model and {FEWER_LABELS} at others,"
     left = (
-        f"Drawn are {n_drawn} of {counted(n_labels, 'map')}: the best label of each method and those of the first "
-        f"phase, {FEWER_LABELS if len(evidence.strata) > _MANY_PLACES else per_place} at {MOST_FIGURES} places at "
-        'most. Any other: `massact.plot.heat_map("NAME", only=massact.Filters(labels=("LABEL",)))`.'
+        f"Drawn are {n_drawn} of {counted(n_labels, 'map')}, the best of each method and labels of the first phase "
+        f"before others, at {MOST_FIGURES} places at most. Any other: "
+        '`massact.plot.heat_map("NAME", only=massact.Filters(labels=("LABEL",)))`.'
     )
     return (how, left)
 
@@ -314,7 +312,7 @@ class ByWindow:
         panel.set_xlim(-0.5, len(pair.positions) - 0.5)
 
     def caption(self) -> str:
-        rest = rest_of_pairs(len(windows(self.evidence)), self.most, "positions")
+        rest = rest_of(len(windows(self.evidence)), self.most, "positions", "models and traits")
         return f"Best delta at or above the floor by position window, with 95 % intervals.{rest}"
 
     def alt(self) -> str:

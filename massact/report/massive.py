@@ -11,7 +11,7 @@ from massact.domain import RANDOM
 from massact.query.groups import recipe_of
 from massact.report import style
 from massact.report.evidence import CosineMatrix, Energies, Evidence, Place, listed
-from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
+from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
 from massact.words import counted
@@ -31,7 +31,7 @@ def massive_section(evidence: Evidence) -> Section:
         Cosines(evidence),
     )
     planted = ("These dims were planted when the toys were made, not discovered.",) if facts.toy else ()
-    about_vectors = (*_without_energy(facts.energies), _cosine_text(facts.label_cosines)) if facts.energies else ()
+    about_vectors = (_cosine_text(facts.label_cosines),) if facts.energies else ()
     tables = (
         *(_massive_table(model, facts.calibrations[model]) for model in models if model in facts.calibrations),
         *_energy_tables(evidence),
@@ -157,7 +157,7 @@ def _energy_tables(evidence: Evidence) -> list[Table]:
     energies, tables = _energies(evidence), []
     for model, trait in dict.fromkeys((place.model, place.trait) for place in energies):
         places = [place for place in energies if (place.model, place.trait) == (model, trait)]
-        labels = {label for place in places for label in _with_energy(energies[place])}
+        labels = {label for place in places for label in energies[place]}
         rows = [
             (label, *(_energy_text(energies[place].get(label, {})) for place in places))
             for label in sorted(labels, key=_by_method)
@@ -166,20 +166,6 @@ def _energy_tables(evidence: Evidence) -> list[Table]:
         caption = f"Share of each vector's energy in the massive dims, {name} (layer: share)"
         tables.append(Table.of(caption, ("label", *(place.position for place in places)), rows))
     return tables
-
-
-def _without_energy(energies: Energies) -> tuple[str, ...]:
-    """Which labels the table and the figure leave out."""
-    most: dict[str, float] = defaultdict(float)
-    for label, layers in (line for lines in energies.values() for line in lines.items()):
-        most[label] = max(most[label], *layers.values())
-    nothing = [label for label in most if most[label] < _LEAST_ENERGY or recipe_of(label) is None]
-    if not nothing:
-        return ()
-    return (
-        f"Vectors with less than {_LEAST_ENERGY:.1%} of their energy in the massive dims are left out: "
-        f"{listed(sorted(nothing, key=_by_method), limit=12)}.",
-    )
 
 
 def _energy_text(layers: Mapping[int, float]) -> str:
@@ -229,7 +215,7 @@ class MassiveEnergy:
         return figure
 
     def caption(self) -> str:
-        rest = rest_of_places(len(_energies(self.evidence)), self.most, "massive_energy")
+        rest = rest_of(len(_energies(self.evidence)), self.most, "massive_energy")
         energy = "Share of each vector's energy in the massive dims, by layer"
         return f"{energy}. Labels with next to none are not drawn.{rest}"
 

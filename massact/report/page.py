@@ -2,10 +2,15 @@
 
 import base64
 import hashlib
+import json
+import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 from massact.addresses import write_whole
@@ -17,10 +22,9 @@ from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
 from massact.report.costs import costs_section, effects_section
 from massact.report.curve import curve_section
-from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, listed
+from massact.report.evidence import TOY_BANNER, Evidence, Provenance, RunLink, SampleRow, listed
 from massact.report.glance import glance_section
 from massact.report.heat_maps import heat_section, positions_section
-from massact.report.kept import drawn_from, keep, read_kept
 from massact.report.massive import massive_section
 from massact.report.published import published_section
 from massact.report.results import (
@@ -137,12 +141,7 @@ def build_report(evidence: Evidence, kept: Path | None = None) -> Report:
     sections = tuple(
         replace(one, tables=tuple(table for table in one.tables if table not in glance.tables)) for one in made if one
     )
-    drawn_of = drawn_from(evidence) if kept else None
-    drawn = read_kept(kept, drawn_of) if kept and drawn_of else None
-    if drawn is None:
-        drawn = _drawn((glance, *sections))
-        if kept and drawn_of:
-            keep(kept, drawn_of, drawn)
+    drawn = _kept(evidence, (glance, *sections), kept) if kept else _drawn((glance, *sections))
     return Report(
         evidence=evidence,
         answers=answers_in_short(evidence),
@@ -152,6 +151,34 @@ def build_report(evidence: Evidence, kept: Path | None = None) -> Report:
         sections=sections,
         pictures=drawn,
     )
+
+
+def _kept(evidence: Evidence, sections: Sequence[Section], file: Path) -> dict[str, tuple[Picture, ...]]:
+    """The figures that the last report kept in a file, where they show the same; else drawn, and kept for the next."""
+    key = drawn_from(evidence)
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(file.read_bytes())
+        if key and content["drawn_from"] == key:
+            return {name: tuple(Picture(**one) for one in some) for name, some in content["pictures"].items()}
+    drawn = _drawn(sections)
+    content = {"drawn_from": key, "pictures": {name: [asdict(one) for one in some] for name, some in drawn.items()}}
+    with suppress(OSError, UsageError):  # there may be no room
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, [json.dumps(content).encode()], "")
+    return drawn
+
+
+def drawn_from(evidence: Evidence) -> str | None:
+    """Digest of everything that figures show, and of massact's code; `None` where that cannot be told."""
+    nothing = Provenance(n_evaluations=0)
+    facts = replace(evidence.facts, generated_at=datetime.min, provenance=nothing, run_link=None)
+    seen = hashlib.sha256(version("matplotlib").encode())
+    with suppress(pickle.PicklingError, AttributeError, TypeError):  # something of somebody else's is in it
+        seen.update(pickle.dumps((evidence.experiment, evidence.answers, facts)))
+        for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+            seen.update(file.read_bytes())
+        return seen.hexdigest()
+    return None
 
 
 def _drawn(sections: Iterable[Section]) -> dict[str, tuple[Picture, ...]]:
@@ -175,7 +202,7 @@ def _markdown(report: Report) -> Iterator[str]:
     yield from ("## Success criteria", _checklist(report.criteria))
     yield from ("## Is the store sane?", _checklist(report.sanity))
     for section in report.sections:
-        yield from _section(report, section, "##", report.pictures[section.key])
+        yield from section_markdown(section, "##", report.pictures[section.key], report.evidence.facts.run_link)
         if section.key == "samples":
             for row in report.evidence.facts.sample_rows:
                 yield from _samples(report, row)
@@ -191,15 +218,18 @@ def _findings(report: Report) -> Iterator[str]:
     yield from ("### Success criteria", _checklist(report.criteria))
     for section in report.sections:
         if section.key in _FINDINGS:
-            yield from _section(report, section, "###")
+            yield from section_markdown(section, "###", run_link=report.evidence.facts.run_link)
 
 
 def _glance(report: Report, heading: str, drawn: Sequence[Picture] = ()) -> Iterator[str]:
     as_list = replace(report.glance, text=(), bullets=report.glance.text)
-    yield from _section(report, as_list, heading, drawn)
+    yield from section_markdown(as_list, heading, drawn, report.evidence.facts.run_link)
 
 
-def _section(report: Report, section: Section, heading: str, drawn: Sequence[Picture] = ()) -> Iterator[str]:
+def section_markdown(
+    section: Section, heading: str, drawn: Sequence[Picture] = (), run_link: RunLink | None = None
+) -> Iterator[str]:
+    """The parts of a section, some of them empty."""
     yield f"{heading} {section.title}"
     yield from map(escape_markdown, section.text)
     yield bullets(section.bullets)
@@ -208,7 +238,7 @@ def _section(report: Report, section: Section, heading: str, drawn: Sequence[Pic
         yield from (f"![{alt}]({picture.path})", f"*{escape_markdown(picture.caption)}*")
     for table in section.filled:
         yield f"**{escape_markdown(table.caption)}**"
-        yield table.markdown(report.evidence.facts.run_link)
+        yield table.markdown(run_link)
 
 
 def bullets(lines: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from massact.report.checks import Criterion, success_criteria, top2_shape
 from massact.report.coefficients import coefficients_section, current_ratios, spreads
 from massact.report.curve import curve_section
 from massact.report.evidence import Evidence, place_of
-from massact.report.page import bullets
+from massact.report.page import section_markdown
 from massact.report.results import confirmed_section, confirmed_verdicts, controls_section, gaps_section
 from massact.report.section import Figure, Section, escape_markdown, named_drawings
 from massact.report.summary import (
@@ -48,8 +48,7 @@ class _Phase:
 
 
 def phase_markdown(phase: PhaseName, whole: Evidence) -> str:
-    """The tables that answer a phase's question, in at most `NOTE_LIMIT` characters. What does not fit is cut by whole
-    rows, and the text says how many."""
+    """The tables that answer a phase's question, in at most `NOTE_LIMIT` characters."""
     criterion, part = _criterion(phase, whole), _part(phase, whole)
     head = (
         f"## {_PHASES[phase].title}",
@@ -159,33 +158,13 @@ _PHASES: dict[PhaseName, _Phase] = {
 }
 
 
-_Block = tuple[str, list[str]]  # a heading (text, or a table's head) and the lines below it that may be cut
-
-
-def _blocks(section: Section) -> Iterator[_Block]:
-    yield "\n\n".join([f"### {section.title}", *map(escape_markdown, section.text)]), []
-    for table in section.filled:
-        lines = table.markdown().split("\n")
-        yield "\n".join([f"**{escape_markdown(table.caption)}**", "", *lines[:2]]), lines[2:]
-    if section.bullets:
-        yield "", bullets(section.bullets).split("\n")
-
-
 def _fitted(head: str, sections: Sequence[Section], whole: Evidence) -> str:
-    """All of it; while too long, the last row of the longest part goes, then the last part."""
-    blocks: list[_Block] = [(head, []), *(block for section in sections for block in _blocks(section))]
-    n_cut = 0
-    while True:
-        remedy = f"{whole.command('report')} shows all"
-        note = f"\n\n*{counted(n_cut, 'row')} left out, which did not fit; {remedy}.*" if n_cut else ""
-        text = "\n\n".join("\n".join([first, *lines]).strip("\n") for first, lines in blocks) + note
+    """All of it; where that is too long its last lines go, and the text says how many."""
+    parts = (part for section in sections for part in section_markdown(section, "###"))
+    lines = "\n\n".join(filter(None, (head, *parts))).split("\n")
+    for n_cut in range(len(lines)):
+        rest = f"*{counted(n_cut, 'line')} left out, which did not fit; {whole.command('report')} shows all.*"
+        text = "\n".join(lines[: len(lines) - n_cut]).rstrip() + (f"\n\n{rest}" if n_cut else "")
         if len(text) <= NOTE_LIMIT:
             return text
-        longest = max((lines for _, lines in blocks), key=lambda lines: sum(map(len, lines)))
-        if longest:
-            longest.pop()
-        elif len(blocks) > 1:
-            blocks.pop()
-        else:
-            return text[: NOTE_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"
-        n_cut += 1
+    return text[: NOTE_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -8,8 +8,7 @@ from functools import cached_property
 
 from massact.domain import Direction
 from massact.query import Point
-from massact.query.groups import gain, natural_order, recipe_of
-from massact.query.questions.compare import before_after_pairs
+from massact.query.groups import gain, natural_order
 from massact.query.questions.published import SAME_DIRECTION, PublishedComparison
 from massact.report import style
 from massact.report.evidence import Evidence, Place, listed, once
@@ -201,10 +200,11 @@ def _bullets(evidence: Evidence, places: Sequence[PrintedPlace]) -> Iterator[str
     yield from _baseline_lines(evidence)
     for place in places:
         yield from _winner_lines(place)
-    for place in places:
-        yield from _twin_lines(place)
-    lines = (line for row in evidence.compare_published() for line in row.lines)
-    flags = dict.fromkeys(line for line in lines if SAME_DIRECTION not in line)
+    flags = {
+        f"{row.source}, {row.place}{'' if SAME_DIRECTION in flag else f', {row.label}'}: {flag}": None
+        for row in evidence.compare_published()
+        for flag in row.flags
+    }
     yield from list(flags)[:_MOST_LINES]
     if len(flags) > _MOST_LINES:
         names = f"{evidence.command('compare --published')} names each"
@@ -251,27 +251,6 @@ def _winner_lines(place: PrintedPlace) -> Iterator[str]:
     yield f"{place.name}: the winner flips between sources: {said}.{why}"
 
 
-def _twin_lines(place: PrintedPlace) -> Iterator[str]:
-    """Labels that are one direction by algebra, mean_diff cleaned before and after alike, printed as two."""
-    by_label = {label.label: label for label in place.labels}
-    for pair in before_after_pairs(set(by_label)):
-        recipe = recipe_of(pair[0])
-        if recipe is None or recipe.method != "mean_diff" or not by_label.keys() >= set(pair):
-            continue
-        printed = [
-            (label, source, [row.delta or 0.0 for row in rows])
-            for label in pair
-            for source, rows in sorted(by_label[label].by_source.items())
-        ]
-        firsts = [deltas[0] for _, _, deltas in printed]
-        if max(firsts) - min(firsts) > 0.1:
-            said = (f"{label} {' and '.join(map(signed, deltas))} in {source}" for label, source, deltas in printed)
-            yield (
-                f"{place.name}: {pair[0]} and {pair[1]} are one vector by algebra, printed with different numbers: "
-                f"{listed(said, 8)}."
-            )
-
-
 def _table(evidence: Evidence, place: PrintedPlace) -> Table:
     rows = []
     for label in place.labels:
@@ -281,16 +260,10 @@ def _table(evidence: Evidence, place: PrintedPlace) -> Table:
         )
         printed = (_printed(label.by_source.get(source, ())) for source in place.sources)
         apart = None if label.spread is None else f"{label.spread:.1f}"
-        rows.append((label.label, *printed, apart, ours, "; ".join(dict.fromkeys(notes))))
-    headers = ("label", *(_header(place, source) for source in place.sources), "#apart", "ours", "notes")
+        rows.append((label.label, *printed, apart, ours, Cell("; ".join(dict.fromkeys(notes)))))
+    headers = ("label", *(_header(place, source) for source in place.sources), "?#apart", "?ours", "?notes")
     ours_at = f"; ours at floor {evidence.floor:g}" if any(label.ours for label in place.labels) else ""
-    # of the last three columns those that say nothing are left out
-    keep = [i for i in range(len(headers)) if i < len(headers) - 3 or any(row[i] for row in rows)]
-    return Table.of(
-        f"Delta @ coherence as printed (layer, coefficient), {place.name}{ours_at}",
-        [headers[i] for i in keep],
-        [[Cell("") if row[i] == "" else row[i] for i in keep] for row in rows],
-    )
+    return Table.of(f"Delta @ coherence as printed (layer, coefficient), {place.name}{ours_at}", headers, rows)
 
 
 def _header(place: PrintedPlace, source: str) -> str:

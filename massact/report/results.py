@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from statistics import fmean
 
 from massact.query.groups import setting_notes, slices
@@ -145,9 +146,8 @@ def best_table(evidence: Evidence, place: Place) -> Table:
     bests = evidence.bests(place, labels)
     standing = evidence.standings(place)
     rows: list[Row] = []
-    costs = evidence.answers.costs
     headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
-               "#relative strength", "#scored", *(("cost in points (95 %)",) if costs else ()))  # fmt: skip
+               "#relative strength", "#scored", "?cost in points (95 %)")  # fmt: skip
     gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
     for label in sorted(labels, key=lambda label: -gains.get(label, -math.inf)):
         cell, best = group_cell(evidence, place, label), evidence.best(place, label)
@@ -165,7 +165,7 @@ def best_table(evidence: Evidence, place: Place) -> Table:
                 at_coefficient(best),
                 number(best.relative_strength, ".2f"),
                 f"{best.n_scored} of {best.n_scored + best.n_unscored}",
-                *(["; ".join(map(str, costs.get(best.key, ())))] if costs else []),
+                "; ".join(map(str, evidence.answers.costs.get(best.key, ()))),
             )
         )
     return Table.of(evidence.name(place), headers, rows)
@@ -380,10 +380,8 @@ def _times(facts: Provenance) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    """Hours, minutes and seconds, such as `1:02:03`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _judging(asked: Mapping[str, float], kind: str) -> str:

@@ -56,9 +56,16 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, headers: Sequence[str], rows: Iterable[Row]) -> "Table":
-        """A table; a header that starts with `#` is that of a column of numbers, and `None` is a missing value."""
-        columns = tuple(Column(header.lstrip("#"), header.startswith("#")) for header in headers)
-        return cls(caption, columns, tuple(tuple(map(_cell, row)) for row in rows))
+        """A table; a header that starts with `#` is that of a column of numbers, one that starts with `?` of a column
+        that is left out where no row says anything there, and `None` is a missing value."""
+        cells = [tuple(map(_cell, row)) for row in rows]
+        shown = [
+            index
+            for index, header in enumerate(headers)
+            if not header.startswith("?") or any(row[index].text not in ("", MISSING) for row in cells)
+        ]
+        columns = tuple(Column(headers[i].lstrip("?#"), "#" in headers[i][:2]) for i in shown)
+        return cls(caption, columns, tuple(tuple(row[i] for i in shown) for row in cells))
 
     def markdown(self, run_link: RunLink | None = None) -> str:
         """The table in GitHub's Markdown, its columns aligned so that the plain text reads as well."""
@@ -177,21 +184,11 @@ def key_places(evidence: Evidence, places: Iterable[Place], most: int | None) ->
     return [place for place in every if place in kept]
 
 
-def rest_of_places(n_places: int, most: int | None, function: str) -> str:
-    """What a caption says of the places that are not drawn; nothing where there are none."""
-    if most is None or n_places <= most:
+def rest_of(n: int, most: int | None, function: str, what: str = "places") -> str:
+    """What a caption says of what is not drawn, by `key_places` or in the report's order; nothing where all is."""
+    if most is None or n <= most:
         return ""
-    return (
-        f" {most} of {n_places} places are drawn, the best window of each model and trait first; "
-        f"any other: massact.plot.{function}."
-    )
-
-
-def rest_of_pairs(n_pairs: int, most: int | None, function: str) -> str:
-    """The same of models and traits."""
-    if most is None or n_pairs <= most:
-        return ""
-    return f" The first {most} of {n_pairs} models and traits; any other: massact.plot.{function}."
+    return f" {most} of {n} {what} are drawn; any other: massact.plot.{function}."
 
 
 def _cell(value: "Cell | str | None") -> Cell:

@@ -76,6 +76,15 @@ _STYLE: dict[str, Any] = {
 }
 
 
+CLEANING_LOOKS: dict[tuple[str, str | None], tuple[str, str]] = {
+    ("after", "uniform"): ("-", "s"),
+    ("after", "layer"): (":", "D"),
+    ("before", "uniform"): ("--", "^"),
+    ("before", "layer"): ("-.", "v"),
+}
+"""Dashes and markers by when dims are cleaned, and of which list."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelStyle:
     """How a label's line looks: the colour says how many dims, the dashes when and of which list."""
@@ -101,11 +110,9 @@ def label_style(label: str) -> LabelStyle:
     if cleaning.quantile is not None:
         return LabelStyle(QUIET, "-", "P", f"winsorised at {cleaning.quantile:g}")
     name = ("all" if cleaning.n_dims == "all" else f"top {cleaning.n_dims}") + (" kept" if cleaning.mode else "")
-    is_layer = cleaning.scope == "layer"
-    dashes = (":" if is_layer else "-") if cleaning.when == "after" else ("-." if is_layer else "--")
-    marker = ("D" if is_layer else "s") if cleaning.when == "after" else ("v" if is_layer else "^")
-    marker = "*" if cleaning.mode else marker
-    return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{', own dims' if is_layer else ''}")
+    dashes, marker = CLEANING_LOOKS[cleaning.when, cleaning.scope]
+    own = ", own dims" if cleaning.scope == "layer" else ""
+    return LabelStyle(colour, dashes, "*" if cleaning.mode else marker, f"{name} {cleaning.when}{own}")
 
 
 def method_of(label: str) -> str:
@@ -198,34 +205,6 @@ def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> tuple[Drawi
     return figure, panels
 
 
-def fixed(figure: Drawing) -> Drawing:
-    """The figure laid out once and for all: each saving would lay it out anew, which takes longest."""
-    with styled():
-        engine = figure.get_layout_engine()
-        if engine is not None:
-            for axes in figure.axes:
-                _measured_once(axes)
-            engine.execute(figure)
-    figure.set_layout_engine("none")
-    return figure
-
-
-def _measured_once(axes: Any) -> None:
-    """What stands around a panel is as wide however large the panel is: the layout's second pass need not measure."""
-    from matplotlib.transforms import Bbox
-
-    measure = axes.get_tightbbox
-    margins: list[Any] = []
-
-    def get_tightbbox(*args: Any, **options: Any) -> Any:
-        if not margins:
-            box = measure(*args, **options)
-            margins.append(None if box is None else box.extents - axes.bbox.extents)
-        return None if margins[0] is None else Bbox.from_extents(axes.bbox.extents + margins[0])
-
-    axes.get_tightbbox = get_tightbbox
-
-
 # By the canvases: `savefig` draws all of it once more, for layouts that only a drawing tells.
 
 
@@ -236,7 +215,7 @@ def save_png(figure: Drawing) -> bytes:
     data = BytesIO()
     with styled():
         figure.set(dpi=130, facecolor="white")
-        canvas: Any = FigureCanvasAgg(fixed(figure))
+        canvas: Any = FigureCanvasAgg(figure)
         canvas.print_png(data, pil_kwargs={"compress_level": 4})
     return data.getvalue()
 
@@ -250,7 +229,7 @@ def save_svg(figure: Drawing) -> str:
         figure.set(dpi=72)
         for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
             patch.set_alpha(0.0)
-        canvas: Any = FigureCanvasSVG(fixed(figure))
+        canvas: Any = FigureCanvasSVG(figure)
         canvas.print_svg(data, metadata={"Date": None, "Creator": None})
     return data.getvalue()
 
@@ -286,13 +265,15 @@ def floor_axis(axes: Axes, metric: str, values: Sequence[float]) -> None:
         axes.set_xlim(0, 1.05 * (max(values) or 1.0))
 
 
-def floor_line(axes: Axes, floor: float, *, with_name: bool) -> None:
-    axes.axhline(floor, **FLOOR_DASHES)
+def floor_line(axes: Axes, floor: float, *, is_upright: bool = False, with_name: bool = True) -> None:
+    """Dashes at the floor, across the panel or upright where the x axis is what the floor is of."""
+    (axes.axvline if is_upright else axes.axhline)(floor, **FLOOR_DASHES)
     if with_name:
-        axes.annotate(
-            f"floor {floor:g}", (0.01, floor), xycoords=("axes fraction", "data"), xytext=(0, -3),
-            textcoords="offset points", va="top", color=INK, fontsize=8,
-        )  # fmt: skip
+        at, units, shift = (0.01, floor), ("axes fraction", "data"), (0, -3)
+        if is_upright:
+            at, units, shift = (floor, 0.1), ("data", "axes fraction"), (3, 0)
+        axes.annotate(f"floor {floor:g}", at, xycoords=units, xytext=shift, textcoords="offset points", va="top",
+                      color=INK, fontsize=8)  # fmt: skip
 
 
 def legend_below(figure: Drawing, entries: Iterable[tuple[str, Look]], n_columns: int) -> None:

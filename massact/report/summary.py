@@ -1,6 +1,5 @@
 """The answers in short: sentences made from the statistics, which say "tied" and "cannot say" where it is so."""
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from massact.query.questions.compare import ComparisonRow
 from massact.query.rows import TABLE_WIDTH
 from massact.report.before_after import Outcome, comparison_outcome, comparison_verdict, comparisons
 from massact.report.checks import Criterion, top2_shape
-from massact.report.coefficients import current_ratios, spreads
+from massact.report.coefficients import spreads
 from massact.report.curve import Curve, CurveKind, cleaning_curves
 from massact.report.evidence import TOY_BANNER, Evidence, Place, listed, once, place_of
 from massact.report.section import interval, result, where
@@ -253,41 +252,24 @@ def _shape(curve: Curve, kind: CurveKind) -> tuple[str, str]:
 
 
 def predictable(evidence: Evidence) -> ShortAnswer:
-    lines = tuple(_coefficients(evidence))
     every = [s for s in spreads(evidence) if s.by_strength is not None and s.by_coefficient is not None]
     question = "Can the best coefficient be predicted?"
     if not every:
         why = "too few groups have an effect." if evidence.strata else "nothing was evaluated."
-        return ShortAnswer(question, f"Whether the best coefficient can be predicted: cannot say, {why}", lines)
+        return ShortAnswer(question, f"Whether the best coefficient can be predicted: cannot say, {why}")
     last = every[-1]
+    lines = (
+        f"{spread.name}: over {counted(spread.n_groups, 'group')} with an effect, the best coefficients scatter by a "
+        f"factor of {spread.by_coefficient:.2f}, their relative strengths by {spread.by_strength:.2f} around "
+        f"{spread.strength:.2f}."
+        for spread in every
+    )
     verdict = (
         f"One relative strength ({last.strength or 0:.2f}) for every label of {last.name} misses the best coefficient "
         f"by a factor of {last.by_strength:.2f}, one coefficient by {last.by_coefficient:.2f}, as fitted to "
         f"{counted(last.n_groups, 'group')}; `massact predict` tests it on others."
     )
-    return ShortAnswer(question, verdict, lines)
-
-
-def _coefficients(evidence: Evidence) -> Iterator[str]:
-    ratios, _ = current_ratios(evidence)
-    for model, trait in dict.fromkeys((place.model, place.trait) for place in evidence.places()):
-        here = [row.ratio for row in ratios if (row.model, row.trait) == (model, trait)]
-        name = f"{model}{evidence.of_trait(trait)}"
-        if here:
-            between = f"{min(here):.2f} to {max(here):.2f}, " if len(here) > 1 else ""
-            yield (
-                f"{name}: mean_diff takes {statistics.median(here):.2f} times probe's coefficient "
-                f"({between}{counted(len(here), 'place')})."
-            )
-        elif evidence.strata:
-            yield f"{name}: cannot say how mean_diff's coefficient relates to probe's."
-    for spread in spreads(evidence):
-        if spread.by_strength is not None and spread.by_coefficient is not None:
-            yield (
-                f"{spread.name}: over {counted(spread.n_groups, 'group')} with an effect, the best "
-                f"coefficients scatter by a factor of {spread.by_coefficient:.2f}, their "
-                f"relative strengths by {spread.by_strength:.2f} around {spread.strength:.2f}."
-            )
+    return ShortAnswer(question, verdict, tuple(lines))
 
 
 def _code(labels: Sequence[str]) -> str:

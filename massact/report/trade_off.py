@@ -12,16 +12,7 @@ from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, 
 from massact.query.rows import AnyPoint
 from massact.report import style
 from massact.report.evidence import Evidence, Place, listed
-from massact.report.section import (
-    MOST_FIGURES,
-    Figure,
-    Section,
-    key_places,
-    number,
-    rest_of_pairs,
-    rest_of_places,
-    signed,
-)
+from massact.report.section import MOST_FIGURES, Figure, Section, key_places, number, rest_of, signed
 from massact.store.schema import StoredPoint
 
 _MOST_PLACES = 2  # figures against the coefficient; that against coherence shows every window of a model
@@ -40,7 +31,7 @@ def tradeoff_section(evidence: Evidence) -> Section:
             f"{evidence.floor:g} and do not count."
         )
     pairs = tradeoff_pairs(evidence)
-    rest = rest_of_pairs(len(pairs), _MOST_PAIRS, "tradeoff")
+    rest = rest_of(len(pairs), _MOST_PAIRS, "tradeoff", "models and traits")
     figures: list[Figure] = [AgainstCoherence(evidence, *pair, rest) for pair in pairs[:_MOST_PAIRS]]
     figures += against_coefficient(evidence, _MOST_PLACES)
     return Section("tradeoff", "Trade-off between trait and coherence", (text,), figures=tuple(figures))
@@ -54,7 +45,7 @@ def tradeoff_pairs(evidence: Evidence) -> list[tuple[str, str]]:
 def against_coefficient(evidence: Evidence, most: int = MOST_FIGURES) -> "list[Figure]":
     """The figures of at most so many places."""
     places = evidence.run_places
-    rest = rest_of_places(len(places), most, "tradeoff")
+    rest = rest_of(len(places), most, "tradeoff")
     return [AgainstCoefficient(evidence, place, rest) for place in key_places(evidence, places, most)]
 
 
@@ -186,12 +177,8 @@ class AgainstCoherence:
             panel.set_xlabel(self.metric)
         every = [point for lines in self.data.values() for points in lines.values() for point in points]
         style.floor_axis(axes[0, 0], self.metric, [value_of(point, self.metric) or 0.0 for point in every])
-        if self.metric == self.evidence.floor.metric:
-            axes[0, 0].annotate(
-                f"floor {self.evidence.floor.limit:g}", (self.evidence.floor.limit, 0.45),
-                xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points", fontsize=8,
-                color=style.INK,
-            )  # fmt: skip
+        for panel in axes.flat if self.metric == self.evidence.floor.metric else ():
+            style.floor_line(panel, self.evidence.floor.limit, is_upright=True, with_name=panel is axes[0, 0])
         point: style.Look = {"linestyle": "", "marker": "o", "color": style.QUIET}
         best = ("a best", point | {"markersize": 7, "markeredgecolor": style.INK})
         below = ("below the floor", point | {"markersize": 3, "markerfacecolor": "none"})
@@ -200,8 +187,6 @@ class AgainstCoherence:
 
     def _panel(self, panel: style.Axes, place: Place, labels: Sequence[str]) -> None:
         panel.axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
-        if self.metric == self.evidence.floor.metric:
-            panel.axvline(self.evidence.floor.limit, **style.FLOOR_DASHES)
         for label in sorted(labels, key=style.legend_order, reverse=True):
             points, look = self.data[place][label], style.label_style(label)
             panel.plot(*self._at(points), linewidth=1.1, **look.line)

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -80,7 +81,7 @@ def phase_evidence(
 ) -> Evidence:
     """What the store holds to answer a phase's question."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
-    return Evidence.of(session.experiment, answers, cosines)
+    return Evidence.of(session.experiment, replace(answers, cosines=cosines))
 
 
 def log_outcome(session: Session, run: OpenRun, phase: PhaseName, whole: Evidence, *, is_last: bool) -> None:

@@ -151,24 +151,16 @@ def _of_ladder(
 
 def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], floor: float) -> str:
     """What is there, and what to do about it."""
-    file, why = session.experiment.file, "".join(f"\n  {n} {reason}" for reason, n in left_out.items())
-    reasons = f" Left out:{why}" if why else ""
-    needed = (
-        f"A prediction is tested on a model and trait that was left out, so {MIN_GROUPS} are needed, each with some "
-        f"vector whose coefficients reach from no effect to beyond {as_floor(floor).reach}; a verdict needs 5."
-    )
-    cases = verdict.found(cases, "best")
-    if not cases:
-        return (
-            f"nothing to predict from: the store holds no vector of {session.experiment.name} whose best coefficient "
-            f"and cliff were found. {needed} Run massact phase1 --experiment {file}, with coefficients in steps of a "
-            f"fifth or so, and look at massact gaps.{reasons}"
-        )
-    model, trait = cases[0].group
+    what = "vectors whose best coefficient and cliff were found"
+    there = f"nothing to predict from: the store holds no {what}"
+    if cases := verdict.found(cases, "best"):
+        there = f"all {len(cases)} {what} are of one model and trait ({', '.join(cases[0].group)})"
+    why = "".join(f"\n  {n} {reason}" for reason, n in left_out.items())
     return (
-        f"all {len(cases)} vectors whose best coefficient and cliff were found are of one model and trait ({model}, "
-        f"{trait}): leaving out single labels of it would test them on what they were fitted to. {needed} Add another "
-        f"model or trait to {file} and run massact phase1, or see massact coefficients for this one.{reasons}"
+        f"{there}. A prediction is tested on a model and trait that was left out, so {MIN_GROUPS} are needed (for a "
+        f"verdict 5), each with some vector whose coefficients reach from no effect to beyond {as_floor(floor).reach}. "
+        f"See massact gaps, add a model or trait, or coefficients in steps of a fifth or so, and run massact phase1 "
+        f"--experiment {session.experiment.file}.{' Left out:' if why else ''}{why}"
     )
 
 

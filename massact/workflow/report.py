@@ -20,10 +20,11 @@ from massact.names import file_name
 from massact.query import Answers
 from massact.query.answers import Confirmed
 from massact.query.costs import costs_of
-from massact.query.groups import gain, is_below_floor, recipe_of
+from massact.query.groups import gain, is_below_floor
 from massact.query.questions.best import BestRow, ask_best
 from massact.query.questions.costs import ask_costs
 from massact.query.questions.effects import ask_effects
+from massact.report import style
 from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.report.summary import brief
@@ -142,7 +143,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         run_link=lambda run_id: f"{address}/#/experiments/{run.experiment_id}/runs/{run_id}",
         toy=any(is_toy(model.instruct.reference) for model in experiment.models),
     )
-    return Evidence.of(experiment, answers, pair_cosines(session, answers), facts)
+    return Evidence.of(experiment, replace(answers, cosines=pair_cosines(session, answers)), facts)
 
 
 def _provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers) -> Provenance:
@@ -215,15 +216,10 @@ def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> Iterator[Cosine
         yield CosineMatrix(top.model, top.trait, top.position, top.layer, tuple(labels), values)
 
 
-def _order(label: str) -> tuple[int, str, int]:
-    """The uncleaned first, then those cleaned of all dims, before and after, then the others by dims."""
-    recipe = recipe_of(label)
-    if recipe is None:
-        return (3, label, 0)
-    n_dims = recipe.cleaning.n_dims
-    if recipe.cleaning.when == "none":
-        return (0, recipe.method, 0)
-    return (1, label, 0) if n_dims == "all" else (2, recipe.method, n_dims)
+def _order(label: str) -> tuple[bool, bool, str, int]:
+    """The uncleaned first, then those cleaned of all dims, then the others by dims."""
+    rank, _, is_all, n_dims = style.legend_order(label)
+    return (rank > 0, not is_all, style.method_of(label), n_dims)
 
 
 _Asked = tuple[str | None, SampleRole, str, str | None]

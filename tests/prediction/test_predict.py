@@ -172,7 +172,7 @@ def test_nothing_is_registered_without_being_asked_and_a_damaged_prior_is_refuse
 
     (path,) = tmp_path.glob("mlruns/**/prior_model/artifacts/prior.json")
     path.write_text(path.read_text().replace("relative_strength", "pickle"))
-    with pytest.raises(DataError, match=rf"{NAME}, version 1: .*'pickle'.*Run massact predict again"):
+    with pytest.raises(DataError, match=rf"{NAME}, version 1: .*best.form: Input should be.*Run massact predict again"):
         stored_prior(session(uri))
     assert f"{NAME} version 2" in predict(uri).stdout
     assert isinstance(stored_prior(session(uri)), AdoptedPrior)

@@ -57,7 +57,6 @@ def world(n_groups: int, *, between: float = 0.15, within: float = 0.10) -> list
                     best=best,
                     low=cliff / 1.09,
                     high=cliff * 1.09,
-                    best_delta=90.0,
                 )
                 facts = VectorFacts(unit_strength=strength, norm=norm * rng.uniform(2, 30))
                 cases.append(Case(outcome, facts))
@@ -195,7 +194,7 @@ def test_a_prior_is_read_back_as_it_was_written() -> None:
 
 
 def test_a_vector_without_a_best_is_evidence_about_cliffs_alone(plain: Trial) -> None:
-    weak = [replace(c, outcome=replace(c.outcome, best=None, best_delta=None)) for c in plain.cases[:15]]
+    weak = [replace(c, outcome=replace(c.outcome, best=None)) for c in plain.cases[:15]]
     both = leave_groups_out([*weak, *plain.cases[15:]])
     assert (len(both.cases_of("best")), len(both.cases_of("cliff"))) == (75, 90)
     assert "(75 vectors of 5 models and traits" in decide(both, "best").text
@@ -241,29 +240,29 @@ def change(path: str, value: object) -> str:
     ("text", "complaint"),
     [
         ("", "not a prior"),
-        ("[]", "is not an object"),
+        ("[]", "should be an object"),
         ("[" * 100_000, "not a prior"),
-        (change("format", "massact-coefficient-prior/2"), "is not massact-coefficient-prior/1"),
-        (change("surplus", 1), "unknown key 'surplus'"),
-        (change("experiment", ""), "is not a text"),
-        (change("floor", 101), "out of range"),
-        (change("max_new_tokens", 0), "not a whole number"),
-        (change("n_cases", 1.5), "not a whole number"),
-        (change("n_cases", True), "not a whole number"),
-        (change("cliff", None), "'cliff' is missing"),
-        (change("cliff.form", "pickle"), "is not relative_strength"),
-        (change("cliff.form", ["ridge"]), "is not relative_strength"),
-        (change("cliff.form", "ridge"), "'ridge' was adopted by an earlier version"),
-        (change("cliff.value", 0), "not above 0"),
-        (change("cliff.value", "1.03"), "is not a number"),
-        (change("cliff.value", True), "is not a number"),
+        (change("format", "massact-coefficient-prior/2"), "format: Input should be 'massact-coefficient-prior/1'"),
+        (change("surplus", 1), "surplus: Unexpected"),
+        (change("experiment", ""), "experiment: String should have at least 1"),
+        (change("floor", 101), "floor: Input should be less than or equal to 100"),
+        (change("max_new_tokens", 0), "max_new_tokens: Input should be greater than 0"),
+        (change("n_cases", 1.5), "n_cases: Input should be a valid integer"),
+        (change("n_cases", True), "n_cases: Input should be a valid integer"),
+        (change("cliff", None), "cliff: Field required"),
+        (change("cliff.form", "pickle"), "cliff.form: Input should be 'relative_strength'"),
+        (change("cliff.form", ["ridge"]), "cliff.form: Input should be 'relative_strength'"),
+        (change("cliff.form", "ridge"), "cliff.form: Input should be 'relative_strength'"),
+        (change("cliff.value", 0), "cliff.value: Input should be greater than 0"),
+        (change("cliff.value", "1.03"), "cliff.value: Input should be a valid number"),
+        (change("cliff.value", True), "cliff.value: Input should be a valid number"),
         (change("cliff.value", math.nan), "NaN is no number"),
         (change("cliff.value", math.inf), "Infinity is no number"),
         (format_prior(PRIOR).replace("1.03", "1e999"), "is too large"),
         (format_prior(PRIOR).replace("1.03", "1" + "0" * 400), "not a prior"),
-        (change("cliff.intercept", 1), "unknown key 'intercept'"),
-        (change("best.spread", 0), "not above 0"),
-        (change("best", []), "is not an object"),
+        (change("cliff.intercept", 1), "cliff.intercept: Unexpected"),
+        (change("best.spread", 0), "best.spread: Input should be greater than 0"),
+        (change("best", []), "best: Input should be an object"),
     ],
 )  # fmt: skip
 def test_anything_but_a_prior_is_refused(text: str, complaint: str) -> None:

@@ -43,7 +43,7 @@ def test_the_best_is_the_best_coherent_coefficient_and_the_cliff_the_middle_of_t
     assert (one.model, one.trait, one.position, one.label, one.layer) == (
         "gemma", "refusal", "response[:5]", "probe", 15,
     )  # fmt: skip
-    assert (one.best, one.best_delta, one.low, one.high) == (400, 85.0, 400, 800)
+    assert (one.best, one.low, one.high) == (400, 400, 800)
     assert one.cliff == pytest.approx(math.sqrt(400 * 800))
 
 
@@ -83,7 +83,7 @@ def test_a_ladder_that_tells_nothing_is_counted_with_the_reason(points: Any, rea
 def test_a_vector_without_a_best_tells_where_its_cliff_lies(points: Any, reason: str) -> None:
     outcomes = found(ladder(*points, relative_strength=None))
     (one,) = outcomes.counted
-    assert (one.best, one.best_delta, one.low, one.high) == (None, None, 400, 800)
+    assert (one.best, one.low, one.high) == (None, 400, 800)
     assert outcomes.left_out == {reason: 1}
     assert "only the cliff counts" in reason
 
@@ -107,7 +107,7 @@ def test_a_trait_to_be_lowered_is_measured_downwards_against_its_baseline() -> N
     down = tuple((c, h, -d) for c, h, d in GOOD)
     high = {"direction": "negative", "baseline_trait_mean": 90.0}
     (one,) = found(ladder(*down, **high)).counted
-    assert (one.best, one.best_delta) == (400, -85.0)
+    assert one.best == 400
     # of a baseline of 10 no more than 10 points can be taken, and a rise is no effect
     assert found(ladder(*GOOD, **high)).left_out == {NO_EFFECT: 1}
 

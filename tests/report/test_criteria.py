@@ -144,7 +144,7 @@ def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:
             )
             assert 0 < len(text) <= NOTE_LIMIT
             if "left out" in text:
-                assert re.search(r"\*\d+ rows? left out, which did not fit; `massact report", text)
+                assert re.search(r"\*\d+ lines? left out, which did not fit; `massact report", text)
     assert "left out" in phase_markdown(
         "phase4", Evidence.of(wide, Answers(evaluations=Evaluations.of(tuple(many)), coefficient_ranges={}))
     )

@@ -74,9 +74,8 @@ def test_where_the_winner_flips(markdown: str) -> None:
 
 
 def test_one_vector_that_was_printed_twice(markdown: str) -> None:
-    assert "mean_diff_preclean and mean_diff_cleaned are one vector by algebra, printed with different numbers: " \
-           "mean_diff_preclean +19.2 in S2 2026-01-30" in markdown  # fmt: skip
-    assert "mean_diff_cleaned +28.3 in S2 2026-01-30" in markdown
+    assert markdown.count("mean_diff_preclean (+19.2) and mean_diff_cleaned (+28.3) are the same direction by algebra, "
+                          "printed 9.1 apart") == 1  # fmt: skip
 
 
 def test_baselines_and_floors_that_differ(markdown: str) -> None:

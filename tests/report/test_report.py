@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from massact.query import Answers, Evaluations
 from massact.query.questions.compare import ComparisonRow
 from massact.query.stats.paired import QuestionScores
-from massact.report import kept, page, style
+from massact.report import page, style
 from massact.report.before_after import BeforeAfter, before_after_table, comparison_verdict
 from massact.report.checks import top2_shape
 from massact.report.coefficients import coefficients_section
@@ -146,15 +146,15 @@ def test_figures_are_kept_until_they_would_differ(tmp_path: Path, monkeypatch: p
 
 
 def test_figures_of_other_code_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, code = report_input(toy_rows()), tmp_path / "report" / "kept.py"
+    given, code = report_input(toy_rows()), tmp_path / "report" / "page.py"
     code.parent.mkdir()
-    monkeypatch.setattr(kept, "__file__", str(code))
+    monkeypatch.setattr(page, "__file__", str(code))
     seen = set()
-    for name in ("report/kept.py", "words.py", "domain.py", "models/load.py"):
+    for name in ("report/page.py", "words.py", "domain.py", "models/load.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n")
-        seen.add(kept.drawn_from(given))
-    assert len(seen | {kept.drawn_from(given)}) == 4
+        seen.add(page.drawn_from(given))
+    assert len(seen | {page.drawn_from(given)}) == 4
     assert None not in seen
 
 
@@ -267,8 +267,7 @@ def test_measured_cosine_outweighs_algebra() -> None:
     rows = [scored(28.3, 71.0, label="mean_diff_cleaned", vector_digest="a"),
             scored(19.2, 70.0, label="mean_diff_preclean", vector_digest="b")]  # fmt: skip
     given = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
-    same = Evidence.of(experiment(), given, {("a", "b"): 0.99999})
-    other = Evidence.of(experiment(), given, {("a", "b"): 0.5})
+    same, other = (Evidence.of(experiment(), replace(given, cosines={("a", "b"): one})) for one in (0.99999, 0.5))
     assert "same vector: cosine 0.99999" in str(before_after_table(same).rows)
     assert "after ahead by 9.1" in str(before_after_table(other).rows)
 

@@ -85,4 +85,6 @@ def confirmed_baseline() -> Scored:
 def all_confirmed(*cells: Scored) -> Confirmed:
     """Confirmations with the baseline on the same questions."""
     found = [confirmed_baseline(), *cells]
-    return Confirmed.of(rows_of(found), {one.run_id: scores for one, scores in found})
+    rows, scores = rows_of(found), {one.run_id: scores for one, scores in found}
+    baselines = {one.row.key: one for one in rows if one.row.layer is None}
+    return Confirmed(tuple(one for one in rows if one.row.layer is not None), baselines, scores)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, ClassVar, Unpack
 
-from massact.domain import RANDOM, AllDims, Direction
+from massact.domain import RANDOM, AllDims
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.controls import controls_of
@@ -28,7 +28,7 @@ from massact.query.groups import (
 )
 from massact.query.load import About, Needs
 from massact.query.question import flag, pattern, question
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
 from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners, own_interval
@@ -43,7 +43,7 @@ def _doubt(row: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestRow(PlaceRow):
+class BestRow(GroupRow):
     """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -88,7 +88,6 @@ class BestRow(PlaceRow):
     trait_mean: float | None = None
     coherence_mean: float | None = None
     delta: float | None = None
-    baseline_trait_mean: float | None = None
     n_scored: int | None = None
     n_unscored: int | None = None
     n_dims_cleaned: int | None = None
@@ -98,10 +97,6 @@ class BestRow(PlaceRow):
     run_id: str | None = None
     nearest_miss: Point | None = None
     """The most coherent evaluation below the floor; only where there is no best."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
     is_declared: bool = True
     """Whether the experiment file declares the group."""
     is_control: bool = False

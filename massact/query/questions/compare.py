@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack
 
 from massact._lazy import Numbers, np
-from massact.domain import Direction, Group
+from massact.domain import Group
 from massact.errors import UsageError
 from massact.floors import Floor, as_floor
 from massact.labels import format_label, normalise_label
@@ -16,7 +16,7 @@ from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.groups import ComparableGroups, one_spelling, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import pattern, question
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.intervals import Beliefs
 from massact.query.stats.paired import (
@@ -44,7 +44,7 @@ def _p_value(row: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonRow(PlaceRow):
+class ComparisonRow(GroupRow):
     """Two labels on one model, trait and position in one setting."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -99,11 +99,6 @@ class ComparisonRow(PlaceRow):
     matched_low: float | None = None
     matched_high: float | None = None
     """Of the 95 % interval of that difference."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
-    """Of the baseline that deltas are taken against, 0 to 100."""
 
 
 _LABEL = r"(?:[^:\[\]\u0000]|\[[^\[\]\u0000]*\])+"

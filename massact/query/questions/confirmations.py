@@ -8,13 +8,12 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal, Unpack
 
 from massact._lazy import np
-from massact.domain import Direction
 from massact.floors import as_floor
 from massact.query.answers import Answers, Confirmed
-from massact.query.groups import ComparableGroups, as_point, gain, rank, setting_notes, slices, strata, told_apart
+from massact.query.groups import ComparableGroups, as_point, gain, setting_notes, slices, strata, told_apart
 from massact.query.load import About, Needs
 from massact.query.question import question
-from massact.query.rows import Answer, Column, PlaceRow, Point
+from massact.query.rows import Answer, Column, GroupRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing
 from massact.query.stats.means import pulled_mean
 from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE, QuestionScores
@@ -37,7 +36,7 @@ def _both(header: str, selected: str, confirmed: str, spec: str) -> Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmationRow(PlaceRow):
+class ConfirmationRow(GroupRow):
     """One cell that won or is tied with the winner, as it was selected and as it was confirmed."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -96,12 +95,8 @@ class ConfirmationRow(PlaceRow):
     """Among winner and tied of its place, 1 for the winner."""
     confirmed_rank: int | None = None
     """The same by confirmed delta, of those that hold the floor."""
-    baseline_trait_mean: float | None
     confirmed_baseline_trait_mean: float | None = None
     """Of the baseline on the questions that confirm, 0 to 100."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
     key: str
     run_id: str
     confirmed_key: str | None = None
@@ -110,7 +105,7 @@ class ConfirmationRow(PlaceRow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmedPlace(PlaceRow):
+class ConfirmedPlace(GroupRow):
     """One model, trait and position: whether its winner wins on other questions too."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -148,10 +143,6 @@ class ConfirmedPlace(PlaceRow):
     confirmed_winner_low: float | None = None
     confirmed_winner_high: float | None = None
     """Of the 95 % interval of its true delta, the picking among those that hold the floor allowed for."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,17 +196,15 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
         )
     statuses = [row.status for row in rows]
     for n, one, several, rest in (
-        (statuses.count("unconfirmed"), "winner or tied label is", "winners and tied labels are", _OPEN),
-        (statuses.count("outdated"), "confirmed cell is", "confirmed cells are", _OUTDATED),
-        (n_lost, "confirmation is", "confirmations are", _LOST),
-    ):
+        (statuses.count("unconfirmed"), "winner or tied label is", "winners and tied labels are",
+         "not confirmed yet: run massact confirm"),
+        (statuses.count("outdated"), "confirmed cell is", "confirmed cells are",
+         "neither a winner nor tied with one any more"),
+        (n_lost, "confirmation is", "confirmations are",
+         "of evaluations that are not in the run store any more, left out"),
+    ):  # fmt: skip
         if n:
             yield f"{counted(n, one, several)} {rest}"
-
-
-_OPEN = "not confirmed yet: run massact confirm"
-_OUTDATED = "neither a winner nor tied with one any more"
-_LOST = "of evaluations that are not in the run store any more, left out"
 
 
 class _Place:
@@ -241,13 +230,8 @@ class _Place:
         self.is_asked = bool(several) or (stratum.sample is not None and stratum.sample.confirm_share is not None)
         self._beliefs = Beliefs(stratum, floor, scores)
         self._standing = self._beliefs.standings if self.is_asked else {}
-        chosen = [
-            (label, best)
-            for label, standing in self._standing.items()
-            if standing != "behind" and (best := stratum.best(label, floor)) is not None
-        ]
-        self._chosen = sorted(chosen, key=lambda one: rank(one, self._stratum.direction))
-        keys = {best.key for _, best in chosen}
+        self._chosen = [one for one in stratum.ranked(floor) if self._standing.get(one[0], "behind") != "behind"]
+        keys = {best.key for _, best in self._chosen}
         self._past = [one for one in points if one[1].key in self._by_key and one[1].key not in keys]
         self.rows = self._rows()
 

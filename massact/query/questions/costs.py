@@ -6,7 +6,6 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal, Unpack
 
 from massact._lazy import np
-from massact.domain import Direction
 from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.controls import RANDOM_LABEL, controls_of, random_p, random_rows, winner_of
@@ -14,7 +13,7 @@ from massact.query.costs import Cost, cost_lines
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import question
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.stats.intervals import NOTHING, Beliefs, own_interval
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, interval_column, number_column, text_column
 from massact.store.read.base import Stored
@@ -30,7 +29,7 @@ def _metric_column(name: str) -> Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CostRow(PlaceRow):
+class CostRow(GroupRow):
     """The winner of a place, or what it is held against."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -73,10 +72,6 @@ class CostRow(PlaceRow):
     costs: tuple[Cost, ...] = ()
     """What it changes on tasks of lm-evaluation-harness, as far as `massact capability` was run on it; of random
     directions on the one with the median delta."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

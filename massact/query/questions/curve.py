@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Unpack
 
-from massact.domain import NO_CLEANING, AllDims, Cleaning, Direction, Mode, Recipe, Scope, When, all_methods
+from massact.domain import NO_CLEANING, AllDims, Cleaning, Mode, Recipe, Scope, When, all_methods
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
@@ -13,7 +13,7 @@ from massact.query.equal_grids import on_equal_grids
 from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import choice, question, text
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.same_vector import same_vector
 from massact.query.tables import LABEL, PLACE, SETTING, STATUS, miss_column, number_column, point_column
 
@@ -22,7 +22,7 @@ N_DIMS: tuple[int | AllDims, ...] = (0, 1, 2, 3, 5, 10, "all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveRow(PlaceRow):
+class CurveRow(GroupRow):
     """One point of the cleaning curve of a model, trait and position, in one setting."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -44,11 +44,6 @@ class CurveRow(PlaceRow):
     best: Point | None = None
     """The best delta at the floor of the cells that all steps have; its `n_dims_cleaned` says what `all` came to."""
     nearest_miss: Point | None = None
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
-    """Of the baseline that deltas are taken against, 0 to 100."""
     same_vector: str | None = None
     """Earlier step whose vector this one is, and why: what differs between the two bests is noise."""
 

@@ -4,21 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Unpack
 
-from massact.domain import Direction
 from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.controls import winner_of
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.load import About, Needs
 from massact.query.question import question
-from massact.query.rows import Answer, Column, PlaceRow, Point
+from massact.query.rows import Answer, Column, GroupRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs
 from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE
 from massact.store.schema import EvaluationRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SideEffectRow(PlaceRow):
+class SideEffectRow(GroupRow):
     """A winner's responses, scored for one trait."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -50,12 +49,7 @@ class SideEffectRow(PlaceRow):
     """Whether the delta is more than noise: half a point or more, with an interval that leaves out zero, corrected for
     the number of other traits and winners in this answer; `None` where that cannot be told."""
     trait_mean: float | None
-    baseline_trait_mean: float | None
-    """Of the unsteered responses to the same questions, scored for the same trait, 0 to 100."""
     run_id: str
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
 
 
 @question("effects", needs=lambda **_: Needs(scores="coherent", side_effects=True))

@@ -1,20 +1,21 @@
 """Which groups of the declared matrix have no evaluation at or above the coherence floor, and what to try next."""
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Unpack
 
-from massact._lazy import Numbers, np
-from massact.domain import OWN_UNITS, Direction
+from massact._lazy import np
+from massact.domain import OWN_UNITS
 from massact.floors import as_floor
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
 from massact.query.groups import GroupInSetting, all_parts, recipe_of, setting_notes, slices, told_apart, unscored_note
 from massact.query.load import About, Needs
 from massact.query.question import question, text
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
-from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
+from massact.query.tables import ERROR, LABEL, PLACE, SETTING, miss_column, point_column
 from massact.words import counted
 
 N_RUNGS = 3  # how many coefficients are suggested per bracket
@@ -51,7 +52,7 @@ def brackets(
         if suggest and side.high is None:
             reason = "nothing that was scored here is below the floor"
         elif suggest and side.high is not None:
-            rungs, reason = _ladder((side.low, side.high), tried=side.tried.tolist(), allowed=allowed)
+            rungs, reason = _ladder((side.low, side.high), tried=side.tried, allowed=allowed)
         low, high = (None if size is None else side.sign * size for size in (side.low, side.high))
         next_ones = tuple(side.sign * rung for rung in rungs)
         found.append(Bracket(layer=side.layer, low=low, high=high, try_next=next_ones, reason=reason))
@@ -84,30 +85,20 @@ class _Side(NamedTuple):
     sign: float
     low: float | None
     high: float | None
-    tried: Numbers
+    tried: list[float]
 
 
-def _sides(points: PointSet, floor: float) -> list[_Side]:
+def _sides(points: PointSet, floor: float) -> Iterator[_Side]:
     """The lowest layer first, of a layer the positive coefficients first."""
-    layers, coefficients, coherences = points.steered_grid(floor)
-    if not len(layers):
-        return []
-    signs = np.sign(coefficients)
-    order = np.lexsort((-signs, layers))
-    layers, signs, sizes, coherences = (layers[order], signs[order], np.abs(coefficients)[order], coherences[order])
-    is_first = np.ones(len(layers), dtype=bool)
-    is_first[1:] = (layers[1:] != layers[:-1]) | (signs[1:] != signs[:-1])
-    starts = np.flatnonzero(is_first)
-    # a coherence of NaN, which is a missing one, is neither above the floor nor below it
-    lows = np.maximum.reduceat(np.where(coherences >= floor, sizes, 0.0), starts)
-    is_beyond = (coherences < floor) & (sizes > lows[np.cumsum(is_first) - 1])
-    highs = np.minimum.reduceat(np.where(is_beyond, sizes, math.inf), starts)
-    columns = (one.tolist() for one in (layers[starts].astype(np.intp), signs[starts], lows, highs, starts))
-    ends = [*starts[1:].tolist(), len(sizes)]
-    return [
-        _Side(layer, sign, low or None, None if high == math.inf else high, sizes[start:end])
-        for layer, sign, low, high, start, end in zip(*columns, ends, strict=True)
-    ]
+    sides: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
+    columns = (column.tolist() for column in points.steered_grid(floor))
+    for layer, coefficient, coherence in zip(*columns, strict=True):
+        sides[int(layer), math.copysign(1.0, coefficient)].append((abs(coefficient), coherence))
+    for (layer, sign), some in sorted(sides.items(), key=lambda side: (side[0][0], -side[0][1])):
+        # a coherence of NaN, which is a missing one, is neither above the floor nor below it
+        low = max((size for size, coherence in some if coherence >= floor), default=None)
+        beyond = (size for size, coherence in some if coherence < floor and size > (low or 0.0))
+        yield _Side(layer, sign, low, min(beyond, default=None), [size for size, _ in some])
 
 
 def _ladder(
@@ -148,7 +139,7 @@ def _try_next(row: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GapRow(PlaceRow):
+class GapRow(GroupRow):
     """One declared group, in one setting."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -158,7 +149,7 @@ class GapRow(PlaceRow):
         point_column("best", "best: delta", is_optional=True),
         miss_column(),
         Column("try next", _try_next),
-        error_column(),
+        ERROR,
         *SETTING,
     )
 
@@ -179,12 +170,6 @@ class GapRow(PlaceRow):
     n_failed: int = 0
     error: str | None = None
     """Of the newest failed run."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
-    baseline_trait_mean: float | None = None
-    """Of the baseline that deltas are taken against, 0 to 100."""
     is_current: bool = True
     """Whether it is of the current setting, which alone says whether the group is a gap."""
 

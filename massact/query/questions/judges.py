@@ -16,7 +16,7 @@ from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
-from massact.query.tables import LABEL, PLACE, flips_column, number_column, point_column, text_column
+from massact.query.tables import FLIPS, LABEL, PLACE, number_column, point_column, text_column
 from massact.store.schema import StoredPoint
 from massact.words import counted
 
@@ -37,7 +37,7 @@ class JudgesRow(PlaceRow):
         number_column("n_shared", "d", "shared"),
         point_column("best_a", "A: best delta", "status_a"),
         point_column("best_b", "B: best delta", "status_b"),
-        flips_column(),
+        FLIPS,
         number_column("loss", ".1f"),
         number_column("trait_shift", "+.1f", "trait B - A", is_optional=True),
         number_column("coherence_shift", "+.1f", "coherence B - A", is_optional=True),
@@ -83,7 +83,7 @@ class JudgesWinner(PlaceRow):
         text_column("label_b", "B: winner"),
         point_column("best_a", "A: delta"),
         point_column("best_b", "B: delta"),
-        flips_column(),
+        FLIPS,
     )
 
     judge_a: str

@@ -8,14 +8,14 @@ from decimal import Decimal
 from itertools import chain, combinations, product
 from typing import ClassVar, Unpack
 
-from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
+from massact.domain import TRAIT_INTERP_DIFFERS, Group
 from massact.errors import UsageError
 from massact.query.answers import Answers, Filters
 from massact.query.groups import GroupInSetting, one_spelling, recipe_of, slices, told_apart
 from massact.query.load import About, Needs, normalised
 from massact.query.question import question
 from massact.query.questions.compare import before_after_pairs
-from massact.query.rows import Answer, Column, Point, SettingRow, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, STATUS, number_column, point_column, text_column
 from massact.store.schema import PublishedRow
 from massact.vectors.positions import parse_position
@@ -24,8 +24,9 @@ _VARIANT = re.compile(r"-(?:it|instruct|pt|base)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedComparison(SettingRow):
-    """One published figure, and our best of its group. The fields up to `note` are as printed."""
+class PublishedComparison(GroupRow):
+    """One published figure, and our best of its group. The fields up to `note` are as printed; judge, direction and
+    setting are of our side."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         text_column("source", is_shared=True),
@@ -40,16 +41,12 @@ class PublishedComparison(SettingRow):
     )
 
     source: str
-    model: str
-    trait: str
-    position: str
     label: str
     layer: int | None = None
     coefficient: float | None = None
     trait_mean: float | None = None
     coherence_mean: float | None = None
     delta: float | None = None
-    baseline_trait_mean: float | None = None
     coherence_floor: float | None = None
     """The floor that the figure was picked at, 0 to 100."""
     note: str | None = None
@@ -65,16 +62,6 @@ class PublishedComparison(SettingRow):
     """Our delta minus the published one."""
     flags: tuple[str, ...] = ()
     """What does not add up in the published figure."""
-    judge: str | None = None
-    """This and the next two are of our side."""
-    direction: Direction | None = None
-    setting: str | None = None
-
-    @property
-    def lines(self) -> list[str]:
-        """What does not add up, and of which figure."""
-        name = f"{self.source}, {self.model}, {self.trait}, {self.position}, {self.label}"
-        return [f"{name}: {flag}" for flag in self.flags]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +69,8 @@ class PublishedAnswer(Answer[PublishedComparison]):
     """The answer of `compare --published`."""
 
     def lines(self) -> list[str]:
-        return [line for row in self.rows for line in row.lines]
+        """What does not add up, and of which figure."""
+        return [f"{row.source}, {row.place}, {row.label}: {flag}" for row in self.rows for flag in row.flags]
 
 
 @question(
@@ -220,7 +208,7 @@ _TRAIT_IN_NOTE = re.compile(r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?
 def published_flags(rows: Iterable[PublishedRow]) -> dict[str, tuple[str, ...]]:
     figures = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
     flags = {row.key: [*_arithmetic(row), *_ranges(row)] for row in figures}
-    for key, flag in chain(_two_baselines(figures), _two_figures(figures), _one_direction(figures)):
+    for key, flag in chain(_contradictions(figures), _one_direction(figures)):
         flags[key].append(flag)
     return {key: tuple(several) for key, several in flags.items()}
 
@@ -260,73 +248,54 @@ def _ranges(row: PublishedRow) -> Iterator[str]:
             yield f"coherence {coherence} is below its own floor of {row.coherence_floor:g}"
 
 
-def _two_baselines(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
-    """One source that gives a model and trait more than one baseline."""
-    of_model = _grouped((row for row in rows if row.baseline_trait_mean is not None), lambda row: _place(row)[:3])
-    for several, values in _disputed(of_model, "baseline_trait_mean"):
-        first = several[0]
-        flag = f"{first.source} gives {first.model}, {first.trait} {len(values)} baselines: {_listed(values)}"
-        yield from ((row.key, flag) for row in several)
+_RESULTS = ("delta", "coherence_mean", "trait_mean")
 
 
-def _two_figures(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
-    """One source that gives one cell more than one result. Where layer or coefficient lack, two may be meant."""
-    whole = [row for row in rows if row.layer is not None and row.coefficient is not None]
+def _contradictions(rows: Sequence[PublishedRow]) -> Iterator[tuple[str, str]]:
+    """One source that gives a model and trait more than one baseline, or one cell more than one result: by more than
+    roundings of one number. Where layer or coefficient lack, two cells may be meant."""
+    models = _grouped((row for row in rows if row.baseline_trait_mean is not None), lambda row: _place(row)[:3])
+    whole = (row for row in rows if row.layer is not None and row.coefficient is not None)
     cells = _grouped(whole, lambda row: (*_place(row), row.label, row.layer, row.coefficient))
-    for name in ("delta", "coherence_mean", "trait_mean"):
-        for several, values in _disputed(cells, name):
-            first = several[0]
-            place = f"{first.label}, {first.position}, layer {first.layer}, coefficient {first.coefficient:g}"
-            shown = _listed(values, _signed if name == "delta" else str)
-            flag = f"{first.source} gives one cell ({place}) {len(values)} values of {name}: {shown}"
-            yield from ((row.key, flag) for row in several)
-
-
-def _disputed(groups: Iterable[list[PublishedRow]], name: str) -> Iterator[tuple[list[PublishedRow], list[Decimal]]]:
-    """Groups in which a figure has values that are more than roundings of one number, and these."""
-    for several in groups:
-        values = sorted({_exact(value) for row in several if (value := getattr(row, name)) is not None})
-        if any(b - a > _rounding(a, b) for a, b in combinations(values, 2)):
-            yield several, values
+    for name, groups in (("baseline_trait_mean", models), *((name, cells) for name in _RESULTS)):
+        for several in groups:
+            values = sorted({_exact(value) for row in several if (value := getattr(row, name)) is not None})
+            if not any(b - a > _rounding(a, b) for a, b in combinations(values, 2)):
+                continue
+            one, shown = several[0], _listed(values, _signed if name == "delta" else str)
+            what = f"{one.model}, {one.trait} {len(values)} baselines"
+            if name in _RESULTS:
+                place = f"{one.label}, {one.position}, layer {one.layer}, coefficient {one.coefficient:g}"
+                what = f"one cell ({place}) {len(values)} values of {name}"
+            yield from ((row.key, f"{one.source} gives {what}: {shown}") for row in several)
 
 
 def _one_direction(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     """mean_diff cleaned before and after with the same dims: one direction, so one best."""
-    for several in _grouped(rows, _place):
+    for several in _grouped((row for row in rows if row.delta is not None), _place):
         for labels in before_after_pairs({row.label for row in several}):
             recipe = recipe_of(labels[0])
             if recipe is None or recipe.method != "mean_diff":
                 continue
-            before, after = ([row for row in several if row.label == label] for label in labels)
-            for a, b in _counterparts(before, after):
+            both = product(*([row for row in several if row.label == label] for label in labels))
+            # that may be of one layer; of those with one coefficient on both sides, these alone
+            pairs = [(a, b) for a, b in both if None in (a.layer, b.layer) or a.layer == b.layer]
+            equal = [(a, b) for a, b in pairs if a.coefficient is not None and a.coefficient == b.coefficient]
+            matched = {row.key for pair in equal for row in pair}
+            for a, b in equal + [(a, b) for a, b in pairs if not matched & {a.key, b.key}]:
                 if flag := _apart(a, b):
                     yield from ((row.key, flag) for row in (a, b))
 
 
-def _counterparts(
-    before: Sequence[PublishedRow], after: Sequence[PublishedRow]
-) -> Iterator[tuple[PublishedRow, PublishedRow]]:
-    """Pairs that may be of one layer; of those with one coefficient on both sides, these alone."""
-    pairs = [(a, b) for a, b in product(before, after) if None in (a.layer, b.layer) or a.layer == b.layer]
-    equal = [(a, b) for a, b in pairs if a.coefficient is not None and a.coefficient == b.coefficient]
-    matched = {row.key for pair in equal for row in pair}
-    yield from equal
-    yield from ((a, b) for a, b in pairs if a.key not in matched and b.key not in matched)
-
-
 def _apart(a: PublishedRow, b: PublishedRow) -> str | None:
-    if a.delta is None or b.delta is None:
-        return None
-    deltas = _exact(a.delta), _exact(b.delta)
-    distance, coefficients = abs(deltas[0] - deltas[1]), [a.coefficient, b.coefficient]
+    first, second = _exact(a.delta or 0.0), _exact(b.delta or 0.0)
+    distance = abs(first - second)
     if distance <= SAME_DIRECTION_POINTS:
         return None
-    is_told = None not in coefficients and a.coefficient != b.coefficient
+    is_told = a.coefficient is not None and b.coefficient is not None and a.coefficient != b.coefficient
     at = f", at coefficients {a.coefficient:g} and {b.coefficient:g}" if is_told else ""
-    return (
-        f"{a.label} ({_signed(deltas[0])}) and {b.label} ({_signed(deltas[1])}) {SAME_DIRECTION}, "
-        f"printed {distance} apart{at}"
-    )
+    both = f"{a.label} ({_signed(first)}) and {b.label} ({_signed(second)})"
+    return f"{both} {SAME_DIRECTION}, printed {distance} apart{at}"
 
 
 def _place(row: PublishedRow) -> tuple[object, ...]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 
-from massact.domain import Direction
 from massact.errors import UsageError
 from massact.floors import as_floor
 from massact.query import tables
@@ -13,7 +12,7 @@ from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, gain, slices, strata, told_apart, usual_notes
 from massact.query.load import About
 from massact.query.question import choice, question, whole
-from massact.query.rows import Answer, Column, PlaceRow
+from massact.query.rows import Answer, Column, GroupRow
 from massact.query.same_vector import SAME_AS
 from massact.store.schema import StoredPoint, point_of
 from massact.words import counted
@@ -29,7 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow(PlaceRow):
+class RunRow(GroupRow):
     """One evaluation: the newest finished run of its key, or the newest failed one."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -42,7 +41,7 @@ class RunRow(PlaceRow):
         tables.text_column("run_id", "run"),
         SAME_AS,
         Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
-        tables.error_column(),
+        tables.ERROR,
         *tables.SETTING,
     )
 
@@ -57,10 +56,6 @@ class RunRow(PlaceRow):
     n_unscored: int = 0
     error: str | None = None
     """Of a failed run."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
     finished_at: str | None = None
     """When the run ended: ISO 8601 in UTC, to the millisecond; `None` where the run has no end."""
     key: str

@@ -8,14 +8,14 @@ from math import comb
 from typing import ClassVar, Unpack
 
 from massact._lazy import Mask, Numbers, np
-from massact.domain import Direction, floor_warning
+from massact.domain import floor_warning
 from massact.errors import UsageError
 from massact.query import tables
 from massact.query.answers import Answers
-from massact.query.groups import ComparableGroups, GroupInSetting, Side, rank, slices, strata, told_apart, usual_notes
+from massact.query.groups import ComparableGroups, Side, slices, strata, told_apart, usual_notes
 from massact.query.load import AtManyFloors, Needs
 from massact.query.question import pattern, question
-from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.rows import Answer, Column, GroupRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.stats.paired import QuestionScores
 
@@ -28,7 +28,7 @@ _SAME = 1e-9  # points within which two means are one: sums of the same scores i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HalvesRow(PlaceRow):
+class HalvesRow(GroupRow):
     """One model, trait and position: which label wins on halves of its questions, everything picked anew."""
 
     columns: ClassVar[tuple[Column, ...]] = (
@@ -57,10 +57,6 @@ class HalvesRow(PlaceRow):
     that of labels that are alike one may win most of them."""
     runner_up: str | None = None
     runner_up_share: float = 0.0
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 def halves(all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores) -> tuple[HalvesRow, ...]:
@@ -148,7 +144,7 @@ FLOORS = tuple(float(floor) for floor in range(60, 81))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SensitivityRow(PlaceRow):
+class SensitivityRow(GroupRow):
     """Consecutive floors at which one evaluation is the best of a model, trait and position. The fields from `label` to
     `run_id` are the winner's; `None` where nothing qualifies."""
 
@@ -158,7 +154,7 @@ class SensitivityRow(PlaceRow):
         tables.number_column("floor_to", "g", "to"),
         tables.LABEL,
         *tables.POINT,
-        tables.flips_column(),
+        tables.FLIPS,
         tables.STATUS,
         tables.miss_column(is_optional=True),
         *tables.SETTING,
@@ -184,10 +180,6 @@ class SensitivityRow(PlaceRow):
     nearest_miss: Point | None = None
     """The most coherent evaluation below the first floor; only where nothing qualifies."""
     nearest_miss_label: str | None = None
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,29 +268,17 @@ _Win = tuple[Status, str | None, Point | None]
 """What a model, trait and position come to at one floor: the winner and its best, or why there is none."""
 
 
-def _wins(stratum: ComparableGroups, ladder: Sequence[float]) -> Iterator[_Win]:
-    bests = {label: _bests(part, ladder) for label, part in stratum.slices.items()}
-    for index, floor in enumerate(ladder):
-        rivals = [(label, point) for label, points in bests.items() if (point := points[index]) is not None]
-        is_below = any(part.status(floor) == "below_floor" for part in stratum.slices.values())
-        why: Status = "below_floor" if is_below else "missing"
-        yield ("ok", *min(rivals, key=lambda one: rank(one, stratum.direction))) if rivals else (why, None, None)
-
-
-def _bests(part: GroupInSetting, ladder: Sequence[float]) -> list[Point | None]:
-    """The best at each floor. One that reaches the next floor too is the best there: fewer compete."""
-    found = [part.best(ladder[0])]
-    for floor in ladder[1:]:
-        last = found[-1]
-        is_still_best = last is None or (last.coherence_mean is not None and last.coherence_mean >= floor)
-        found.append(last if is_still_best else part.best(floor))
-    return found
+def _win(stratum: ComparableGroups, floor: float) -> _Win:
+    if ranked := stratum.ranked(floor):
+        return ("ok", *ranked[0])
+    is_below = any(part.status(floor) == "below_floor" for part in stratum.slices.values())
+    return ("below_floor" if is_below else "missing", None, None)
 
 
 def _runs(stratum: ComparableGroups, ladder: Sequence[float]) -> list[SensitivityRow]:
     """One row for each maximal run of floors with one winner (or with one reason for none)."""
     found: list[SensitivityRow] = []
-    wins = zip(ladder, _wins(stratum, ladder), strict=True)
+    wins = ((floor, _win(stratum, floor)) for floor in ladder)
     for _, same in groupby(wins, key=lambda one: (*one[1][:2], one[1][2].key if one[1][2] else None)):
         (first, win), *rest = same
         found.append(_row(stratum, win, (first, rest[-1][0] if rest else first), found[-1] if found else None))
