@@ -28,7 +28,7 @@ from massact.interop.rows import (
     parse_own_line,
     result_run,
 )
-from massact.interop.writing import FileReport, ImportClaim, ImportReport, ImportWriter
+from massact.interop.writing import FileReport, ImportReport, open_import
 from massact.keys import canonical_json, digest_text
 from massact.store.read import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
@@ -152,13 +152,13 @@ def import_into(
     on_bytes: Callable[[int], None] = lambda _n: None, say: Callable[[str], None] = lambda _line: None,
 ) -> ImportReport:  # fmt: skip
     """Import into a run store, while nobody else imports into the experiment. `path`: what was named, for the run."""
-    description = target.config.description if target.config else ""
-    claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
     params = {"path": str(path), "model": target.model, "trait": target.trait}
-    with nullcontext() if dry_run else claim as held, ImportWriter(tracking_uri, target, params, held) as writer:
+    with nullcontext() if dry_run else open_import(tracking_uri, target, params, say) as writer:
         stored = stored_contents(tracking_uri, target.experiment)
-        report = Importer(target, stored, writer.write, on_bytes=on_bytes).run(what)
-        writer.finish(report)
+        write = writer.write if writer else lambda _runs: None
+        report = Importer(target, stored, write, on_bytes=on_bytes).run(what)
+        if writer:
+            writer.finish(report)
     return report
 
 

@@ -5,7 +5,7 @@ this judge left responses of unscored is scored again, and the newer run counts.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
@@ -22,8 +22,17 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.planner import check_experiment
-from massact.sweep.reuse import Same, is_compared, is_finished
-from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
+from massact.sweep.reuse import Same, finished_rows, is_compared
+from massact.sweep.stored import (
+    LeftOutError,
+    Moved,
+    Subject,
+    counting,
+    find_baseline,
+    stored_by_key,
+    stored_plan,
+    stored_subject,
+)
 from massact.words import counted
 
 
@@ -69,11 +78,9 @@ def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
 class _Planning:
     def __init__(self, session: Session) -> None:
         self._session, name = session, session.experiment.name
-        with session.stores.read() as store:
-            self._evaluations = store.evaluations(name)
-            self._baselines = {run.row.key: run for run in store.baselines(name)}
+        self._by_key = stored_by_key(session, Kind.EVALUATION)  # the oldest first
+        self._baselines = stored_by_key(session, Kind.BASELINE)
         self._least_scored = session.experiment.least_scored
-        self._by_key = {run.row.key: run for run in self._evaluations}
         self._with_responses = {
             run.run_id
             for kind in (Kind.EVALUATION, Kind.BASELINE)
@@ -85,7 +92,7 @@ class _Planning:
         plan, finished = RejudgePlan(), set[str]()
         todo: dict[str, Moved] = {}
         taken_over: list[Stored[EvaluationRow]] = []
-        for stored in self._evaluations:  # the oldest first: of two that become one the newer counts
+        for stored in self._by_key.values():  # of two that become one the newer counts
             if not only.admits_row(stored.row):
                 continue
             if stored.row.same_as_key is not None:
@@ -283,10 +290,8 @@ def plan_side_effects(session: Session) -> SideEffectsPlan:
         raise UsageError(f"{experiment.file} has one trait alone: side effects are told by the judge of another one")
     bests = ask_best.of(load_answers(session), experiment.coherence_floor).rows
     wanted = [row for row in winners(bests).values() if row.is_current]
-    with session.stores.read() as store:
-        by_key = {one.row.key: one for one in store.evaluations(experiment.name)}
-        baselines = {one.row.key: one for one in store.baselines(experiment.name)}
-        scored = {one.row.key: one for one in store.side_effects(experiment.name)}
+    by_key, baselines = stored_by_key(session, Kind.EVALUATION), stored_by_key(session, Kind.BASELINE)
+    scored = stored_by_key(session, Kind.SIDE_EFFECT)
     for best in wanted:
         with counting(plan.left_out):
             stored = by_key.get(best.key or "")
@@ -300,9 +305,7 @@ def plan_side_effects(session: Session) -> SideEffectsPlan:
                 one = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
                 plan.by_baseline.setdefault(one.baseline_key, []).append(one)
                 plan.baselines[one.baseline_key] = scored.get(one.baseline_key, baseline)
-    least = experiment.least_scored
-    rows = [one.row for one in scored.values()]
-    plan.finished = {row.key for row in rows if is_finished(row, scored.get(row.baseline_key or ""), least)}
+    plan.finished = set(finished_rows(session, scored, scored))
     return plan
 
 
@@ -326,14 +329,9 @@ def _effects_source(session: Session, plan: SideEffectsPlan, baseline_key: str) 
     first = next(iter(wanted.values()))
     unsteered = stored_plan(session, replace(first.cell, steering=None), baseline)
 
-    def stored() -> Mapping[str, Stored[EvaluationRow]]:
-        with session.stores.read() as store:
-            return {one.row.key: one for one in store.side_effects(session.experiment.name)}
-
     def plan_left() -> Plan:
-        known, least = stored(), session.experiment.least_scored
-        of_known = known.get(baseline_key)
-        done = {key for key in wanted if key in known and is_finished(known[key].row, of_known, least)}
+        known = stored_by_key(session, Kind.SIDE_EFFECT)
+        done = finished_rows(session, known, known)
         left = {key: one for key, one in wanted.items() if key not in done}
         cells = {key: stored_plan(session, one.cell, one.source) for key, one in left.items()}
         return Plan(len(wanted), cells, stored={key: one.source.run_id for key, one in left.items()})
@@ -342,7 +340,7 @@ def _effects_source(session: Session, plan: SideEffectsPlan, baseline_key: str) 
         subject=first.subject,
         questions=(),
         unsteered=lambda: unsteered,
-        stored_baseline=lambda: stored().get(baseline_key, baseline),
+        stored_baseline=lambda: stored_by_key(session, Kind.SIDE_EFFECT).get(baseline_key, baseline),
         plan=plan_left,
         keeps_responses=lambda *_: False,
         kind=Kind.SIDE_EFFECT,

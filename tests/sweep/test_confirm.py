@@ -14,6 +14,7 @@ import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.data.traits import split_questions
+from massact.store.claims import Sharing
 from massact.store.read import RunStore, open_store, stored_runs
 from massact.store.read.base import Stored
 from massact.store.responses import read_responses
@@ -21,7 +22,6 @@ from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.schema.names import POINT_TAG
 from massact.store.write.client import connect
 from massact.store.write.tracker import PROJECT_RUN
-from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Interruption, Session, Workload
 from massact.sweep.driver import Tally
 from massact.sweep.winners import run_confirm
