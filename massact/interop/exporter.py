@@ -98,7 +98,7 @@ class Exporter:
                         f"{output / path} is there already: pass --overwrite to replace it, or another --output"
                     )
         for file in results:
-            self._write_results(output / file.path, index.header(file.family), file)
+            self._write_results(output / file.path, file.family.header, file)
         for path, stage in calibrations.items():
             document = self._read(stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes()))
             made = calibration_file(document, stage.row, stage.run.times)
@@ -186,7 +186,10 @@ class Exporter:
         if not self._options.superseded:
             newest = {(one.row.kind, one.row.key): one for one in counting}
             counting = [one for one in counting if newest[one.row.kind, one.row.key] is one]
-        for result in sorted(counting, key=lambda one: one.is_baseline):  # baselines go where evaluations are
+        counting.sort(key=lambda one: one.is_baseline)  # baselines go where evaluations are
+        for result in counting:
+            index.name_imported(result)
+        for result in counting:
             try:
                 index.add(result)
             except UsageError as error:

@@ -30,13 +30,13 @@ from massact.interop.rows import (
 )
 from massact.interop.writing import FileReport, ImportReport, open_import
 from massact.keys import canonical_json, digest_text
-from massact.store.read import StoredContent, stored_contents
+from massact.store.read import stored_contents
+from massact.store.read.base import RawRun
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
 from massact.words import counted
 
 CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000  # a chunk is written when it has so many runs, or so many bytes of artifacts
-_JUDGES_NAMED = 20
 _NAN = "NaN, numpy's mean of no scores, in {}: kept as missing values"
 _TIES = (
     "{} of a cell and a time that another result has too: "
@@ -178,7 +178,7 @@ class Importer:
     def __init__(
         self,
         target: Target,
-        stored: Iterable[StoredContent],
+        stored: Iterable[RawRun],
         write: Callable[[Sequence[FinishedRun]], object],
         *,
         on_bytes: Callable[[int], None] = lambda _n: None,
@@ -189,11 +189,10 @@ class Importer:
         self._on_bytes = on_bytes
         self._known: set[str] = set()  # by what results are known again, those of the store and of this import
         self._has_measured = self._has_imported = False
-        for result in stored:
-            self._has_measured |= result.kind is Kind.EVALUATION and result.content is None
-            self._known.add(measured_identity(result.key, result.finished_at))
-            if result.content is not None:
-                self._known.add(result.content)
+        for run in stored:
+            self._has_measured |= run.tags[Tag.KIND] == Kind.EVALUATION and Tag.CONTENT not in run.tags
+            self._known.add(measured_identity(run.tags[Tag.KEY], run.finished_at))
+            self._known.update([run.tags[Tag.CONTENT]] if Tag.CONTENT in run.tags else ())
         self._chunk: list[FinishedRun] = []
         self._chunk_bytes = 0
 
@@ -317,5 +316,4 @@ def _count_without_baseline(file: _File, line: ResultLine, n_questions: int | No
     named = "" if line.trait_judge is None else f" of the trait judge {line.trait_judge!r}"
     if n_questions is not None and any(judge == line.trait_judge for judge, _ in file.scan.baselines):
         named += f" over {n_questions} questions, and none over other numbers is taken in its place"
-    if named in file.without_baseline or len(file.without_baseline) < _JUDGES_NAMED:
-        file.without_baseline[named] += 1
+    file.without_baseline[named] += 1
