@@ -127,17 +127,10 @@ class Judges:
     """Opens judges for the traits of one experiment."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        models: Models,
-        dataset: Callable[[TraitConfig], TraitDataset],
-        *,
-        say: Say,
-        folder: Path = Path(DEFAULT_SPOOL).parent,
+        self, experiment: Experiment, models: Models, dataset: Callable[[TraitConfig], TraitDataset], *, say: Say
     ) -> None:
-        """`models` are for the judge `self`; the judge cache lies in `folder` unless the file names another place."""
-        self._experiment, self._models, self._dataset = experiment, models, dataset
-        self._folder, self._say = folder, say
+        """`models` are for the judge `self`."""
+        self._experiment, self._models, self._dataset, self._say = experiment, models, dataset, say
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
@@ -260,7 +253,7 @@ class Judges:
             return None
         if config.cache:
             return Path(self._experiment.resolve(config.cache)).expanduser()
-        return self._folder / CACHE_FILE
+        return Path(DEFAULT_SPOOL).parent / CACHE_FILE
 
 
 def _check_digest(judge: CachingJudge) -> str:

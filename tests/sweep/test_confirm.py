@@ -218,18 +218,18 @@ def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
     assert run(place, "confirm").exit_code == 0
     with closing(open_store(uri(place))) as store:
         before = {one.run_id for one in store.confirmations("small")}
-    read = RunStore.confirmations
+    read = RunStore.evaluations
 
-    def with_short(reader: RunStore, name: str) -> list[Stored[EvaluationRow]]:
+    def with_short(reader: RunStore, name: str, kind: Kind = Kind.EVALUATION) -> list[Stored[EvaluationRow]]:
         """What is there now as if the judge had been down for nearly all of it."""
         return [
             replace(one, row=replace(one.row, trait_mean=99.0, n_scored=1, n_unscored=19))
             if one.run_id in before
             else one
-            for one in read(reader, name)
+            for one in read(reader, name, kind)
         ]
 
-    monkeypatch.setattr(RunStore, "confirmations", with_short)
+    monkeypatch.setattr(RunStore, "evaluations", with_short)
     monkeypatch.setattr(Sharing, "look", lambda _: True)
     session = Session(load_experiment(place / "small.yaml"), uri(place))
     assert run_confirm(session) == Tally(wanted=2, evaluated=2)
