@@ -8,7 +8,7 @@ from typing import Any
 
 from massact.errors import UsageError
 from massact.interop.lines import OWN
-from massact.interop.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET, RESULTS, last_part
+from massact.interop.names import DEFAULT_PROMPT_SET, RESULTS, Place, last_part
 from massact.json_text import parse_object
 from massact.keys import digest_texts
 from massact.store.read.base import RawRun
@@ -180,7 +180,7 @@ def imported_line(tag: str | None) -> ImportedLine | None:
     """The line that a tag `massact.imported` holds; `None` for a measured result, or where it is damaged."""
     try:
         values = parse_object(tag or "null", allow_nan=True)
-        context = {name: values[name] for name in CONTEXT_FIELDS}
+        context = {name: values[name] for name in Place.__slots__}
         parse_object(values["line"], allow_nan=True)
         return ImportedLine(context, values["header"], values["line"])
     except (ValueError, KeyError, TypeError):
