@@ -69,16 +69,13 @@ def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
 
 class _Planning:
     def __init__(self, session: Session) -> None:
-        self._session, name = session, session.experiment.name
+        self._session = session
         self._by_key = stored_by_key(session, Kind.EVALUATION)  # the oldest first
         self._baselines = stored_by_key(session, Kind.BASELINE)
         self._least_scored = session.experiment.least_scored
-        self._with_responses = {
-            run.run_id
-            for kind in (Kind.EVALUATION, Kind.BASELINE)
-            for run in stored_runs(session.stores.tracking_uri, name, kind, tags=(MlflowTag.TABLES,))
-            if run.tags.get(MlflowTag.TABLES)
-        }
+        kinds, tags = (Kind.EVALUATION, Kind.BASELINE), (MlflowTag.TABLES,)
+        runs = stored_runs(session.stores.tracking_uri, session.experiment.name, *kinds, tags=tags)
+        self._with_responses = {run.run_id for run in runs if run.tags.get(MlflowTag.TABLES)}
 
     def plan(self, only: Filters) -> RejudgePlan:
         plan, finished = RejudgePlan(), set[str]()

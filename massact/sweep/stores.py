@@ -109,11 +109,9 @@ class Stores:
         if not self.is_dry:
             return self.tracker.fetch(run_id, path)
         if self._artifact_uris is None:
-            self._artifact_uris = {
-                run.run_id: run.artifact_uri
-                for kind in (Kind.CALIBRATION, Kind.EXTRACTION)
-                for run in stored_runs(self.tracking_uri, self._experiment.name, kind, tags=())
-            }
+            stages = (Kind.CALIBRATION, Kind.EXTRACTION)
+            runs = stored_runs(self.tracking_uri, self._experiment.name, *stages, tags=())
+            self._artifact_uris = {run.run_id: run.artifact_uri for run in runs}
         return fetch_from(self._artifact_uris[run_id], path, tracking_uri=self.tracking_uri)
 
     def sharing(self, run: OpenRun) -> Sharing:
