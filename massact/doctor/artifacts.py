@@ -3,10 +3,9 @@
 A vector that is lost is made again from what extractions keep. What gives another digest is not used."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -126,7 +125,7 @@ class VectorSources:
 
     def __init__(self, context: DoctorContext) -> None:
         self._context = context
-        self._stacks: OrderedDict[tuple[str, str, str], torch.Tensor | None] = OrderedDict()
+        self._stack = lru_cache(_KEPT)(self._load_stack)
 
     def vector_file(self, row: EvaluationRow) -> tuple[bytes, str]:
         """The file of an evaluation's vector, as it was first written, and what it was made from."""
@@ -140,18 +139,18 @@ class VectorSources:
         with suppress(UsageError):  # of a method that is not installed
             label = format_label(parse_label(label).of_vector)
         tried, place = 0, (row.model, row.trait, row.position)
-        for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):
-            for stage in self._extractions:
+        for what in ("vectors", "activations"):
+            for run_id, stage in self._extractions.items():
                 if (stage.row.model, stage.row.trait, stage.row.position) != place:
                     continue
-                stack = self._kept(what, stage, label, stack_of)
+                stack = self._stack(what, run_id, label)
                 if stack is None or row.layer is None or row.layer + row.n_vectors > len(stack):
                     continue
                 tried += 1
                 vector = stack[row.layer : row.layer + row.n_vectors].squeeze(0)
                 if vector_digest(vector) == row.vector_digest:
                     content = tensor_bytes({"vector": vector}, vector_provenance(row))
-                    return content, f"the {what} of extraction {stage.run.run_id}"
+                    return content, f"the {what} of extraction {run_id}"
         reason = (
             "no extraction of its model, trait and window keeps vectors or activations that can be read"
             if not tried
@@ -159,25 +158,18 @@ class VectorSources:
         )
         raise CannotMendError(f"beyond mending: {reason}")
 
-    def _kept(
-        self, what: str, stage: StoredStage, label: str, make: "Callable[[StoredStage, str], torch.Tensor | None]"
-    ) -> "torch.Tensor | None":
-        place = (what, stage.run.run_id, label)
-        if place not in self._stacks:
-            self._stacks[place] = make(stage, label)
-            if len(self._stacks) > _KEPT:
-                self._stacks.popitem(last=False)
-        return self._stacks[place]
-
-    def _read_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
-        """`[n_layers, d_model]`; `None` where the extraction keeps no readable vectors of the label."""
+    def _load_stack(self, what: str, run_id: str, label: str) -> "torch.Tensor | None":
+        """`[n_layers, d_model]`: vectors of a label that an extraction keeps, or made again from the activations that
+        it keeps; `None` where it keeps none that can be read."""
         from massact.store.tensors import read_tensor
 
+        stage = self._extractions[run_id]
+        if what == "activations":
+            return self._make_stack(stage, label)
         name = f"{Artifact.VECTORS}/{label}.safetensors"
         return self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))
 
     def _make_stack(self, stage: StoredStage, label: str) -> "torch.Tensor | None":
-        """The same, made again from the activations that it keeps."""
         from massact.store.write.stages import read_activations
         from massact.vectors.extract import make_vectors
         from massact.vectors.massive_dims import read_calibration
@@ -204,8 +196,9 @@ class VectorSources:
             return None
 
     @cached_property
-    def _extractions(self) -> list[StoredStage]:
-        return stored_stages(self._context.tracking_uri, self._context.experiment, Kind.EXTRACTION)
+    def _extractions(self) -> dict[str, StoredStage]:
+        stages = stored_stages(self._context.tracking_uri, self._context.experiment, Kind.EXTRACTION)
+        return {stage.run.run_id: stage for stage in stages}
 
     @cached_property
     def _calibrations(self) -> dict[str, StoredStage]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from massact.errors import UsageError
 from massact.interop.lines import OWN
-from massact.interop.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET, RESULTS, last_part
+from massact.interop.names import DEFAULT_PROMPT_SET, RESULTS, Place, last_part
 from massact.json_text import parse_object
 from massact.keys import digest_texts
 from massact.store.read.base import RawRun
@@ -102,6 +102,12 @@ class ExportIndex:
             self.trait_folders[trait] = "/".join(below)
         self.prompt_files[trait] = str(dataset / "steering.json")
 
+    def name_imported(self, result: StoredResult) -> None:
+        """The trait of an imported result keeps the folder that it came from; before any result is added."""
+        named = (result.imported.header or {}).get("trait") if result.imported else None
+        if isinstance(named, str) and last_part(named) == last_part(result.row.trait):
+            self.trait_folders[result.row.trait] = named
+
     def add(self, result: StoredResult) -> None:
         """Put a result into its file; a baseline, after all evaluations, beside those that are compared with it."""
         family, row = self._family(result), result.row
@@ -127,40 +133,30 @@ class ExportIndex:
         if line is None:
             header = json.dumps(self._measured_header(row))
             return Family(row.trait, row.model_variant, DEFAULT_PROMPT_SET, row.setting, header)
-        named = (line.header or {}).get("trait")
-        if isinstance(named, str) and last_part(named) == last_part(row.trait):
-            self.trait_folders[row.trait] = named  # its trait keeps the folder that it came from
         header = json.dumps({**(line.header or {"type": "header"}), OWN: line.context})
         # a judge each; what was asked over several numbers of questions goes back into the file it came from
         setting = digest_texts([header, row.judge])
         return Family(row.trait, row.model_variant, str(line.context["prompt_set"]), setting, header)
 
     def _measured_header(self, row: EvaluationRow) -> dict[str, Any]:
+        """With the layout's names of trait and questions."""
+        folder = self.trait_folders.get(row.trait, row.trait)
         return {
             "type": "header",
-            "trait": row.trait,
+            "trait": folder,
             "direction": row.direction or "positive",
             "steering_model": row.model_id,
             "steering_experiment": row.experiment,
             "vector_source": {
                 "model": self.vector_models.get((row.model, row.trait), "unknown"),
                 "experiment": row.experiment,
-                "trait": row.trait,
+                "trait": folder,
             },
             "eval": {"model": row.judge_model, "method": row.judge, "trait_judge": None},
             "questions_digest": row.question_set,
             "n_questions": row.n_questions,
+            "prompts_file": self.prompt_files.get(row.trait, f"datasets/traits/{folder}/steering.json"),
         }
-
-    def header(self, family: Family) -> str:
-        """The header as one line of JSON; of measured results with the layout's names of trait and questions."""
-        header = parse_object(family.header, allow_nan=True)
-        if OWN in header:
-            return family.header
-        folder = self.trait_folders.get(family.trait, family.trait)
-        header["trait"] = header["vector_source"]["trait"] = folder
-        header["prompts_file"] = self.prompt_files.get(family.trait, f"datasets/traits/{folder}/steering.json")
-        return json.dumps(header)
 
     def name_files(self) -> None:
         """Give every file its path: settings never share one, the newest keeps the plain prompt set."""
@@ -184,7 +180,7 @@ def imported_line(tag: str | None) -> ImportedLine | None:
     """The line that a tag `massact.imported` holds; `None` for a measured result, or where it is damaged."""
     try:
         values = parse_object(tag or "null", allow_nan=True)
-        context = {name: values[name] for name in CONTEXT_FIELDS}
+        context = {name: values[name] for name in Place.__slots__}
         parse_object(values["line"], allow_nan=True)
         return ImportedLine(context, values["header"], values["line"])
     except (ValueError, KeyError, TypeError):

@@ -5,6 +5,7 @@ beside them, a tensor for each layer, as trait-interp loads them.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ class Exporter:
                         f"{output / path} is there already: pass --overwrite to replace it, or another --output"
                     )
         for file in results:
-            self._write_results(output / file.path, index.header(file.family), file)
+            self._write_results(output / file.path, file.family.header, file)
         for path, stage in calibrations.items():
             document = self._read(stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes()))
             made = calibration_file(document, stage.row, stage.run.times)
@@ -164,29 +165,32 @@ class Exporter:
 
     def _note_what_stays(self) -> None:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
+        staying = stored_runs(self._tracking_uri, self._experiment, *_STAYING, tags=(Tag.KIND,))
+        counts = Counter(run.tags[Tag.KIND] for run in staying)
         for kind, (one, several) in _STAYING.items():
-            count = sum(1 for _ in stored_runs(self._tracking_uri, self._experiment, kind, tags=()))
-            what = counted(count, one, several)
-            self._report.notes += [f"{what} in the run store: the format has no place for them"] if count else []
+            if count := counts[kind]:
+                what = counted(count, one, several)
+                self._report.notes.append(f"{what} in the run store: the format has no place for them")
 
     def _collect(self, index: ExportIndex) -> int:
         """Put what counts into its files. Returns how many runs cannot be read."""
         n_unreadable = 0
         results: dict[str, StoredResult] = {}
-        for kind in (Kind.EVALUATION, Kind.BASELINE):
-            for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=_TAGS):
-                try:
-                    row = decode_evaluation(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
-                except (ValueError, TypeError):
-                    n_unreadable += 1
-                else:
-                    line = imported_line(self._imported(run))
-                    results[run.run_id] = StoredResult(run, row, line)
+        for run in stored_runs(self._tracking_uri, self._experiment, Kind.EVALUATION, Kind.BASELINE, tags=_TAGS):
+            try:
+                row = decode_evaluation(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
+            except (ValueError, TypeError):
+                n_unreadable += 1
+            else:
+                results[run.run_id] = StoredResult(run, row, imported_line(self._imported(run)))
         counting = sorted(results.values(), key=lambda one: (one.run.times[1], one.row.key, one.run.run_id))
         if not self._options.superseded:
             newest = {(one.row.kind, one.row.key): one for one in counting}
             counting = [one for one in counting if newest[one.row.kind, one.row.key] is one]
-        for result in sorted(counting, key=lambda one: one.is_baseline):  # baselines go where evaluations are
+        counting.sort(key=lambda one: one.is_baseline)  # baselines go where evaluations are
+        for result in counting:
+            index.name_imported(result)
+        for result in counting:
             try:
                 index.add(result)
             except UsageError as error:

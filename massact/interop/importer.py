@@ -28,15 +28,15 @@ from massact.interop.rows import (
     parse_own_line,
     result_run,
 )
-from massact.interop.writing import FileReport, ImportClaim, ImportReport, ImportWriter
+from massact.interop.writing import FileReport, ImportReport, open_import
 from massact.keys import canonical_json, digest_text
-from massact.store.read import StoredContent, stored_contents
+from massact.store.read import stored_contents
+from massact.store.read.base import RawRun
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
 from massact.words import counted
 
 CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000  # a chunk is written when it has so many runs, or so many bytes of artifacts
-_JUDGES_NAMED = 20
 _NAN = "NaN, numpy's mean of no scores, in {}: kept as missing values"
 _TIES = (
     "{} of a cell and a time that another result has too: "
@@ -152,13 +152,13 @@ def import_into(
     on_bytes: Callable[[int], None] = lambda _n: None, say: Callable[[str], None] = lambda _line: None,
 ) -> ImportReport:  # fmt: skip
     """Import into a run store, while nobody else imports into the experiment. `path`: what was named, for the run."""
-    description = target.config.description if target.config else ""
-    claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
     params = {"path": str(path), "model": target.model, "trait": target.trait}
-    with nullcontext() if dry_run else claim as held, ImportWriter(tracking_uri, target, params, held) as writer:
+    with nullcontext() if dry_run else open_import(tracking_uri, target, params, say) as writer:
         stored = stored_contents(tracking_uri, target.experiment)
-        report = Importer(target, stored, writer.write, on_bytes=on_bytes).run(what)
-        writer.finish(report)
+        write = writer.write if writer else lambda _runs: None
+        report = Importer(target, stored, write, on_bytes=on_bytes).run(what)
+        if writer:
+            writer.finish(report)
     return report
 
 
@@ -178,7 +178,7 @@ class Importer:
     def __init__(
         self,
         target: Target,
-        stored: Iterable[StoredContent],
+        stored: Iterable[RawRun],
         write: Callable[[Sequence[FinishedRun]], object],
         *,
         on_bytes: Callable[[int], None] = lambda _n: None,
@@ -189,11 +189,10 @@ class Importer:
         self._on_bytes = on_bytes
         self._known: set[str] = set()  # by what results are known again, those of the store and of this import
         self._has_measured = self._has_imported = False
-        for result in stored:
-            self._has_measured |= result.kind is Kind.EVALUATION and result.content is None
-            self._known.add(measured_identity(result.key, result.finished_at))
-            if result.content is not None:
-                self._known.add(result.content)
+        for run in stored:
+            self._has_measured |= run.tags[Tag.KIND] == Kind.EVALUATION and Tag.CONTENT not in run.tags
+            self._known.add(measured_identity(run.tags[Tag.KEY], run.finished_at))
+            self._known.update([run.tags[Tag.CONTENT]] if Tag.CONTENT in run.tags else ())
         self._chunk: list[FinishedRun] = []
         self._chunk_bytes = 0
 
@@ -317,5 +316,4 @@ def _count_without_baseline(file: _File, line: ResultLine, n_questions: int | No
     named = "" if line.trait_judge is None else f" of the trait judge {line.trait_judge!r}"
     if n_questions is not None and any(judge == line.trait_judge for judge, _ in file.scan.baselines):
         named += f" over {n_questions} questions, and none over other numbers is taken in its place"
-    if named in file.without_baseline or len(file.without_baseline) < _JUDGES_NAMED:
-        file.without_baseline[named] += 1
+    file.without_baseline[named] += 1

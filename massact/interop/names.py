@@ -9,7 +9,7 @@ inference/{variant}/massive_activations/calibration.json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,16 +18,13 @@ from massact.config import Experiment, ModelConfig, VariantConfig
 from massact.domain import COMPONENT, Direction
 from massact.errors import DataError, UsageError
 from massact.interop.lines import Header, LineError, ResultLine
+from massact.json_text import read_as
 from massact.names import check_name
 from massact.vectors.positions import parse_position, parse_position_slug
 
 RESULTS, RESPONSES, BASELINE_RESPONSES = "results.jsonl", "responses", "baseline.json"
 _CALIBRATION = re.compile(r"calibration(?:-[0-9a-f]{8})?\.json")
 NO_VARIANT = "unknown"  # the variant of a results file that lies outside the layout: its header does not name one
-CONTEXT_FIELDS = (
-    "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
-)  # fmt: skip
-"""Of a context as JSON."""
 DEFAULT_PROMPT_SET = "steering"
 
 
@@ -121,25 +118,28 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What all lines of a results file share."""
+class Place:
+    """Where the lines of a results file belong, as the header of an export tells it."""
 
     model: str
     model_id: str
     model_variant: str
     trait: str
-    direction: Direction | None
-    position: str | None  # position window of the file's folder; `None` outside the layout
+    direction: Direction | None = None
+    position: str | None = None  # position window of the file's folder; `None` outside the layout
     prompt_set: str
+    has_header: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context(Place):
+    """What all lines of a results file share."""
+
     header: Header
 
-    @property
-    def has_header(self) -> bool:
-        return self.header.document is not None
-
     def to_document(self) -> dict[str, Any]:
-        """The context as JSON, for the header of an export; `resolve_context` reads it back."""
-        return {name: getattr(self, name) for name in CONTEXT_FIELDS}
+        """Its place as JSON, for the header of an export; `resolve_context` reads it back."""
+        return {field.name: getattr(self, field.name) for field in fields(Place)}
 
 
 def resolve_context(source: Source, header: Header, target: Target) -> Context:
@@ -168,6 +168,7 @@ def resolve_context(source: Source, header: Header, target: Target) -> Context:
         direction=header.direction or extra.get("direction", _declared_direction(target, trait) or default),
         position=extra["position"] if extra else source.position,
         prompt_set=checked_name(prompt_set, "prompt set"),
+        has_header=header.document is not None,
         header=header,
     )
 
@@ -239,17 +240,11 @@ def direction_note(context: Context, target: Target) -> str | None:
 
 
 def _parse_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    texts, position = ("model", "model_id", "model_variant", "trait", "prompt_set"), extra.get("position")
-    is_sound = (
-        all(isinstance(extra.get(name), str) and extra[name] for name in texts)
-        and extra.get("direction") in ("positive", "negative", None)
-        and isinstance(extra.get("has_header"), bool)
-        and isinstance(position, str | None)
-    )
-    if not is_sound:
-        raise LineError("header: its `massact` object is damaged; export again, or remove it")
     try:
-        position = None if position is None else str(parse_position(position))
+        place: Place = read_as(Place, extra)
+        position = None if place.position is None else str(parse_position(place.position))
+    except ValueError as error:
+        raise LineError("header: its `massact` object is damaged; export again, or remove it") from error
     except UsageError as error:
         raise LineError(f"header: {error}") from error
-    return {**extra, "direction": extra.get("direction"), "position": position}
+    return {**asdict(place), "position": position}

@@ -35,8 +35,6 @@ _TRAINING = re.compile(
     r"(trainer_state|.*_results|(pre|image_|video_)*processor_config)\.json|(training_args|optimizer|scheduler).*\.bin"
 )
 """What lies among these files and decides nothing about texts."""
-_OTHER_FILES = "+files:"
-"""Stands in a local folder's revision between the digest of its weights and that of its other files."""
 _ADAPTER_CONFIG = "adapter_config.json"
 _GGUF = ".gguf"
 
@@ -217,12 +215,7 @@ def others_digest(folder: Path) -> str:
     """`+files:` and the digest of a folder's other files that decide what is read and where a response ends. Empty
     where there are none: an adapter seldom has any."""
     files = _files(folder, _TEXT, but=("config.json", _ADAPTER_CONFIG))
-    return f"{_OTHER_FILES}{digest_files(files, folder)}" if files else ""
-
-
-def former_revision(revision: str) -> str:
-    """The revision that a local folder had when only its weights and configuration counted."""
-    return re.sub(rf"{re.escape(_OTHER_FILES)}[0-9a-f]*", "", revision)
+    return f"+files:{digest_files(files, folder)}" if files else ""
 
 
 def _files(folder: Path, patterns: tuple[str, ...], but: tuple[str, ...] = ()) -> list[Path]:

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from massact.addresses import declared_ui, is_database, shown_uri
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 
-LOCK_TIMEOUT_SECONDS = 20.0
+LOCK_TIMEOUT_SECONDS = 20.0  # how long a statement waits for another writer's lock; MLflow's own writers wait as long
 CONNECT_TIMEOUT_SECONDS = 10
 
 _SQLITE = (
@@ -114,11 +114,6 @@ def open_engine(url: sa.URL, doing: str, **options: Any) -> sa.Engine:
         return sa.create_engine(url, connect_args=limits, **options)
     except ImportError as error:
         raise UnusableStoreError(f"{doing} needs psycopg: pip install 'massact[postgres]'") from error
-
-
-def lock_seconds() -> float:
-    """How long a statement waits for another writer's lock; MLflow's own writers wait as long."""
-    return LOCK_TIMEOUT_SECONDS
 
 
 def passes_by_itself(error: BaseException) -> bool:
@@ -356,13 +351,13 @@ def _unopened(reason: str, name: str) -> str:
 
 
 def _locked(name: str) -> str:
-    return f"{name} stayed locked by a writer for {lock_seconds():g} s: try again when it is done"
+    return f"{name} stayed locked by a writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
 
 
 def _open_postgresql(url: sa.URL, name: str, statement_seconds: float | None) -> sa.Engine:
     options = {"postgresql_readonly": True}
     engine = open_engine(url, f"reading {name}", poolclass=NullPool, execution_options=options)
-    limits = {"lock_timeout": lock_seconds(), "statement_timeout": statement_seconds}
+    limits = {"lock_timeout": LOCK_TIMEOUT_SECONDS, "statement_timeout": statement_seconds}
     # for the transaction only: behind a pool of connections a setting would reach other clients
     statement = "; ".join(f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits.items() if seconds)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
@@ -385,7 +380,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=lock_seconds())
+    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT_SECONDS)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # only now the file is opened
     except sqlite3.Error:

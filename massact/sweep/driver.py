@@ -14,11 +14,11 @@ from massact.floors import as_floor
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.metrics import Measured
+from massact.store.claims import Sharing
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind
 from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
 from massact.store.write.tracker import OpenRun
-from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner

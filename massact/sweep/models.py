@@ -15,10 +15,7 @@ from massact.judges import Judge, ModelSource, Subject, Usage, canaries, open_ju
 from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
 from massact.judges.canaries import CanaryResult
 from massact.models.load import Description, SteerableModel, describe, read_description, read_notes
-from massact.models.source import former_revision
 from massact.plugins import load_plugin
-from massact.store.databases import is_absent
-from massact.store.schema import Kind
 from massact.sweep.executors import CommandContext, RayOptions, Workload
 from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
 from massact.sweep.executors.local import LocalExecutor, load_use
@@ -65,7 +62,6 @@ class Models:
         """A variant, loaded in this process."""
         model = self.load(self.use(config, variant))
         self._described[config.name, variant.name] = describe(model)
-        self.note_former_results(config.name, model.identity.revision)
         return model
 
     def load(self, use: ModelUse) -> SteerableModel:
@@ -113,7 +109,6 @@ class Models:
             if described is None and self._stores.is_dry:
                 raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
             self._described[names] = described or self.loaded(config, variant).description
-            self.note_former_results(config.name, self._described[names].identity.revision)
         return self._described[names]
 
     def tell_way(self, config: ModelConfig) -> None:
@@ -127,41 +122,15 @@ class Models:
                 self._warned_of.add(line)
                 self._say(line)
 
-    def note_former_results(self, name: str, revision: str) -> None:
-        """Say, once, where the store has results of a model or judge from when less of a local folder identified it."""
-        former, uri = former_revision(revision), self._stores.tracking_uri
-        if former == revision or revision in self._warned_of or not uri or is_absent(uri):
-            return
-        self._warned_of.add(revision)
-        experiment = self._experiment.name
-        with self._stores.read() as store:
-            kinds = (Kind.CALIBRATION, Kind.EXTRACTION)
-            stored = {one.row.model_revision for kind in kinds for one in store.stages(kind, experiment)}
-            for one in store.baselines(experiment):
-                stored |= {one.row.model_revision, one.row.judge_model}
-        if former in stored:
-            self._say(
-                f"note: {name}: the store has results of these weights from before generation settings, tokenizer and "
-                "templates of a local folder counted as well. Nothing tells whether those files were the same then, so "
-                "that they are kept, apart, as another setting's (docs/design/cell-identity.md)"
-            )
-
 
 class Judges:
     """Opens judges for the traits of one experiment."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        models: Models,
-        dataset: Callable[[TraitConfig], TraitDataset],
-        *,
-        say: Say,
-        folder: Path = Path(DEFAULT_SPOOL).parent,
+        self, experiment: Experiment, models: Models, dataset: Callable[[TraitConfig], TraitDataset], *, say: Say
     ) -> None:
-        """`models` are for the judge `self`; the judge cache lies in `folder` unless the file names another place."""
-        self._experiment, self._models, self._dataset = experiment, models, dataset
-        self._folder, self._say = folder, say
+        """`models` are for the judge `self`."""
+        self._experiment, self._models, self._dataset, self._say = experiment, models, dataset, say
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
@@ -173,12 +142,7 @@ class Judges:
     ) -> CachingJudge:
         """A judge for a trait, asked about equal text once; without a `config` the experiment's. Whose responses are
         judged, the `model`, matters to the judge `self` alone."""
-        judge = self._opened(config or self._experiment.judge, trait, model)
-        if config is None:
-            self._models.note_former_results(judge.identity.id, judge.identity.model)
-        return judge
-
-    def _opened(self, config: JudgeConfig, trait: TraitConfig, model: ModelConfig | None) -> CachingJudge:
+        config = config or self._experiment.judge
         if not config.reads_steered:
             model = None
         elif model is None and len(self._experiment.models) > 1:
@@ -289,7 +253,7 @@ class Judges:
             return None
         if config.cache:
             return Path(self._experiment.resolve(config.cache)).expanduser()
-        return self._folder / CACHE_FILE
+        return Path(DEFAULT_SPOOL).parent / CACHE_FILE
 
 
 def _check_digest(judge: CachingJudge) -> str:

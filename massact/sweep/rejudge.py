@@ -5,8 +5,10 @@ this judge left responses of unscored is scored again, and the newer run counts.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -22,8 +24,8 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.planner import check_experiment
-from massact.sweep.reuse import Same, is_compared, is_finished
-from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
+from massact.sweep.reuse import Same, finished_rows, is_compared
+from massact.sweep.stored import LeftOutError, Moved, Subject, counting, stored_by_key, stored_plan, stored_subject
 from massact.words import counted
 
 
@@ -36,7 +38,8 @@ def _is_own(moved: Moved) -> bool:
 class RejudgePlan:
     """What there is to score."""
 
-    baselines: list[Moved] = field(default_factory=list)
+    what: tuple[str, str] = ("evaluation", "evaluations")  # is scored, one and several
+    baselines: dict[str, Moved] = field(default_factory=dict)  # by their key under the judge
     evaluations: list[Moved] = field(default_factory=list)
     following: list[Moved] = field(default_factory=list)
     """Evaluations that were taken over from others, and will be again."""
@@ -46,16 +49,14 @@ class RejudgePlan:
     @property
     def n_responses(self) -> int:
         """Responses that the judge is asked about."""
-        some = ((_is_own(one), one.source.row) for one in (*self.baselines, *self.evaluations))
+        some = ((_is_own(one), one.source.row) for one in (*self.baselines.values(), *self.evaluations))
         return sum(row.n_unscored if is_own else row.n_questions or 0 for is_own, row in some)
 
     def __str__(self) -> str:
         left_out = "".join(f"; {n} left out: {reason}" for reason, n in sorted(self.left_out.items()))
         n = len(self.evaluations)
         todo = (
-            f"{counted(n, 'evaluation')} ({counted(self.n_responses, 'response')}) to score"
-            if n
-            else "nothing to score"
+            f"{counted(n, *self.what)} ({counted(self.n_responses, 'response')}) to score" if n else "nothing to score"
         )
         same = f", {len(self.following)} the same as another" if self.following else ""
         return f"{todo}, {self.n_finished} scored by this judge already{same}{left_out}"
@@ -68,24 +69,19 @@ def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
 
 class _Planning:
     def __init__(self, session: Session) -> None:
-        self._session, name = session, session.experiment.name
-        with session.stores.read() as store:
-            self._evaluations = store.evaluations(name)
-            self._baselines = {run.row.key: run for run in store.baselines(name)}
+        self._session = session
+        self._by_key = stored_by_key(session, Kind.EVALUATION)  # the oldest first
+        self._baselines = stored_by_key(session, Kind.BASELINE)
         self._least_scored = session.experiment.least_scored
-        self._by_key = {run.row.key: run for run in self._evaluations}
-        self._with_responses = {
-            run.run_id
-            for kind in (Kind.EVALUATION, Kind.BASELINE)
-            for run in stored_runs(session.stores.tracking_uri, name, kind, tags=(MlflowTag.TABLES,))
-            if run.tags.get(MlflowTag.TABLES)
-        }
+        kinds, tags = (Kind.EVALUATION, Kind.BASELINE), (MlflowTag.TABLES,)
+        runs = stored_runs(session.stores.tracking_uri, session.experiment.name, *kinds, tags=tags)
+        self._with_responses = {run.run_id for run in runs if run.tags.get(MlflowTag.TABLES)}
 
     def plan(self, only: Filters) -> RejudgePlan:
         plan, finished = RejudgePlan(), set[str]()
         todo: dict[str, Moved] = {}
         taken_over: list[Stored[EvaluationRow]] = []
-        for stored in self._evaluations:  # the oldest first: of two that become one the newer counts
+        for stored in self._by_key.values():  # of two that become one the newer counts
             if not only.admits_row(stored.row):
                 continue
             if stored.row.same_as_key is not None:
@@ -149,12 +145,12 @@ class _Planning:
         key = rescoring.baseline_key
         known = self._baselines.get(key)
         counts = known and known.row.trait_mean is not None and is_scored(known.row, self._least_scored)
-        if not counts and key not in {baseline.key for baseline in plan.baselines}:
+        if not counts and key not in plan.baselines:
             source = known or self._baselines.get(rescoring.source.row.baseline_key or "")
             if source is None:
                 raise LeftOutError("its baseline is not in the store")
             try:
-                plan.baselines.append(self._rescoring(source))
+                plan.baselines[key] = self._rescoring(source)
             except LeftOutError as error:
                 raise LeftOutError(f"its baseline: {error}") from None
         plan.evaluations.append(rescoring)
@@ -180,34 +176,44 @@ class _Planning:
 _figures = attrgetter("trait_mean", "coherence_mean", "delta", "n_scored", "n_unscored")
 
 
-def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) -> RejudgePlan:
+def run_rejudge(session: Session, only: Filters) -> RejudgePlan:
     """Score what the experiment's judge has not scored of the stored responses. `only`: which evaluations; its judges
     are those that scored them so far. Raises Interrupted: somebody asked to stop; what was scored is kept;
     MissingPrerequisiteError: a baseline has scores of too few responses still."""
     params = {"scored_by": ",".join(only.judges) or "any other judge"}
+    return _run(session, None, "rejudge", partial(plan_rejudge, session, only), params)
+
+
+def _run(
+    session: Session, parent: OpenRun | None, phase: str, make_plan: Callable[[], RejudgePlan],
+    params: Mapping[str, object] = {}, kind: Kind | None = None,
+) -> RejudgePlan:  # fmt: skip
     session.stores.send_leftovers()
-    plan = plan_rejudge(session, only)
-    session.say(f"rejudge: {plan}")
+    plan = make_plan()
+    session.say(f"{phase}: {plan}")
     if not plan.evaluations and not plan.following:
         return plan
-    with open_phase(session, "rejudge", parent, params) as run:
+    with open_phase(session, phase, parent, params) as run:
         is_alone = not session.stores.sharing(run).look()
         for key in dict.fromkeys(result.baseline_key for result in (*plan.evaluations, *plan.following)):
-            Driver(session, run, _source(session, only, plan, key, is_current=is_alone)).run()
+            # where no other sweep may have gone on since, the plan is still what is left
+            plans = chain([plan] if is_alone else (), iter(make_plan, None))
+            Driver(session, run, _source(session, plan, plans, key, kind)).run()
         session.stores.settle()
     return plan
 
 
-def _source(session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_current: bool) -> CellSource:
-    """The stored results that are compared with one baseline, as cells under the judge. `is_current`: whether no other
-    sweep may have gone on since the plan was made."""
+def _source(
+    session: Session, plan: RejudgePlan, plans: Iterator[RejudgePlan], key: str, kind: Kind | None
+) -> CellSource:
+    """The stored results that are compared with one baseline, as cells under the judge. `plans`: what is left, each
+    time it is asked. `kind`: of what is written, where it is no point of the grid."""
 
     def mine(results: Iterable[Moved]) -> list[Moved]:
         return [result for result in results if result.baseline_key == key]
 
-    first = mine((*plan.evaluations, *plan.following))[0]
-    earlier = next((one.source for one in mine(plan.baselines)), None)  # the baseline as another judge scored it
-    plans, known = [plan] if is_current else [], dict[str, PlannedCell | None]()
+    first, earlier = mine((*plan.evaluations, *plan.following))[0], plan.baselines.get(key)
+    known = dict[str, PlannedCell | None]()
 
     def planned(result: Moved) -> PlannedCell | None:
         """The cell with its vector; `None`, and counted once among what was left out, where that cannot be read."""
@@ -221,7 +227,7 @@ def _source(session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_
         return known[result.key]
 
     def plan_left() -> Plan:
-        now = plans.pop() if plans else plan_rejudge(session, only)
+        now = next(plans)
         scored, following = mine(now.evaluations), mine(now.following)
         cells = {one.key: cell for one in (*scored, *following) if (cell := planned(one)) is not None}
         same = {
@@ -232,13 +238,15 @@ def _source(session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_
         return Plan(len(cells), cells, same, {one.key: one.source.run_id for one in scored if one.key in cells})
 
     unsteered = PlannedCell(replace(first.cell, steering=None), None)
+    baseline = earlier.source if earlier else None  # as another judge scored it
     return CellSource(
         subject=first.subject,
         questions=(),
         unsteered=lambda: unsteered,
-        stored_baseline=lambda: find_baseline(session, key) or earlier,
+        stored_baseline=lambda: stored_by_key(session, kind or Kind.BASELINE).get(key) or baseline,
         plan=plan_left,
         keeps_responses=lambda *_: True,
+        kind=kind,
         stored=first.source.row,
         left_out=plan.left_out,
     )
@@ -250,44 +258,16 @@ def _source(session: Session, only: Filters, plan: RejudgePlan, key: str, *, is_
 EFFECTS = "side-effects"
 
 
-@dataclass(slots=True)
-class SideEffectsPlan:
-    """What there is to score."""
-
-    by_baseline: dict[str, list[Moved]] = field(default_factory=dict)
-    """Of each baseline, by its key under the other trait's judge."""
-    baselines: dict[str, Stored[EvaluationRow]] = field(default_factory=dict)
-    """By the same key: the run that holds its responses."""
-    finished: set[str] = field(default_factory=set)  # keys of what was scored already
-    left_out: Counter[str] = field(default_factory=Counter)  # what cannot be scored, by the reason
-
-    @property
-    def todo(self) -> dict[str, list[Moved]]:
-        """What was not scored yet."""
-        left = {key: [one for one in some if one.key not in self.finished] for key, some in self.by_baseline.items()}
-        return {key: some for key, some in left.items() if some}
-
-    def __str__(self) -> str:
-        n_cells, left_out = sum(map(len, self.todo.values())), "; ".join(self.left_out)
-        n_responses = sum(one.source.row.n_questions or 0 for some in self.todo.values() for one in some)
-        n_responses += sum(self.baselines[key].row.n_questions or 0 for key in self.todo if key not in self.finished)
-        n_done = sum(one.key in self.finished for some in self.by_baseline.values() for one in some)
-        todo = f"{n_cells} winners for another trait ({n_responses} responses) to score, {n_done} scored already"
-        return f"{todo}; left out: {left_out}" if left_out else todo
-
-
-def plan_side_effects(session: Session) -> SideEffectsPlan:
+def plan_side_effects(session: Session) -> RejudgePlan:
     """The winners of the current setting, for every trait but their own. Raises UsageError: the file has one trait."""
-    experiment, plan = session.experiment, SideEffectsPlan()
+    experiment, plan = session.experiment, RejudgePlan(("winner for another trait", "winners for another trait"))
     if len(experiment.traits) < 2:
         raise UsageError(f"{experiment.file} has one trait alone: side effects are told by the judge of another one")
     bests = ask_best.of(load_answers(session), experiment.coherence_floor).rows
-    wanted = [row for row in winners(bests).values() if row.is_current]
-    with session.stores.read() as store:
-        by_key = {one.row.key: one for one in store.evaluations(experiment.name)}
-        baselines = {one.row.key: one for one in store.baselines(experiment.name)}
-        scored = {one.row.key: one for one in store.side_effects(experiment.name)}
-    for best in wanted:
+    by_key, baselines = stored_by_key(session, Kind.EVALUATION), stored_by_key(session, Kind.BASELINE)
+    scored = stored_by_key(session, Kind.SIDE_EFFECT)
+    finished = finished_rows(session, scored, scored)
+    for best in (row for row in winners(bests).values() if row.is_current):
         with counting(plan.left_out):
             stored = by_key.get(best.key or "")
             of, cell = stored_subject(session, stored.row if stored else None)
@@ -298,54 +278,17 @@ def plan_side_effects(session: Session) -> SideEffectsPlan:
                 judge, dataset = session.judges.of(trait, subject.model).identity, session.datasets.of(trait)
                 told_of: dict[str, Any] = {"trait": trait.name, "trait_digest": dataset.digest, "judge": judge}
                 one = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
-                plan.by_baseline.setdefault(one.baseline_key, []).append(one)
-                plan.baselines[one.baseline_key] = scored.get(one.baseline_key, baseline)
-    least = experiment.least_scored
-    rows = [one.row for one in scored.values()]
-    plan.finished = {row.key for row in rows if is_finished(row, scored.get(row.baseline_key or ""), least)}
+                if one.key in finished:
+                    plan.n_finished += 1
+                    continue
+                plan.evaluations.append(one)
+                if (key := one.baseline_key) not in finished:
+                    unsteered = replace(one.cell, steering=None)
+                    plan.baselines.setdefault(key, Moved(scored.get(key, baseline), subject, unsteered))
     return plan
 
 
-def run_side_effects(session: Session, parent: OpenRun | None = None) -> SideEffectsPlan:
+def run_side_effects(session: Session, parent: OpenRun | None = None) -> RejudgePlan:
     """Score what the plan has that was not scored yet."""
     check_experiment(session, judges=True)
-    session.stores.send_leftovers()
-    plan = plan_side_effects(session)
-    session.say(f"{EFFECTS}: {plan}")
-    if plan.todo:
-        with open_phase(session, EFFECTS, parent) as run:
-            for key in plan.todo:
-                Driver(session, run, _effects_source(session, plan, key)).run()
-            session.stores.settle()
-    return plan
-
-
-def _effects_source(session: Session, plan: SideEffectsPlan, baseline_key: str) -> CellSource:
-    """The winners of one trait for another one."""
-    wanted, baseline = {one.key: one for one in plan.todo[baseline_key]}, plan.baselines[baseline_key]
-    first = next(iter(wanted.values()))
-    unsteered = stored_plan(session, replace(first.cell, steering=None), baseline)
-
-    def stored() -> Mapping[str, Stored[EvaluationRow]]:
-        with session.stores.read() as store:
-            return {one.row.key: one for one in store.side_effects(session.experiment.name)}
-
-    def plan_left() -> Plan:
-        known, least = stored(), session.experiment.least_scored
-        of_known = known.get(baseline_key)
-        done = {key for key in wanted if key in known and is_finished(known[key].row, of_known, least)}
-        left = {key: one for key, one in wanted.items() if key not in done}
-        cells = {key: stored_plan(session, one.cell, one.source) for key, one in left.items()}
-        return Plan(len(wanted), cells, stored={key: one.source.run_id for key, one in left.items()})
-
-    return CellSource(
-        subject=first.subject,
-        questions=(),
-        unsteered=lambda: unsteered,
-        stored_baseline=lambda: stored().get(baseline_key, baseline),
-        plan=plan_left,
-        keeps_responses=lambda *_: False,
-        kind=Kind.SIDE_EFFECT,
-        stored=first.source.row,
-        left_out=plan.left_out,
-    )
+    return _run(session, parent, EFFECTS, partial(plan_side_effects, session), kind=Kind.SIDE_EFFECT)

@@ -95,11 +95,17 @@ def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any
     return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
 
 
-def is_finished(row: EvaluationRow, baseline: Stored[EvaluationRow] | None, least_scored: float) -> bool:
-    """Whether a result has scores enough, and was compared with the baseline as the store has it."""
-    mean = or_nan(row.baseline_trait_mean)
-    is_same = baseline is None or bool(is_compared(mean, baseline.row, least_scored))
-    return is_same and is_scored(row, least_scored)
+def finished_rows(
+    session: Session, stored: Mapping[str, Stored[EvaluationRow]], baselines: Mapping[str, Stored[EvaluationRow]]
+) -> dict[str, Stored[EvaluationRow]]:
+    """Those of some results, by key, that have scores enough and were compared with their baseline as it is now."""
+    least = session.experiment.least_scored
+
+    def is_finished(row: EvaluationRow) -> bool:
+        baseline, mean = baselines.get(row.baseline_key or ""), or_nan(row.baseline_trait_mean)
+        return (baseline is None or bool(is_compared(mean, baseline.row, least))) and is_scored(row, least)
+
+    return {key: one for key, one in stored.items() if is_finished(one.row)}
 
 
 def is_baseline(session: Session, row: EvaluationRow, *, generates: bool = True) -> bool:

@@ -121,11 +121,15 @@ def place_of(row: EvaluationRow) -> Place:
     return Place(*names, confirm_share=row.confirm_share)
 
 
+def stored_by_key(session: Session, kind: Kind) -> dict[str, Stored[EvaluationRow]]:
+    """The newest finished run of each result of a kind, whatever scores it has, by key."""
+    with session.stores.read() as store:
+        return {one.row.key: one for one in store.evaluations(session.experiment.name, kind)}
+
+
 def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
     """The newest finished run of a baseline, whatever scores it has."""
-    with session.stores.read() as store:
-        baselines = store.baselines(session.experiment.name)
-    return next((one for one in baselines if one.row.key == key), None)
+    return stored_by_key(session, Kind.BASELINE).get(key)
 
 
 RESPONSES_AT_ONCE = 256  # responses that the judge is given at a time, in whole evaluations

@@ -11,6 +11,7 @@ from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS
 from massact.errors import MassactError, StoreError
 from massact.labels import parse_label
 from massact.query.load import declared_by_data
+from massact.store.claims import Sharing
 from massact.store.read import RunStore, open_patient_store, stored_runs
 from massact.store.retry import Patience, StoreLostError
 from massact.store.schema import Kind
@@ -18,7 +19,6 @@ from massact.store.spool import Spool, send_leftovers
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.database import undo_cut_off_write
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.sweep.claims import Sharing
 from massact.sweep.executors import Workload
 from massact.sweep.executors.base import Executor
 
@@ -109,11 +109,9 @@ class Stores:
         if not self.is_dry:
             return self.tracker.fetch(run_id, path)
         if self._artifact_uris is None:
-            self._artifact_uris = {
-                run.run_id: run.artifact_uri
-                for kind in (Kind.CALIBRATION, Kind.EXTRACTION)
-                for run in stored_runs(self.tracking_uri, self._experiment.name, kind, tags=())
-            }
+            stages = (Kind.CALIBRATION, Kind.EXTRACTION)
+            runs = stored_runs(self.tracking_uri, self._experiment.name, *stages, tags=())
+            self._artifact_uris = {run.run_id: run.artifact_uri for run in runs}
         return fetch_from(self._artifact_uris[run_id], path, tracking_uri=self.tracking_uri)
 
     def sharing(self, run: OpenRun) -> Sharing:

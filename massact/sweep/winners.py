@@ -29,8 +29,17 @@ from massact.store.write.tracker import PROJECT_RUN, OpenRun
 from massact.sweep.context import Session, keep_outcome, load_answers, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
 from massact.sweep.planner import GridRequest, Planner, check_experiment, make_setting
-from massact.sweep.reuse import is_finished
-from massact.sweep.stored import LeftOutError, Moved, Subject, counting, find_baseline, stored_plan, stored_subject
+from massact.sweep.reuse import finished_rows
+from massact.sweep.stored import (
+    LeftOutError,
+    Moved,
+    Subject,
+    counting,
+    find_baseline,
+    stored_by_key,
+    stored_plan,
+    stored_subject,
+)
 from massact.sweep.stored_extractions import newest_extractions
 from massact.words import counted
 
@@ -93,12 +102,9 @@ def plan_confirm(session: Session) -> ConfirmPlan:
 def confirmed_rows(session: Session) -> dict[str, Stored[EvaluationRow]]:
     """What was confirmed and counts, by key: it has scores of enough responses, and what the floor is of, and is
     compared with what has too."""
-    least, floor = session.experiment.least_scored, as_floor(session.experiment.coherence_floor)
-    with session.stores.read() as store:
-        stored = {one.row.key: one for one in store.confirmations(session.experiment.name)}
-    baselines = {key: stored.get(one.row.baseline_key or "") for key, one in stored.items()}
+    stored, floor = stored_by_key(session, Kind.CONFIRMATION), as_floor(session.experiment.coherence_floor)
     whole = {key: one for key, one in stored.items() if not floor.is_lacking(one.row)}
-    return {key: one for key, one in whole.items() if is_finished(one.row, baselines[key], least)}
+    return finished_rows(session, whole, stored)
 
 
 def _evaluate_first(session: Session) -> str:
@@ -267,19 +273,16 @@ def run_baselines(session: Session, parent: OpenRun | None = None) -> Tally:
 
 def controls_source(session: Session, subject: Subject, make: Callable[[], dict[str, PlannedCell]]) -> CellSource:
     """The baselines of a model and trait as the driver takes them; `make` plans their cells."""
-    experiment, planner = session.experiment, Planner(session, subject.model, subject.trait)
-    floor = as_floor(experiment.coherence_floor)
+    planner, floor = Planner(session, subject.model, subject.trait), as_floor(session.experiment.coherence_floor)
 
     def stored_baseline() -> Stored[EvaluationRow] | None:
         return find_baseline(session, cell_key(planner.baseline().cell))
 
     def plan() -> Plan:
-        cells, baseline = make(), stored_baseline()
-        with session.stores.read() as store:
-            stored = {one.row.key: one for one in store.controls(experiment.name) if one.row.key in cells}
+        cells, baseline, controls = make(), stored_baseline(), stored_by_key(session, Kind.CONTROL)
         # what lacks the floor's metric is generated again
-        stored = {key: one for key, one in stored.items() if not floor.is_lacking(one.row)}
-        done = {key for key, one in stored.items() if is_finished(one.row, baseline, experiment.least_scored)}
+        stored = {key: one for key, one in controls.items() if key in cells and not floor.is_lacking(one.row)}
+        done = finished_rows(session, stored, {baseline.row.key: baseline} if baseline else {})
         left = {key: one for key, one in cells.items() if key not in done}
         return Plan(len(cells), left, stored={key: stored[key].run_id for key in left if key in stored})
 

@@ -20,9 +20,8 @@ from massact.query.questions.compare import ask_compare
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.runs import ask_runs
 from massact.query.questions.sensitivity import ask_sensitivity
-from massact.store.read import StoredContent
-from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, Kind
+from massact.store.read.base import RawRun, Stored
+from massact.store.schema import EvaluationRow, Kind, Tag
 from tests.support.store_fixtures import answers_of
 from tests.support.transfer_files import (
     EXPERIMENT,
@@ -314,6 +313,6 @@ def test_published_figures_that_git_lfs_holds_are_named(tmp_path: Path) -> None:
 
 def test_where_imported_results_meet_measured_ones_the_known_differences_are_said(tmp_path: Path) -> None:
     path = results(tmp_path, MIXED)
-    measured = [StoredContent("a measured key", 1, None, Kind.EVALUATION)]
+    measured = [RawRun("", "FINISHED", None, 1, {Tag.KEY: "a measured key", Tag.KIND: Kind.EVALUATION})]
     for contents, notes in ((measured, [TRAIT_INTERP_DIFFERS]), ([], [])):
         assert Importer(TARGET, contents, Heap().write).run(find_sources(path)).notes == notes

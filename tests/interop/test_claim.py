@@ -1,24 +1,24 @@
 """Imports into one experiment go one after the other, and one that died keeps nobody waiting."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from massact.errors import StoreError
-from massact.interop.writing import ImportClaim
-from massact.store.read import stored_contents
-from massact.store.schema import Kind
-from massact.store.schema.names import IMPORTING_TAG
-from massact.store.write.client import connect, process_tag
-from massact.store.write.tracker import ensure_experiment
+from massact.interop.names import Target
+from massact.interop.writing import ImportWriter, open_import
+from massact.store import claims as sharing
+from massact.store.read import open_source, stored_contents
+from massact.store.schema import Kind, Tag
+from massact.store.write.client import process_tag
+from massact.store.write.tracker import Tracker
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import massact
 from tests.support.store_fixtures import tracking_server
@@ -34,26 +34,39 @@ from tests.support.transfer_files import (
 )
 
 
-def claims(uri: str) -> dict[str, str]:
-    tags = connect(uri).get_experiment_by_name(EXPERIMENT).tags
-    return {key: text for key, text in tags.items() if key.startswith(IMPORTING_TAG) and text}
+def opened(uri: str, said: list[str] | None = None) -> AbstractContextManager[ImportWriter]:
+    return open_import(uri, Target(EXPERIMENT), {}, ([] if said is None else said).append)
 
 
-def leave(uri: str, **changes: object) -> None:
-    """A claim as a process leaves it that was killed."""
-    client = connect(uri)
-    text = json.dumps({**json.loads(process_tag()), "since": "then", **changes})
-    client.set_experiment_tag(ensure_experiment(client, uri, EXPERIMENT, ""), f"{IMPORTING_TAG}.left", text)
+def phases(uri: str, *statuses: str) -> list[str]:
+    source = open_source(uri)
+    try:
+        return [run.run_id for run in source.runs(EXPERIMENT, kind=Kind.PHASE, statuses=statuses, tags=())]
+    finally:
+        source.close()
 
 
-def overlaps(uri: str, n: int) -> int:
-    """How often one of `n` claims was held while another was."""
+def leave(uri: str, **changes: Any) -> None:
+    """An import as a process leaves it that was killed."""
+    tracker = Tracker(uri, EXPERIMENT, floor=68)
+    run = tracker._open_phase("import", Kind.PHASE, None)
+    sign = json.dumps({"since": 0, "sign": int(time.time() * 1000)})
+    process = json.dumps({**json.loads(process_tag()), **changes})
+    tags = {sharing.KEY_TAGS[0]: "importing"[:8], Tag.SWEEP.value: sign, Tag.PROCESS.value: process}
+    tracker.set_tags(run, tags)
+
+
+def test_imports_go_one_at_a_time_and_leave_nothing_where_they_bring_nothing(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.1)
+    Tracker(uri, EXPERIMENT, floor=68)  # the store is made once
     held, bad = 0, 0
     lock = threading.Lock()
 
     def work() -> None:
         nonlocal held, bad
-        with ImportClaim(uri, EXPERIMENT):
+        with opened(uri):
             with lock:
                 held += 1
                 bad += held > 1
@@ -61,84 +74,56 @@ def overlaps(uri: str, n: int) -> int:
             with lock:
                 held -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(n)]
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=120)
         assert not thread.is_alive()
-    return bad
+    assert bad == 0
+    assert phases(uri) == []
 
 
-def test_claims_are_held_one_at_a_time_and_taken_back(uri: str) -> None:
-    connect(uri)  # the store is made once
-    assert overlaps(uri, 4) == 0
-    assert claims(uri) == {}
-
-
-def test_who_is_waited_for_is_said(uri: str) -> None:
-    said: list[str] = []
-    second = ImportClaim(uri, EXPERIMENT, say=said.append)
-    with ImportClaim(uri, EXPERIMENT):
-        thread = threading.Thread(target=second.__enter__)
-        thread.start()
-        while not said:
-            time.sleep(0.01)
-        assert thread.is_alive()
-    thread.join(timeout=30)
-    second.__exit__(None, None, None)
-    [line] = said
-    assert f"process {os.getpid()} on " in line
-    assert f"imports into the experiment {EXPERIMENT!r}" in line
-
-
-def test_a_claim_whose_process_has_ended_is_void(uri: str) -> None:
+def test_an_import_whose_process_has_ended_holds_nobody_up(uri: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "from massact.store.write.client import process_tag; print(process_tag())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     leave(uri, **json.loads(ended.stdout))
-    with ImportClaim(uri, EXPERIMENT):
-        assert len(claims(uri)) == 1
-    assert claims(uri) == {}
+    said: list[str] = []
+    with opened(uri, said):
+        assert len(phases(uri, "RUNNING")) == 2
+    assert said == []
 
 
-def test_a_claim_of_another_machine_is_void_when_it_is_silent(uri: str) -> None:
+def test_an_import_on_another_machine_is_waited_for_until_it_is_silent(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.1)
     leave(uri, host="elsewhere", machine="another", pid=7)
     said: list[str] = []
-    with ImportClaim(uri, EXPERIMENT, say=said.append, silent_seconds=0.5):
-        assert len(claims(uri)) == 1
-    assert said == [f"waiting: process 7 on elsewhere (since then) imports into the experiment {EXPERIMENT!r}"]
+    with opened(uri, said):
+        pass
+    waiting, free = said
+    who = "another command (process 7 on elsewhere, since 1970-01-01 00:00 UTC)"
+    assert waiting == f"waiting for the import that {who} has in hand"
+    assert free.startswith(f"{who} gives no sign of life any more")
 
 
-@pytest.mark.parametrize("can_delete", [True, False])
-def test_a_claim_that_another_has_removed_is_lost(uri: str, monkeypatch: pytest.MonkeyPatch, can_delete: bool) -> None:
-    if not can_delete:  # as a server of an MLflow that is too old
-
-        def refuse(*_: object) -> None:
-            raise MlflowException("no such endpoint")
-
-        monkeypatch.setattr(MlflowClient, "delete_experiment_tag", refuse)
-    # removed well before the first beat: a beat that is under way would write it again
-    with ImportClaim(uri, EXPERIMENT, beat_seconds=2.0) as claim:
-        claim.check()
-        [key] = claims(uri)
-        other = ImportClaim(uri, EXPERIMENT)
-        other._client, other._experiment_id = claim._client, claim._experiment_id
-        other._remove(key)
-        with pytest.raises(StoreError, match="another began in its place"):  # noqa: PT012  it notices at its next beat
-            for _ in range(1000):
-                claim.check()
-                time.sleep(0.01)
-        assert claims(uri) == {}, "it does not renew itself"
-    assert claims(uri) == {}
-
-
-def test_a_claim_is_renewed_while_it_is_held(uri: str) -> None:
-    with ImportClaim(uri, EXPERIMENT, beat_seconds=0.05):
-        first = claims(uri)
-        while claims(uri) == first:
-            time.sleep(0.01)
+def test_an_import_that_was_taken_for_dead_writes_nothing_more(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "BEAT_SECONDS", 1000.0)
+    first = opened(uri)
+    writer = first.__enter__()
+    writer.write([])
+    monkeypatch.setattr(sharing, "LEASE_SECONDS", 0.0)  # both are silent for too long at once
+    monkeypatch.setattr(sharing, "is_alive", lambda _process: None)
+    with opened(uri):
+        monkeypatch.setattr(sharing, "LEASE_SECONDS", 60.0)
+        writer.sharing._wrote_at = (0.0, 0.0)
+        with pytest.raises(StoreError, match="another began in its place"):
+            writer.write([None])  # type: ignore[list-item]
+    first.__exit__(None, None, None)
 
 
 def import_at_once(uri: str, tree: Path, n: int) -> list[str]:
@@ -171,7 +156,7 @@ def test_three_imports_at_once_store_each_result_once(uri: str, tree: Path) -> N
 def test_two_imports_at_once_into_postgresql(postgres: PostgresServer, tree: Path) -> None:
     uri = postgres.migrated()
     check_once(uri, import_at_once(uri, tree, 2))
-    assert claims(uri) == {}
+    assert len(phases(uri)) == 1
 
 
 @pytest.mark.slow

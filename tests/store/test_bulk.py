@@ -208,7 +208,8 @@ def test_files_are_there_before_the_run_is(uri: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_database_that_another_writer_holds_is_named(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.databases.LOCK_TIMEOUT_SECONDS", 0.1)
+    for module in ("massact.store.databases", "massact.store.write.run_writer"):
+        monkeypatch.setattr(f"{module}.LOCK_TIMEOUT_SECONDS", 0.1)
     writer = open_writer(uri, "0")
     other = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

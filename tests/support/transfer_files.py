@@ -9,7 +9,8 @@ from massact.domain import Response
 from massact.interop.importer import Importer, import_into
 from massact.interop.names import Target, find_sources
 from massact.interop.writing import ImportReport, Refusal
-from massact.store.read import StoredContent, stored_runs
+from massact.store.read import stored_runs
+from massact.store.read.base import RawRun
 from massact.store.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
 from massact.store.write.run_writer import FinishedRun
 
@@ -118,8 +119,8 @@ class Heap:
         self.chunks.append(len(runs))
         self.runs += runs
 
-    def contents(self) -> list[StoredContent]:
-        return [StoredContent(run.tags[Tag.KEY], run.finished_at, run.tags.get(Tag.CONTENT)) for run in self.runs]
+    def contents(self) -> list[RawRun]:
+        return [RawRun("", "FINISHED", None, run.finished_at, dict(run.tags)) for run in self.runs]
 
     def rows(self) -> list[EvaluationRow]:
         return [

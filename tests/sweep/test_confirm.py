@@ -14,6 +14,7 @@ import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.data.traits import split_questions
+from massact.store.claims import Sharing
 from massact.store.read import RunStore, open_store, stored_runs
 from massact.store.read.base import Stored
 from massact.store.responses import read_responses
@@ -21,7 +22,6 @@ from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.schema.names import POINT_TAG
 from massact.store.write.client import connect
 from massact.store.write.tracker import PROJECT_RUN
-from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Interruption, Session, Workload
 from massact.sweep.driver import Tally
 from massact.sweep.winners import run_confirm
@@ -218,18 +218,18 @@ def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
     assert run(place, "confirm").exit_code == 0
     with closing(open_store(uri(place))) as store:
         before = {one.run_id for one in store.confirmations("small")}
-    read = RunStore.confirmations
+    read = RunStore.evaluations
 
-    def with_short(reader: RunStore, name: str) -> list[Stored[EvaluationRow]]:
+    def with_short(reader: RunStore, name: str, kind: Kind = Kind.EVALUATION) -> list[Stored[EvaluationRow]]:
         """What is there now as if the judge had been down for nearly all of it."""
         return [
             replace(one, row=replace(one.row, trait_mean=99.0, n_scored=1, n_unscored=19))
             if one.run_id in before
             else one
-            for one in read(reader, name)
+            for one in read(reader, name, kind)
         ]
 
-    monkeypatch.setattr(RunStore, "confirmations", with_short)
+    monkeypatch.setattr(RunStore, "evaluations", with_short)
     monkeypatch.setattr(Sharing, "look", lambda _: True)
     session = Session(load_experiment(place / "small.yaml"), uri(place))
     assert run_confirm(session) == Tally(wanted=2, evaluated=2)

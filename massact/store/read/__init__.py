@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partialmethod
 from typing import Any, NamedTuple, cast
 
@@ -303,26 +303,14 @@ def open_patient_store(tracking_uri: str, patience: Patience) -> RunStore:
 _CONTENT_KINDS = (Kind.EVALUATION, Kind.BASELINE, Kind.CALIBRATION, Kind.PUBLISHED)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredContent:
-    """By what a stored result is known again."""
-
-    key: str
-    finished_at: int | None
-    content: str | None  # digest of the line that it was imported from; `None` where massact measured it
-    kind: Kind | None = None
-
-
-def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredContent]:
-    """Every finished result of an experiment that is not deleted. A store that is not there yet has none."""
+def stored_contents(tracking_uri: str, experiment: str) -> Iterator[RawRun]:
+    """Every finished result of an experiment that is not deleted, with what it is known again by: its key and, where it
+    was imported, the digest of its line. A store that is not there yet has none."""
     from massact.store.databases import is_absent
 
-    if is_absent(tracking_uri):
-        return
-    for run in stored_runs(tracking_uri, experiment, *_CONTENT_KINDS, tags=(Tag.KEY, Tag.CONTENT, Tag.KIND)):
-        key = run.tags.get(Tag.KEY)
-        if key is not None:
-            yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), Kind(run.tags[Tag.KIND]))
+    if not is_absent(tracking_uri):
+        runs = stored_runs(tracking_uri, experiment, *_CONTENT_KINDS, tags=(Tag.KEY, Tag.CONTENT, Tag.KIND))
+        yield from (run for run in runs if Tag.KEY in run.tags)
 
 
 class StoredStage(NamedTuple):

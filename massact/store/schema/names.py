@@ -67,8 +67,8 @@ class Tag(Name):
     JUDGE_CHECK = "massact.judge_check"  # of a phase's run: `passed`, or which canaries its judge fails
     EXECUTOR = "massact.executor"  # of a phase's run whose cells other processes evaluated: which, in words
     SWEEP = "massact.sweep"
-    """Of a phase's run that evaluates cells: its sign of life as JSON; prefix of the tags that tell which cells it has
-    taken. See `massact.sweep.claims`."""
+    """Of a phase's run that evaluates cells, or imports: its sign of life as JSON; prefix of the tags that tell what it
+    has taken. See `massact.store.claims`."""
     VERDICT = "massact.verdict"  # prefix of a phase's verdicts: `massact.verdict.<name>`
 
 
@@ -136,7 +136,6 @@ class Artifact(Name):
 
 DECLARED_TAG = "massact.declared"
 """Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.store.schema.declared`."""
-IMPORTING_TAG = "massact.importing"  # prefix of the tags of an MLflow experiment by which imports wait for each other
 EXPERIMENT_TAG_LIMIT = 5000  # characters of an experiment tag's value that every version of MLflow keeps
 
 POINT_TAG = "massact.point"

@@ -17,11 +17,11 @@ from filelock import FileLock
 from massact.addresses import check_path
 from massact.errors import StoreError, UnusableStoreError
 from massact.store.databases import (
+    LOCK_TIMEOUT_SECONDS,
     TAGS,
     database_errors,
     database_url,
     is_hollow,
-    lock_seconds,
     open_engine,
     reason_of,
     schema_versions,
@@ -233,7 +233,7 @@ def undo_cut_off_write(tracking_uri: str) -> None:
         return
     with (
         suppress(sqlite3.Error),  # whoever reads says what is wrong
-        closing(sqlite3.connect(path, timeout=lock_seconds())) as connection,
+        closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS)) as connection,
     ):
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
 

@@ -1,13 +1,14 @@
 """MLflow's model registry: the adopted prior goes there as a model, and is read back from there as JSON alone."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from massact import __version__
 from massact.addresses import first_line, shown_uri
 from massact.errors import StoreError
+from massact.prediction.prior import VectorFacts
 from massact.store.schema import Artifact
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.client import connect, without_password
@@ -106,7 +107,10 @@ def _ensure_model(client: Any, name: str) -> None:
 def _save(folder: Path, text: str) -> None:
     """The model's folder: MLmodel with its signature, the file that it is loaded by, and the JSON."""
     import mlflow.pyfunc
+    import pandas as pd
 
+    facts = pd.DataFrame(columns=[field.name for field in fields(VectorFacts)], dtype=float)
+    expected = pd.DataFrame(columns=["best", "cliff", "spread"], dtype=float)
     beside = folder.parent / Artifact.PRIOR
     beside.write_text(text, encoding="utf-8")
     # it advises an input example and types of arguments, which the signature stands in for; recorded and dropped,
@@ -116,21 +120,7 @@ def _save(folder: Path, text: str) -> None:
             path=str(folder),
             python_model=str(Path(__file__).with_name("prior_model.py")),
             artifacts={"prior": str(beside)},
-            signature=_signature(),
+            signature=mlflow.models.infer_signature(facts, expected),
             # said here, since MLflow would run the model in another process to find them out
             pip_requirements=[f"massact=={__version__}"],
         )
-
-
-def _signature() -> Any:
-    from dataclasses import fields
-
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import TensorSpec
-
-    from massact.prediction.prior import VectorFacts
-
-    facts: list[ColSpec | TensorSpec] = [ColSpec("double", field.name) for field in fields(VectorFacts)]
-    expected: list[ColSpec | TensorSpec] = [ColSpec("double", name) for name in ("best", "cliff", "spread")]
-    return ModelSignature(inputs=Schema(facts), outputs=Schema(expected))

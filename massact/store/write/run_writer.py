@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import StoreError
-from massact.store.databases import database_errors, database_url, lock_seconds, open_engine, reason_of
+from massact.store.databases import LOCK_TIMEOUT_SECONDS, database_errors, database_url, open_engine, reason_of
 from massact.store.schema import EvaluationRow, Scores
 from massact.store.schema.names import COHERENCE_SCORE, TRAIT_SCORE, Artifact, MlflowTag, Tag
 from massact.store.schema.points import encode_point, point_tag
@@ -202,7 +202,7 @@ def metric_rows(run_id: str, steps: Iterable[Step], timestamp: int) -> tuple[lis
 def _explain(error: Exception, name: str) -> str:
     reason = reason_of(error)
     if "locked" in reason:
-        why = f"stayed locked by another writer for {lock_seconds():g} s: try again when it is done"
+        why = f"stayed locked by another writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
     elif "readonly" in reason or "read-only" in reason:
         why = f"may only be read ({reason}): check the file's permissions or the database's role"
     else:

@@ -6,7 +6,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -211,7 +211,11 @@ class Tracker:
 
     def _tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
+            attempt = partial(self._client.set_experiment_tag, experiment_id, key, value)
+            try:
+                self._ask(attempt)
+            except Exception:  # another process set it first, in the same moment
+                self._ask(attempt)
 
     @contextmanager
     def phase(
@@ -371,6 +375,12 @@ class Tracker:
         except Exception as error:
             return is_outage(error)
         return False
+
+    def discard(self, run: OpenRun) -> None:
+        """Delete a run that came to nothing, where that is allowed; the one that `mlflow run` made stays."""
+        if run.run_id != os.environ.get(PROJECT_RUN):
+            with suppress(Exception):
+                self._client.delete_run(run.run_id)
 
     def _end(self, run: OpenRun, status: str, *, error: str | None = None) -> None:
         if error is not None:

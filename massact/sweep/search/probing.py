@@ -125,14 +125,8 @@ class _Probe:
         session, evaluator, interruption = self._session, self._evaluator, self._session.interruption
         model, experiment = evaluator.subject.model, session.experiment
         loaded, baseline = session.models.loaded(model, model.instruct), evaluator.baseline_row()
-        place = Place(
-            experiment.name,
-            model.name,
-            model.instruct.name,
-            0,
-            loaded.attention,
-            confirm_share=experiment.confirm_share,
-        )
+        about = (experiment.name, model.name, model.instruct.name, 0, loaded.attention)
+        place = Place(*about, confirm_share=experiment.confirm_share)
         names = () if self._floor.is_coherence else (self._floor.metric,)
         part = Part(self._questions.questions, measured=Measured.by(names, experiment.metric_tokens))
         work = Work(session.models.use(model, model.instruct), self._judge, part)

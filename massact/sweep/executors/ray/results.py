@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +37,13 @@ class Draft:
     experiment_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class News:
     """What became of records."""
 
-    arrived: tuple[str, ...]  # ids of those that the store has
-    refused: tuple[str, ...]  # ids of those that it does not take; they stay in the journal
-    lines: tuple[str, ...]
+    arrived: list[str] = field(default_factory=list)  # ids of those that the store has
+    refused: list[str] = field(default_factory=list)  # ids of those that it does not take; they stay in the journal
+    lines: list[str] = field(default_factory=list)
 
 
 class SpoolActor(Actor):
@@ -51,10 +51,7 @@ class SpoolActor(Actor):
 
     def __init__(self, environment: Environment, folder: Path, experiment: str) -> None:
         super().__init__(environment)
-        self._changed = threading.Condition()
-        self._arrived: list[str] = []
-        self._refused: list[str] = []
-        self._lines: list[str] = []
+        self._changed, self._news = threading.Condition(), News()
         self._folder, self._uri = folder, environment.values["MLFLOW_TRACKING_URI"]
         self._spool = Spool(folder, self._uri, experiment, say=self._say, heard=self._hear)
 
@@ -75,9 +72,8 @@ class SpoolActor(Actor):
     def news(self, seconds: float) -> News:
         """What became of records since the last time; waits for something to tell."""
         with self._changed:
-            self._changed.wait_for(lambda: self._arrived or self._refused or self._lines, seconds)
-            news = News(tuple(self._arrived), tuple(self._refused), tuple(self._lines))
-            self._arrived, self._refused, self._lines = [], [], []
+            self._changed.wait_for(lambda: self._news != News(), seconds)
+            news, self._news = self._news, News()
             return news
 
     def hurry(self) -> None:
@@ -91,13 +87,13 @@ class SpoolActor(Actor):
 
     def _hear(self, outcome: "Outcome") -> None:
         with self._changed:
-            self._arrived += [*outcome.sent, *outcome.there]
-            self._refused += outcome.refused
+            self._news.arrived += outcome.arrived
+            self._news.refused += outcome.refused
             self._changed.notify_all()
 
     def _say(self, line: str) -> None:
         with self._changed:
-            self._lines.append(f"{socket.gethostname()}: {line}")
+            self._news.lines.append(f"{socket.gethostname()}: {line}")
             self._changed.notify_all()
 
 

@@ -290,7 +290,11 @@ class Run:
         except CancelledError:
             self._done_with(task)
         except FailedError as error:
-            self._failed(task, error.cause)
+            if isinstance(cause := error.cause, BrokenDeviceError):
+                self._tools.worker_pool.lose(worker, cause)
+            else:  # something that it does not keep to one cell
+                self._done_with(task)
+                self._lost_shard(task.shard, f"{type(cause).__name__}: {cause}", avoids=worker.report.number)
         except LostError as error:
             self._tools.worker_pool.lose(worker, error)
         else:
@@ -305,20 +309,6 @@ class Run:
         self._tasks.remove(task)
         task.worker.tasks.remove(task)
         task.worker.idle_since = time.monotonic()
-
-    def _failed(self, task: Task, error: BaseException) -> None:
-        """A worker raised something that it does not keep to one cell."""
-        self._done_with(task)
-        worker = task.worker
-        if isinstance(error, BrokenDeviceError):
-            for other in list(worker.tasks):
-                self._done_with(other)
-                if self._queue is not None:
-                    self._queue.put_back(other.shard)
-            self._tools.worker_pool.lose(worker, error)
-            self._lost_shard(task.shard, str(error))
-        else:
-            self._lost_shard(task.shard, f"{type(error).__name__}: {error}", avoids=worker.report.number)
 
     def _lost_shard(self, shard: Shard, why: str, *, avoids: int | None = None) -> None:
         if self._queue is None or self._is_left:

@@ -1,7 +1,8 @@
-"""Sweeps of one experiment at once share its cells: each says in the run store which it has taken.
+"""Sweeps of one experiment at once share its cells, and imports wait for each other: each says in the run store what it
+has taken.
 
-See docs/design/sweep.md. The store is the only thing that two sweeps have in common, so each keeps its cells in tags of
-its phase's run, with a sign of life that changes, and takes none that another has.
+See docs/design/sweep.md. The store is the only thing that two commands have in common, so each keeps its cells in tags
+of its phase's run, with a sign of life that changes, and takes none that another has.
 """
 
 import json
@@ -52,10 +53,13 @@ class _Other:
 class Sharing:
     """What this sweep has taken under one phase's run, and what others have."""
 
-    def __init__(self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]) -> None:
-        """`run`: of the phase, which must be open."""
+    def __init__(
+        self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None], alone: str = ""
+    ) -> None:
+        """`run`: of the phase, which must be open. `alone`: what one command does at a time, as lines call it; empty:
+        it takes cells, and shares them."""
         self._tracker, self._run, self.run_id = tracker, run, run.run_id
-        self._patience, self._say = patience, say
+        self._patience, self._say, self._alone = patience, say, alone
         self._since = int(time.time() * 1000)
         self._held: dict[str, None] = {}  # shortened keys, in the order in which they were taken
         self._ended: dict[str, None] = {}
@@ -129,7 +133,7 @@ class Sharing:
             n = len(other.keys & wanted)
             if n and f"wait {other.run_id}" not in self._told:
                 self._told.add(f"wait {other.run_id}")
-                self._say(f"waiting for {counted(n, 'cell')} that {other.shown} has in hand")
+                self._say(f"waiting for {self._alone or counted(n, 'cell')} that {other.shown} has in hand")
         time.sleep(max(seconds, POLL_SECONDS))
         self._ask(self._look)
         self._unsure -= wanted
@@ -152,7 +156,7 @@ class Sharing:
         for key in keys:
             if (other := theirs.get(_short(key))) is None:
                 free += [] if _short(key) in self._unsure else [key]
-            elif other.run_id not in self._told:
+            elif not self._alone and other.run_id not in self._told:
                 self._told.add(other.run_id)
                 self._say(f"{other.shown} is at work on the same cells: they are shared with it")
             if len(free) == n:
@@ -266,7 +270,7 @@ def _seen(run: RawRun, before: _Other | None, now: float) -> _Other:
     sign, since = _times(text)
     process = read_process(run.tags.get(Tag.PROCESS))
     who = f"process {process.pid} on {process.host}" if process else f"run {run.run_id}"
-    other = _Other(run.run_id, held, ended, text, now, bool(sign), f"another sweep ({who}, since {since})")
+    other = _Other(run.run_id, held, ended, text, now, bool(sign), f"another command ({who}, since {since})")
     if before is None:
         # clocks differ: one that is wrongly taken for dead is seen to live when its sign changes
         other = replace(other, is_alive=bool(sign) and time.time() - sign / 1000 <= LEASE_SECONDS)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from massact.store import claims as sharing
+from massact.store.claims import Sharing
 from massact.store.retry import Patience
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import Process, process_tag
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.sweep import claims as sharing
-from massact.sweep.claims import Sharing
 
 KEYS = [f"{number:064x}"[::-1] for number in range(1, 13)]
 Start = Callable[[], Sharing]
