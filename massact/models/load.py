@@ -168,7 +168,7 @@ class SteerableModel:
 
     @property
     def shape(self) -> ModelShape:
-        return ModelShape(len(self.blocks), int(text_config(self.model).hidden_size))
+        return _shape_of(text_config(self.model), self.identity.id)
 
     @property
     def device(self) -> torch.device:
@@ -244,6 +244,10 @@ def read_shape(reference: str, revision: str | None = None, *, options: LoadConf
             return _shape(document, place)
         # an architecture with other names for them: transformers knows them
     config = read_config(reference, revision=revision, options=options).get_text_config(decoder=True)
+    return _shape_of(config, reference)
+
+
+def _shape_of(config: Any, reference: str) -> ModelShape:
     return _shape({name: getattr(config, name, None) for name in _SHAPE}, f"{reference}: its ")
 
 
