@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,9 +17,8 @@ from torch import nn
 from massact.config import AdapterConfig, ChatConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
-from massact.json_text import JsonError, parse_object
 from massact.keys import digest
-from massact.models.blocks import find_decoder_blocks, text_config
+from massact.models.blocks import find_decoder_blocks
 from massact.models.chat import Chat, read_chat
 from massact.models.source import (
     FoundAdapter,
@@ -168,7 +166,7 @@ class SteerableModel:
 
     @property
     def shape(self) -> ModelShape:
-        return _shape_of(text_config(self.model), self.identity.id)
+        return _shape(self.model.config, self.identity.id)
 
     @property
     def device(self) -> torch.device:
@@ -228,39 +226,17 @@ def _changes_nothing(name: str, value: Any) -> bool:
 def read_shape(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> ModelShape:
     """Number of layers and width, from the configuration alone. Raises ModelError: there is no such model, or its
     configuration does not tell."""
-    folder = find_folder(reference, revision)
-    if folder is not None:
-        try:
-            document = parse_object((folder / "config.json").read_bytes(), allow_nan=True)
-        except (OSError, JsonError) as error:
-            raise ModelError(f"{reference}: no readable config.json in {folder} ({error})") from error
-        place = f"{folder / 'config.json'}: "
-        if "text_config" in document:
-            document, place = document["text_config"], f"{place}text_config"
-            if not isinstance(document, dict):
-                raise ModelError(f"{place} is {shown(document)}, no object")
-            place += "."
-        if "num_hidden_layers" in document and "hidden_size" in document:
-            return _shape(document, place)
-        # an architecture with other names for them: transformers knows them
-    config = read_config(reference, revision=revision, options=options).get_text_config(decoder=True)
-    return _shape_of(config, reference)
+    return _shape(read_config(reference, revision=revision, options=options), reference)
 
 
-def _shape_of(config: Any, reference: str) -> ModelShape:
-    return _shape({name: getattr(config, name, None) for name in _SHAPE}, f"{reference}: its ")
-
-
-_SHAPE = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
-
-
-def _shape(config: Mapping[str, Any], place: str) -> ModelShape:
-    for name in _SHAPE[:2]:
-        value = config[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(f"{place}{name} is {shown(value)}, not a whole number from 1")
-    most = config.get(_SHAPE[2])
-    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], most if isinstance(most, int) and most > 0 else None)
+def _shape(config: Any, reference: str) -> ModelShape:
+    text = config.get_text_config(decoder=True)
+    names = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
+    n_layers, d_model, most = (getattr(text, name, None) for name in names)
+    for name, value in zip(names, (n_layers, d_model), strict=False):
+        if not isinstance(value, int) or value < 1:
+            raise ModelError(f"{reference}: {name} of its configuration is {shown(value)}, not a whole number from 1")
+    return ModelShape(n_layers, d_model, most if isinstance(most, int) and most > 0 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +399,7 @@ def read_description(
     if dtype is None:
         return None
     template = digest({"chat_template": files.tokenizer.chat_template})
-    shape = read_shape(reference, files.commit, options=options)
+    shape = _shape(files.config, reference)
     unasked = read_chat(files.tokenizer, ChatConfig(), reference)
     return Description(files.identity(dtype), template, shape, files.chat, unasked, sharing(files.config).note)
 

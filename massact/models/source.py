@@ -126,7 +126,7 @@ def read_config(reference: str, *, revision: str | None, options: LoadConfig) ->
         config = AutoConfig.from_pretrained(
             _source(reference, revision), revision=revision, trust_remote_code=options.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # each configuration fails in its own way at what is damaged
         raise cannot_load(reference, error) from error
     _check_causal(reference, config)
     return config
@@ -278,7 +278,9 @@ def _source(reference: str, revision: str | None) -> str:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(" :,") + ("" if lines[0].rstrip().endswith((".", "!", "?")) else ".")
+    # what ends with a colon is a heading: of a configuration's field, then what is wrong with it
+    text = " ".join(map(str.strip, lines[: 1 + lines[0].endswith(":")]))
+    return text.rstrip(" :,") + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 # LoRA adapters of peft are kept beside the weights, not merged: in bfloat16 merging rounds what was trained away, and
