@@ -8,7 +8,6 @@ import ctypes
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -307,13 +306,10 @@ def _users_file(settings: Settings) -> Iterator[Path | None]:
     if not settings.auth:
         yield None
         return
-    folder = Path(tempfile.mkdtemp(prefix="massact-serve-"))  # for its owner alone
-    try:
-        path = folder / "auth.ini"
+    with tempfile.TemporaryDirectory(prefix="massact-serve-") as folder:  # for its owner alone
+        path = Path(folder, "auth.ini")
         write_users_file(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
         yield path
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager
