@@ -224,7 +224,7 @@ def test_the_attention_that_is_asked_for_is_what_computes(tmp_path: Path) -> Non
     assert _tokens(eager) == _tokens(_load(folder))
     assert eager.identity == _load(folder).identity  # how attention is computed is no part of it
     with pytest.raises(ModelError, match=r"attention sdpa was asked for .* computes with eager"):
-        check_attention(eager.model, LoadConfig(attention="sdpa"))
+        check_attention(eager, LoadConfig(attention="sdpa"))
     with pytest.raises(ModelError, match=r"Flash ?Attention ?2"):
         _load(folder, attention="flash_attention_2")
 
