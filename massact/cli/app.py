@@ -88,10 +88,9 @@ class _Shown(click.ClickException):
         click.echo("error: " + "\n".join(lines), file=file or sys.stderr)
 
 
-class _Misused(_Shown):
-    """The same for input that must be changed."""
-
-    exit_code = 2
+def described(name: str, more: str, example: str) -> str:
+    """The help of a command: its summary, what there is to say besides, and an example, which ends so."""
+    return f"{COMMANDS[name][1]}{more}\n\n\b\nExample:\n  massact {name} {example}"
 
 
 def summaries() -> dict[str, str]:
@@ -142,8 +141,9 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except MassactError as error:
-            shown = _Misused if error.exit_code == _Misused.exit_code else _Shown
-            raise shown(str(error)) from error
+            shown = _Shown(str(error))
+            shown.exit_code = error.exit_code
+            raise shown from error
         except KeyboardInterrupt:
             click.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
             ctx.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.addresses import shown_uri
-from massact.cli.app import COMMANDS
+from massact.cli.app import described
 from massact.cli.options import OrFile, Written, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import (
     dry_run_option,
@@ -74,8 +74,9 @@ def _phase(
         work, *shown = (partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one)
         _work(session, partial(work, **output), shown[0] if dry_run else None)
 
-    text = f"{COMMANDS[name][1]}{more}\n\n\b\nExample:\n  massact {name} --experiment {example}"
-    return click.command(name, help=text)(_places(stacked(*options)(command)))
+    return click.command(name, help=described(name, more, f"--experiment {example}"))(
+        _places(stacked(*options)(command))
+    )
 
 
 def _grid_phase(name: str, example: str = _TOY) -> click.Command:
