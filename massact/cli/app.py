@@ -83,6 +83,10 @@ INTERRUPTED, TERMINATED = 130, 143
 class _Shown(click.ClickException):
     """A mistake or failure that a person reads without a traceback."""
 
+    def __init__(self, error: MassactError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click has it by class
+
     def show(self, file: Any = None) -> None:
         lines = (visible(line) for line in self.message.split("\n"))
         click.echo("error: " + "\n".join(lines), file=file or sys.stderr)
@@ -141,9 +145,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except MassactError as error:
-            shown = _Shown(str(error))
-            shown.exit_code = error.exit_code
-            raise shown from error
+            raise _Shown(error) from error
         except KeyboardInterrupt:
             click.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
             ctx.exit(INTERRUPTED)

@@ -209,10 +209,11 @@ def read_shape(reference: str, revision: str | None = None, *, options: LoadConf
 def _shape(config: Any, reference: str) -> ModelShape:
     text = config.get_text_config(decoder=True)
     names = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
-    n_layers, d_model, most = (getattr(text, name, None) for name in names)
-    for name, value in zip(names, (n_layers, d_model), strict=False):
+    told: tuple[Any, ...] = tuple(getattr(text, name, None) for name in names)
+    for name, value in zip(names[:2], told, strict=False):
         if not isinstance(value, int) or value < 1:
             raise ModelError(f"{reference}: {name} of its configuration is {shown(value)}, not a whole number from 1")
+    n_layers, d_model, most = told
     return ModelShape(n_layers, d_model, most if isinstance(most, int) and most > 0 else None)
 
 
