@@ -37,7 +37,6 @@ from massact.service.settings import (
     Settings,
     Task,
     check,
-    check_database,
     is_loopback,
 )
 from massact.store.databases import address_told
@@ -211,17 +210,6 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
                 server.watch(stopped)
         finally:
             server.end()
-
-
-def maintain(
-    database: str, environment: Mapping[str, str], say: Say, *, tune: bool = False, upgrade: bool = False
-) -> None:
-    """Instead of serving, set the database up where it is new, and tune or migrate it. `tune`: make it quicker to read;
-    a service on it may go on. `upgrade`: migrate it to the schema of the MLflow that is installed; of a SQLite file a
-    copy is kept."""
-    check_database(database)
-    for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment).notes:
-        say(note)
 
 
 def prepare(task: Task, environment: Mapping[str, str]) -> Prepared:
