@@ -83,15 +83,18 @@ INTERRUPTED, TERMINATED = 130, 143
 class _Shown(click.ClickException):
     """A mistake or failure that a person reads without a traceback."""
 
+    def __init__(self, error: MassactError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click has it by class
+
     def show(self, file: Any = None) -> None:
         lines = (visible(line) for line in self.message.split("\n"))
         click.echo("error: " + "\n".join(lines), file=file or sys.stderr)
 
 
-class _Misused(_Shown):
-    """The same for input that must be changed."""
-
-    exit_code = 2
+def described(name: str, more: str, example: str) -> str:
+    """The help of a command: its summary, what there is to say besides, and an example, which ends so."""
+    return f"{COMMANDS[name][1]}{more}\n\n\b\nExample:\n  massact {name} {example}"
 
 
 def summaries() -> dict[str, str]:
@@ -142,8 +145,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except MassactError as error:
-            shown = _Misused if error.exit_code == _Misused.exit_code else _Shown
-            raise shown(str(error)) from error
+            raise _Shown(error) from error
         except KeyboardInterrupt:
             click.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
             ctx.exit(INTERRUPTED)

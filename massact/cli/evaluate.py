@@ -1,11 +1,13 @@
 """`massact evaluate`, `search` and `fill-gaps`: a grid of cells, or the best coefficients with few evaluations."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from massact import domain
+from massact.cli.app import described
 from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, verbose_option, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
@@ -156,33 +158,11 @@ search_options = stacked(
 """What is searched for, and how far."""
 
 
-@click.command()
-@search_options
-def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
-    """Search the best coefficient of labels at every layer, with few evaluations. Finished cells are used as they are.
-
-    \b
-    Example:
-      massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
-    """
-    _search("search", experiment_file, tracking_uri, options)
-
-
-@click.command("fill-gaps")
-@search_options
-def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
-    """Search what gaps reports, until no gap remains or it is said why one cannot be closed.
-
-    \b
-    Example:
-      massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
-    """
-    _search("fill-gaps", experiment_file, tracking_uri, options)
-
-
-def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, options: dict[str, Any]) -> None:
+def _search(name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, **options: Any) -> None:
     wanted, is_dry = {name: options.pop(name) for name in _PLACES}, options.pop("dry_run")
-    session = open_session(file, tracking_uri, **{one: options.pop(one) for one in ("val_split", "verbose", *WORKLOAD)})
+    session = open_session(
+        experiment_file, tracking_uri, **{one: options.pop(one) for one in ("val_split", "verbose", *WORKLOAD)}
+    )
     from massact.workflow.dry_run import show_search
     from massact.workflow.steps import run_search
 
@@ -196,6 +176,16 @@ def _search(name: Literal["search", "fill-gaps"], file: str, tracking_uri: str, 
         raise click.exceptions.Exit(1)
 
 
+search = click.command(
+    "search",
+    help=described(
+        "search", " Finished cells are used as they are.",
+        '--experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5',
+    ),
+)(search_options(partial(_search, "search")))  # fmt: skip
+fill_gaps = click.command(
+    "fill-gaps", help=described("fill-gaps", "", "--experiment experiments/toy.yaml --model toy-gemma-3 --budget 12")
+)(search_options(partial(_search, "fill-gaps")))
 _PLACES = ("model", "trait", "method", "position", "layers")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial, update_wrapper
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.addresses import shown_uri
+from massact.cli.app import described
 from massact.cli.options import OrFile, Written, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import (
     dry_run_option,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from massact.sweep.context import Session
     from massact.sweep.driver import Tally
 
+_TOY = "experiments/toy.yaml"
 _places = stacked(experiment_option, tracking_uri_option, verbose_option)
 _grid_options = stacked(rounds_option, val_split_option, workload_options, dry_run_option)
 _output_option = click.option(
@@ -59,121 +61,51 @@ def _work(session: "Session", run: "Callable[[Session], Tally | None]", show: Ca
         raise click.exceptions.Exit(1)
 
 
-def _phase(run: str, *options: Any, show: str = "", **own: Any) -> Callable[[Callable[[], None]], click.Command]:
-    """The command of a phase, from a function that has its name and its help. `run` and `show`: what does its work and
-    what shows it, as `module:function` within massact; `own`: what these take besides the session."""
+def _phase(
+    name: str, run: str, /, *options: Any, show: str = "", more: str = "", example: str = _TOY, **own: Any
+) -> click.Command:
+    """The command of a phase. `run` and `show`: what does its work and what shows it, as `module:function` within
+    massact; `own`: what these take besides the session. `more`: of its help, after its summary; `example`: how an
+    example ends."""
 
-    def decorate(described: Callable[[], None]) -> click.Command:
-        def command(experiment_file: str, tracking_uri: str, *, dry_run: bool = False, **given: Any) -> None:
-            output = {"output": given.pop("output")} if "output" in given else {}
-            session = open_session(experiment_file, tracking_uri, **given)
-            work, *shown = (partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one)
-            _work(session, partial(work, **output), shown[0] if dry_run else None)
+    def command(experiment_file: str, tracking_uri: str, *, dry_run: bool = False, **given: Any) -> None:
+        output = {"output": given.pop("output")} if "output" in given else {}
+        session = open_session(experiment_file, tracking_uri, **given)
+        work, *shown = (partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one)
+        _work(session, partial(work, **output), shown[0] if dry_run else None)
 
-        return click.command()(_places(stacked(*options)(update_wrapper(command, described))))
-
-    return decorate
-
-
-@_phase("workflow.steps:run_calibrate")
-def calibrate() -> None:
-    """Find each model's massive dims from neutral prompts.
-
-    \b
-    Example:
-      massact calibrate --experiment experiments/toy.yaml
-    """
+    return click.command(name, help=described(name, more, f"--experiment {example}"))(
+        _places(stacked(*options)(command))
+    )
 
 
-@_phase("workflow.steps:run_extract", val_split_option, force_option)
-def extract() -> None:
-    """Extract activations and vectors, with every cleaning before and after.
-
-    \b
-    Example:
-      massact extract --experiment experiments/toy.yaml
-    """
+def _grid_phase(name: str, example: str = _TOY) -> click.Command:
+    show = "workflow.dry_run:show_phase"
+    return _phase(name, "workflow.steps:run_grid_phase", _grid_options, show=show, example=example, name=name)
 
 
-_grid_phase = partial(_phase, "workflow.steps:run_grid_phase", _grid_options, show="workflow.dry_run:show_phase")
-
-
-@_grid_phase(name="phase1")
-def phase1() -> None:
-    """Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.
-
-    \b
-    Example:
-      massact phase1 --experiment experiments/toy.yaml --save-responses best
-    """
-
-
-@_grid_phase(name="phase2")
-def phase2() -> None:
-    """Compare cleaning before extraction with cleaning after it.
-
-    \b
-    Example:
-      massact phase2 --experiment experiments/toy.yaml
-    """
-
-
-@_grid_phase(name="phase3")
-def phase3() -> None:
-    """Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.
-
-    \b
-    Example:
-      massact phase3 --experiment experiments/toy.yaml
-    """
-
-
-@_phase("workflow.outcome:run_patterns")
-def phase4() -> None:
-    """Work out coefficient patterns and recommendations from the store.
-
-    \b
-    Example:
-      massact phase4 --experiment experiments/toy.yaml
-    """
-
-
-@_phase("sweep.winners:run_confirm", evaluating_options, dry_run_option, show="workflow.dry_run:show_confirm")
-def confirm() -> None:
-    """Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.
-
-    The experiment file says which share of the questions is kept for that. What is confirmed is not run again;
-    massact confirmations shows it.
-
-    \b
-    Example:
-      massact confirm --experiment my-experiment.yaml
-    """
-
-
-@_phase("sweep.winners:run_baselines", evaluating_options, dry_run_option, show="workflow.dry_run:show_baselines")
-def baselines() -> None:
-    """Evaluate what winners are held against: a prompt, examples, random directions of the same norm.
-
-    The experiment file says which, under the key baselines; massact costs shows them beside the winners.
-
-    \b
-    Example:
-      massact baselines --experiment experiments/costs.yaml
-    """
-
-
-@_phase("workflow.steps:run_main", _grid_options, _output_option, show="workflow.dry_run:show_main")
-def main_command() -> None:
-    """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
-
-    Where the experiment file keeps questions for it, winners are confirmed on them before the report; where it names
-    baselines, they are evaluated; where it has several traits, winners are scored for all of them.
-
-    \b
-    Example:
-      massact main --experiment experiments/toy.yaml
-    """
+calibrate = _phase("calibrate", "workflow.steps:run_calibrate")
+extract = _phase("extract", "workflow.steps:run_extract", val_split_option, force_option)
+phase1 = _grid_phase("phase1", f"{_TOY} --save-responses best")
+phase2 = _grid_phase("phase2")
+phase3 = _grid_phase("phase3")
+phase4 = _phase("phase4", "workflow.outcome:run_patterns")
+confirm = _phase(
+    "confirm", "sweep.winners:run_confirm", evaluating_options, dry_run_option, show="workflow.dry_run:show_confirm",
+    more="\n\nThe experiment file says which share of the questions is kept for that. What is confirmed is not run "
+    "again; massact confirmations shows it.", example="my-experiment.yaml",
+)  # fmt: skip
+baselines = _phase(
+    "baselines", "sweep.winners:run_baselines", evaluating_options, dry_run_option,
+    show="workflow.dry_run:show_baselines", more="\n\nThe experiment file says which, under the key baselines; massact "
+    "costs shows them beside the winners.", example="experiments/costs.yaml",
+)  # fmt: skip
+main = _phase(
+    "main", "workflow.steps:run_main", _grid_options, _output_option, show="workflow.dry_run:show_main",
+    more=" What is finished is not run again.\n\nWhere the experiment file keeps questions for it, winners are "
+    "confirmed on them before the report; where it names baselines, they are evaluated; where it has several traits, "
+    "winners are scored for all of them.",
+)  # fmt: skip
 
 
 @click.command()

@@ -111,7 +111,9 @@ def serve(
     if ctx.get_parameter_source("backend_store_uri") is click.core.ParameterSource.COMMANDLINE:
         settings.check_shown(database, "--backend-store-uri")
     if (tune := options.pop("tune")) | (upgrade := options.pop("upgrade")):
-        serving.maintain(database, environment, click.echo, tune=tune, upgrade=upgrade)
+        settings.check_database(database)
+        done = serving.prepare(settings.Task(database, tune=tune, upgrade=upgrade), environment)
+        click.echo("\n".join(done.notes))
         return
     file = sqlite_path(database)
     is_shown = ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE

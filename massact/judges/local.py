@@ -201,7 +201,7 @@ class Answerer:
         with model_lock(model.model):  # tokenizers are not to be used by two threads at once
             self._integers = IntegerTokens.of(model.tokenizer)
         self._rows_at_most = batch_rows or _ROWS
-        self._longest = getattr(text_config(model.model), "max_position_embeddings", None)
+        self._longest = model.shape.max_positions
 
     def answer(self, prompts: Sequence[Tokens]) -> list[Reading]:
         """The reading of an answer to each prompt, in order; what prompts begin with alike is read once."""

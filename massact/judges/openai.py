@@ -6,7 +6,6 @@ is in no identity, message, log record or repr."""
 import asyncio
 import importlib
 import logging
-import math
 import os
 import re
 import threading
@@ -81,7 +80,6 @@ class OpenAIJudge:
             self._openai = importlib.import_module("openai")
         except ImportError as err:
             raise ConfigError("judge openai:MODEL lacks a package: pip install 'massact[openai]'") from err
-        _check(config)
         self._config, self._rubric, self._backoff = config, rubric, backoff_seconds
         self._max_tokens = config.max_tokens or MAX_TOKENS
         self._base_url = config.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
@@ -244,18 +242,6 @@ class OpenAIJudge:
     def _redact(self, text: str) -> str:
         """The text without the key; three characters or fewer are a placeholder, no secret."""
         return text.replace(self._key, "***") if len(self._key) > 3 else text
-
-
-def _check(config: JudgeConfig) -> None:
-    if not config.model.strip():
-        raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", config.api_key_env):
-        raise ConfigError("api_key_env must be the name of an environment variable, not the key itself")
-    tokens = MAX_TOKENS if config.max_tokens is None else config.max_tokens
-    if min(config.concurrency, tokens, config.max_retries + 1) < 1 or not 0 < config.timeout_seconds < math.inf:
-        raise ConfigError(
-            f"{config}: concurrency and max_tokens are 1 or more, max_retries 0 or more, the timeout above 0 s"
-        )
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Reading]]) -> dict[str, Reading]:

@@ -29,7 +29,7 @@ from massact.errors import ConfigError
 from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.judges.rubric import whole
 from massact.keys import digest
-from massact.models.blocks import record, text_config
+from massact.models.blocks import record
 from massact.models.generate import Row, generate
 from massact.models.load import SteerableModel, model_lock
 from massact.models.prompting import decode, encode_chat
@@ -197,8 +197,7 @@ def _read(model: SteerableModel, exchange: Exchange) -> tuple[torch.Tensor, list
     """Log-probability of each token of a response, and the tokens: as many as fit into the model's positions."""
     with model_lock(model.model):
         prompt, tokens = _asked(model, exchange.question), _tokens(model, exchange.response)
-        longest = getattr(text_config(model.model), "max_position_embeddings", None)
-        if longest:
+        if longest := model.shape.max_positions:
             tokens = tokens[: max(0, longest - len(prompt))]
         logits = _run(model, (*prompt, *tokens), n_logits=len(tokens) + 1).logits[0, -len(tokens) - 1 : -1]
     picked = torch.tensor(tokens, device=logits.device, dtype=torch.long)[:, None]
@@ -221,10 +220,7 @@ def _state(model: SteerableModel, text: str) -> torch.Tensor:
 
 def _run(model: SteerableModel, tokens: Sequence[int], *, n_logits: int) -> Any:
     ids = torch.tensor([list(tokens)], device=model.device)
-    arguments = reading_arguments(model.model, torch.ones_like(ids))
-    if "logits_to_keep" in arguments:
-        arguments["logits_to_keep"] = n_logits
-    return model.model(input_ids=ids, **arguments)
+    return model.model(input_ids=ids, **reading_arguments(model.model, torch.ones_like(ids), n_logits=n_logits))
 
 
 def _worst(likelihoods: torch.Tensor) -> float:

@@ -10,6 +10,7 @@ blocks write is refused, whatever it is called.
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,12 +127,10 @@ def _ablate(model: SteerableModel, vector: torch.Tensor, prompts: Sequence[tuple
         return (output.float() - (output.float() @ vector)[..., None] * vector).to(output.dtype)
 
     writers = _writers(model)
-    handles = [part.register_forward_hook(hook) for part in writers]
-    try:
+    with ExitStack() as hooks:
+        for part in writers:
+            hooks.enter_context(part.register_forward_hook(hook))
         hooked = _logits(model, prompts)
-    finally:
-        for handle in handles:
-            handle.remove()
     head, embedding = model.model.get_output_embeddings(), model.model.get_input_embeddings()
     if head is not None and head.weight is embedding.weight:  # the head's stay as they are
         head.weight = nn.Parameter(head.weight.clone(), requires_grad=False)

@@ -97,8 +97,10 @@ class Batcher:
     def _round(self, batch: list[Ask]) -> None:
         """Generate until all of them are over, or others wait."""
         budget = self._model.chat.budget
-        for one in batch:
-            self._close_thought(one, budget)
+        for one in batch:  # a thought that has had its tokens is ended, as `generate_thinking` does
+            if budget is not None and one.left(budget) <= 0 and not one.is_thought_closed:
+                one.is_thought_closed = True
+                one.said = (*one.said, *closing_tokens(self._model, one.said))[: one.max_new_tokens]
         begun, left = [one.said for one in batch], [one.left(budget) for one in batch]
         is_broken_off = False
 
@@ -125,9 +127,3 @@ class Batcher:
             is_full = len(begun[i] + tokens) >= one.max_new_tokens
             is_over = has_ended or is_full or one.is_cancelled or i in errors
             one.grow(begun[i] + tokens, is_over=is_over, error=errors.get(i))
-
-    def _close_thought(self, one: Ask, budget: int | None) -> None:
-        """End a thought that has had its tokens, as `generate_thinking` does."""
-        if budget is not None and one.left(budget) <= 0 and not one.is_thought_closed:
-            one.is_thought_closed = True
-            one.said = (*one.said, *closing_tokens(self._model, one.said))[: one.max_new_tokens]

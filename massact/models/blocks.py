@@ -1,7 +1,8 @@
 """Finding a model's decoder blocks by its own structure, and reading and replacing what they return."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,26 +87,15 @@ def replace_block_output(output: object, stream: torch.Tensor) -> object:
 Reader = Callable[[int, torch.Tensor], None]
 
 
-@contextmanager
-def record(blocks: Sequence[nn.Module], reader: Reader) -> Iterator[None]:
+def record(blocks: Sequence[nn.Module], reader: Reader) -> AbstractContextManager[None]:
     """Call `reader(layer, stream)` with every block's output `[batch, seq, d_model]`, in the model's dtype. Raises
     ModelError: at the end, if a block was never run: it is none of those that the model computes with."""
-    silent = set(range(len(blocks)))
 
-    def hook(layer: int) -> Callable[[nn.Module, object, object], None]:
-        def read(_module: nn.Module, _inputs: object, output: object) -> None:
-            silent.discard(layer)
-            reader(layer, block_output(output, layer))
+    def read(layer: int, stream: torch.Tensor) -> torch.Tensor:
+        reader(layer, stream)
+        return stream
 
-        return read
-
-    handles = [block.register_forward_hook(hook(layer)) for layer, block in enumerate(blocks)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-    check_all_ran(silent, "recorded")
+    return steer(blocks, {layer: partial(read, layer) for layer in range(len(blocks))}, "recorded")
 
 
 def check_all_ran(silent: Collection[int], what: str) -> None:
@@ -119,10 +109,10 @@ Edit = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def steer(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[None]:
+def steer(blocks: Sequence[nn.Module], edits: Mapping[int, Edit], what: str = "added") -> Iterator[None]:
     """Change the residual stream of the given layers. `blocks`: the model's decoder blocks. `edits`: per layer what
     makes of a stream `[batch, seq, d_model]` another, such as `massact.models.operators.Edit`. Raises ModelError: at
-    the end, if a block was never run: nothing was added there."""
+    the end, if a block was never run: nothing was added there. `what`: another word for that."""
     silent = set(edits)
 
     def hook(layer: int) -> Callable[[nn.Module, object, object], object]:
@@ -132,10 +122,8 @@ def steer(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[No
 
         return change
 
-    handles = [blocks[layer].register_forward_hook(hook(layer)) for layer in edits]
-    try:
+    with ExitStack() as hooks:
+        for layer in edits:
+            hooks.enter_context(blocks[layer].register_forward_hook(hook(layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-    check_all_ran(silent, "added")
+    check_all_ran(silent, what)

@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -36,7 +36,8 @@ class RowCache(Cache):
         self.n_rows, self.capacity = n_rows, capacity
         self.n_live = n_rows
         self.position: torch.Tensor | None = None
-        """Where the next token goes, `[1]` on the device, once `make_static` was called."""
+        """Where the next token goes, `[1]` on the device, so that a recorded step can be repeated; `None`: behind the
+        last."""
         self.n_attended = capacity  # how many tokens a static cache shows; those not written yet must be masked
 
     def begin(self, n_live: int) -> None:
@@ -53,12 +54,11 @@ class RowCache(Cache):
     def move(self, taken: torch.Tensor, places: torch.Tensor, n_live: int) -> None:
         """Put the rows `taken` in the rows `places`, and use only the first `n_live` from now on."""
         for layer in self._layers:
-            layer.move(taken, places)
+            if layer.is_initialized and len(taken):
+                here, there = taken.to(layer.keys.device), places.to(layer.keys.device)
+                for kept in (layer.keys, layer.values):
+                    kept[there, :, : layer.length] = kept[here, :, : layer.length]
         self.n_live = n_live
-
-    def make_static(self, position: torch.Tensor) -> None:
-        """From now on write where the tensor `position` says, so that a recorded step can be repeated."""
-        self.position = position
 
     def wrote(self, n_tokens: int) -> None:
         """Count tokens that recorded steps have written."""
@@ -67,13 +67,23 @@ class RowCache(Cache):
 
     def share(self, other: "RowCache", starts: Sequence[int]) -> None:
         """Begin every row with what another cache keeps in its first one, from where the row starts to its end."""
-        for layer, source in zip(self._layers, other._layers, strict=True):
-            layer.share(source, starts)
+        for kept, known, length in self._copied(other):
+            for start, rows in groupby(range(len(starts)), starts.__getitem__):
+                places, n_kept = list(rows), max(0, length - start)
+                kept[places, :, start : start + n_kept] = known[:1, :, :n_kept]
 
     def take(self, other: "RowCache", rows: torch.Tensor) -> None:
         """Begin each row with what another cache keeps in one of its rows, `[n_rows]`."""
+        for kept, known, length in self._copied(other):
+            kept[:, :, :length] = known[rows.to(known.device), :, :length]
+
+    def _copied(self, other: "RowCache") -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """Keys, then values, of each layer here and of another cache, and how many tokens that has."""
         for layer, source in zip(self._layers, other._layers, strict=True):
-            layer.take(source, rows)
+            layer.lazy_initialization(source.keys, source.values)
+            layer.length = source.length
+            yield layer.keys, source.keys, source.length
+            yield layer.values, source.values, source.length
 
     def rewind(self, length: int) -> None:
         """Forget all after the first `length` tokens."""
@@ -132,30 +142,6 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             kept[: self._cache.n_live, :, : self.length] = rows
         self.source = None
         return key_states, value_states
-
-    def move(self, taken: torch.Tensor, places: torch.Tensor) -> None:
-        """Put the rows `taken` in the rows `places`."""
-        if self.is_initialized and len(taken):
-            taken, places = taken.to(self.keys.device), places.to(self.keys.device)
-            for kept in (self.keys, self.values):
-                kept[places, :, : self.length] = kept[taken, :, : self.length]
-
-    def share(self, source: "_RowLayer", starts: Sequence[int]) -> None:
-        """Begin rows with the tokens that the first row of `source` has."""
-        self.lazy_initialization(source.keys, source.values)
-        self.length = source.length
-        for kept, known in ((self.keys, source.keys), (self.values, source.values)):
-            for start, rows in groupby(range(len(starts)), starts.__getitem__):
-                places = list(rows)
-                n_kept = max(0, self.length - start)
-                kept[places, :, start : start + n_kept] = known[:1, :, :n_kept]
-
-    def take(self, source: "_RowLayer", rows: torch.Tensor) -> None:
-        """Begin each row with the tokens of one of another layer's."""
-        self.lazy_initialization(source.keys, source.values)
-        self.length, rows = source.length, rows.to(source.keys.device)
-        for kept, known in ((self.keys, source.keys), (self.values, source.values)):
-            kept[:, :, : self.length] = known[rows, :, : self.length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of what is attended."""

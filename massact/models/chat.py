@@ -217,13 +217,11 @@ class _Reading:
         for name, off, on in _SWITCHES:
             is_named = re.search(rf"\b{name}\b", self.template)
             is_value = not isinstance(off, str) or re.search(rf"['\"]{off}['\"]", self.template)
-            if is_named and is_value and self._differs(name, off, on):
-                return name, off, on
+            if is_named and is_value:
+                rest = {key: value for key, value in self.given.items() if key != name}
+                if self._rendered({**rest, name: off}) != self._rendered({**rest, name: on}):
+                    return name, off, on
         return None
-
-    def _differs(self, name: str, off: Any, on: Any) -> bool:
-        rest = {key: value for key, value in self.given.items() if key != name}
-        return self._rendered({**rest, name: off}) != self._rendered({**rest, name: on})
 
     def _thinks(self) -> bool:
         """Whether a prompt says so without a switch: it opens a thought, speaks of one, or has channels."""

@@ -6,13 +6,14 @@ loop, whose steps are recorded once on a GPU and repeated.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from massact.domain import DEFAULT_OPERATOR, Generation
 from massact.errors import ModelError
@@ -110,20 +111,17 @@ def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None
 def branching(blocks: Sequence[nn.Module], plan: Branching) -> Iterator[None]:
     """Make the model, run on the distinct prompts, give one row of output for every row. Raises CannotShareError: a
     block was given something that is not known to be by prompt; ModelError: a block was never run where rows begin."""
-    handles, silent = [], set[int]()
-    for layer, (block, step) in enumerate(zip(blocks, plan.steps, strict=True)):
-        before = plan.steps[layer - 1].prompts if layer else None
-        if before is not None:
-            spread = _spread(before, len(plan.prompts))
-            handles.append(block.register_forward_pre_hook(spread, with_kwargs=True))
-        if step.gather is not None or step.steered is not None:
-            silent.add(layer)
-            handles.append(block.register_forward_hook(_branch(layer, step, silent)))
-    try:
+    silent = set[int]()
+    with ExitStack() as hooks:
+        for layer, (block, step) in enumerate(zip(blocks, plan.steps, strict=True)):
+            before = plan.steps[layer - 1].prompts if layer else None
+            if before is not None:
+                spread = _spread(before, len(plan.prompts))
+                hooks.enter_context(block.register_forward_pre_hook(spread, with_kwargs=True))
+            if step.gather is not None or step.steered is not None:
+                silent.add(layer)
+                hooks.enter_context(block.register_forward_hook(_branch(layer, step, silent)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
     check_all_ran(silent, "added")
 
 
@@ -243,7 +241,7 @@ def begin(
     """Read the prompts of rows, and choose the first token of each; keep the logits of so many first tokens."""
     device = model.device
     plan = plan_branching(rows, len(model.blocks), device)
-    tokens, mask = left_pad(plan.prompts, device)
+    tokens, mask = pad(plan.prompts, device)
     cache.begin(len(rows))
     cache.sources(plan.sources)
     with branching(model.blocks, plan):
@@ -346,14 +344,14 @@ def is_end(chosen: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
     return (chosen[:, None] == ends).any(-1)
 
 
-def left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(map(len, prompts))
-    tokens = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        tokens[i, width - len(prompt) :] = torch.tensor(prompt)
-        mask[i, width - len(prompt) :] = 1
-    return tokens.to(device), mask.to(device)
+def pad(
+    rows: Sequence[tuple[int, ...]], device: torch.device, side: Literal["left", "right"] = "left"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of rows side by side, `[n_rows, width]`, and their mask, 1 where a token is."""
+    tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
+    of_both = (tokens, list(map(torch.ones_like, tokens)))
+    both = (pad_sequence(one, batch_first=True, padding_side=side).to(device) for one in of_both)
+    return next(both), next(both)
 
 
 def edits_of(rows: Sequence[Row], device: torch.device) -> dict[int, Edit]:

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,19 +17,17 @@ from torch import nn
 from massact.config import AdapterConfig, ChatConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
-from massact.json_text import JsonError, parse_object
 from massact.keys import digest
-from massact.models.blocks import find_decoder_blocks, text_config
+from massact.models.blocks import find_decoder_blocks
 from massact.models.chat import Chat, read_chat
 from massact.models.source import (
     FoundAdapter,
+    Source,
     attach,
     auto_class,
     cannot_load,
     find_adapter,
-    find_commit,
-    find_folder,
-    find_gguf,
+    find_source,
     identify,
     read_config,
     read_tokenizer,
@@ -92,29 +89,6 @@ def choose_attention(asked: str, config: Any) -> str | None:
     return "eager" if asked == "auto" else asked
 
 
-def attention_of(model: Any) -> str:
-    """The attention implementation that a model's language part computes with, such as `eager`."""
-    config = model.config.get_text_config(decoder=True)
-    return str(getattr(config, "_attn_implementation", None) or model.config._attn_implementation)
-
-
-def check_attention(model: Any, options: LoadConfig) -> None:
-    """See that what was loaded computes attention as it was asked to, and in a way that rows can share. Raises
-    ModelError: it does not."""
-    asked, used = options.attention, attention_of(model)
-    if used not in ("eager", "sdpa") and "flash" not in used:
-        raise ModelError(
-            f"{type(model).__name__} computes attention with {used}, whose masks cannot be shared by rows that are "
-            "steered at different layers; write eager, sdpa or flash_attention_2"
-        )
-    # without the package flash-attn transformers may take the same algorithm from another one
-    is_flash = "flash" in asked and "flash" in used
-    if asked not in ("auto", used) and not is_flash:
-        raise ModelError(
-            f"attention {asked} was asked for and {type(model).__name__} computes with {used}; write auto or {used}"
-        )
-
-
 def _quantization(bits: str, dtype: str | None) -> Any:
     require("bitsandbytes", "quantized", f"quantization: {bits}")
     require("accelerate", "quantized", f"quantization: {bits}")
@@ -168,7 +142,7 @@ class SteerableModel:
 
     @property
     def shape(self) -> ModelShape:
-        return ModelShape(len(self.blocks), int(text_config(self.model).hidden_size))
+        return _shape(self.model.config, self.identity.id)
 
     @property
     def device(self) -> torch.device:
@@ -182,7 +156,8 @@ class SteerableModel:
     @property
     def attention(self) -> str:
         """How attention is computed, such as `eager` or `sdpa`. It is no part of the identity."""
-        return attention_of(self.model)
+        config = self.model.config.get_text_config(decoder=True)
+        return str(getattr(config, "_attn_implementation", None) or self.model.config._attn_implementation)
 
     @cached_property
     def chat_template_digest(self) -> str:
@@ -228,55 +203,35 @@ def _changes_nothing(name: str, value: Any) -> bool:
 def read_shape(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> ModelShape:
     """Number of layers and width, from the configuration alone. Raises ModelError: there is no such model, or its
     configuration does not tell."""
-    folder = find_folder(reference, revision)
-    if folder is not None:
-        try:
-            document = parse_object((folder / "config.json").read_bytes(), allow_nan=True)
-        except (OSError, JsonError) as error:
-            raise ModelError(f"{reference}: no readable config.json in {folder} ({error})") from error
-        place = f"{folder / 'config.json'}: "
-        if "text_config" in document:
-            document, place = document["text_config"], f"{place}text_config"
-            if not isinstance(document, dict):
-                raise ModelError(f"{place} is {shown(document)}, no object")
-            place += "."
-        if "num_hidden_layers" in document and "hidden_size" in document:
-            return _shape(document, place)
-        # an architecture with other names for them: transformers knows them
-    config = read_config(reference, revision=revision, options=options).get_text_config(decoder=True)
-    return _shape({name: getattr(config, name, None) for name in _SHAPE}, f"{reference}: its ")
+    return _shape(read_config(find_source(reference, revision), options), reference)
 
 
-_SHAPE = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
-
-
-def _shape(config: Mapping[str, Any], place: str) -> ModelShape:
-    for name in _SHAPE[:2]:
-        value = config[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(f"{place}{name} is {shown(value)}, not a whole number from 1")
-    most = config.get(_SHAPE[2])
-    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], most if isinstance(most, int) and most > 0 else None)
+def _shape(config: Any, reference: str) -> ModelShape:
+    text = config.get_text_config(decoder=True)
+    names = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
+    told: tuple[Any, ...] = tuple(getattr(text, name, None) for name in names)
+    for name, value in zip(names[:2], told, strict=False):
+        if not isinstance(value, int) or value < 1:
+            raise ModelError(f"{reference}: {name} of its configuration is {shown(value)}, not a whole number from 1")
+    n_layers, d_model, most = told
+    return ModelShape(n_layers, d_model, most if isinstance(most, int) and most > 0 else None)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A model's files, found and read as far as that takes no weights in memory."""
 
-    reference: str
-    folder: Path | None  # `None`: a hub repository
-    commit: str | None  # of the hub repository, as `find_commit` gives it
+    source: Source
     adapter: FoundAdapter | None
     config: Any
     tokenizer: Any
     options: LoadConfig
 
     def place(self) -> str:
-        """What transformers takes: the folder, that of a GGUF file's dequantised weights, or the hub id."""
-        file = find_gguf(self.reference, self.commit)
-        if file is not None:
-            return str(file.dequantized(auto_class(self.config), str(self.known_dtype)))
-        return str(self.folder or self.reference)
+        """Where transformers finds the weights; those of a GGUF file dequantised."""
+        if self.source.gguf is None:
+            return self.source.place
+        return str(self.source.gguf.dequantized(auto_class(self.config), str(self.known_dtype)))
 
     @property
     def known_dtype(self) -> str | None:
@@ -287,12 +242,12 @@ class ModelFiles:
     @property
     def chat(self) -> Chat:
         """How the model is asked. Raises ModelError: its chat template cannot do what the options say."""
-        return read_chat(self.tokenizer, self.options.chat, self.reference)
+        return read_chat(self.tokenizer, self.options.chat, self.source.reference)
 
     def identity(self, dtype: str) -> ModelIdentity:
         """What identifies the model, computed with in a dtype."""
         adapter = self.adapter.identity if self.adapter is not None else None
-        return identify(self.reference, commit=self.commit, dtype=dtype, options=self.options, adapter=adapter)
+        return identify(self.source, dtype=dtype, options=self.options, adapter=adapter)
 
 
 def find_model(
@@ -300,10 +255,8 @@ def find_model(
 ) -> ModelFiles:
     """Find a model's files; see `load_model`."""
     attached = find_adapter(adapter) if adapter is not None else None
-    commit = find_commit(reference, revision)
-    config = read_config(reference, revision=commit, options=options)
-    tokenizer = read_tokenizer(reference, revision=commit, options=options)
-    return ModelFiles(reference, find_folder(reference, commit), commit, attached, config, tokenizer, options)
+    source = find_source(reference, revision)
+    return ModelFiles(source, attached, read_config(source, options), read_tokenizer(source, options), options)
 
 
 def load_model(
@@ -324,9 +277,24 @@ def load_model(
     if files.adapter is not None:
         model = attach(model, files.adapter)
     loaded = SteerableModel(model.eval().requires_grad_(False), files.tokenizer, identity, options.chat)
-    check_attention(model, options)
+    check_attention(loaded, options)
     _check_blocks(reference, loaded)
     return loaded
+
+
+def check_attention(loaded: SteerableModel, options: LoadConfig) -> None:
+    """See that what was loaded computes attention as it was asked to, and in a way that rows can share. Raises
+    ModelError: it does not."""
+    asked, used, name = options.attention, loaded.attention, type(loaded.model).__name__
+    if used not in ("eager", "sdpa") and "flash" not in used:
+        raise ModelError(
+            f"{name} computes attention with {used}, whose masks cannot be shared by rows that are "
+            "steered at different layers; write eager, sdpa or flash_attention_2"
+        )
+    # without the package flash-attn transformers may take the same algorithm from another one
+    is_flash = "flash" in asked and "flash" in used
+    if asked not in ("auto", used) and not is_flash:
+        raise ModelError(f"attention {asked} was asked for and {name} computes with {used}; write auto or {used}")
 
 
 def _check_blocks(reference: str, loaded: SteerableModel) -> None:
@@ -342,12 +310,12 @@ def _check_blocks(reference: str, loaded: SteerableModel) -> None:
 
 
 def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
-    device, reference = find_device(options.device), files.reference
+    device, reference = find_device(options.device), files.source.reference
     arguments = loading_arguments(options, files.config, files.known_dtype)
     place = files.place()
     try:
         loaded: Any = auto_class(files.config).from_pretrained(
-            place, revision=files.commit, output_loading_info=True, **arguments
+            place, revision=files.source.commit, output_loading_info=True, **arguments
         )
         model, report = loaded
         if "device_map" not in arguments:
@@ -415,11 +383,11 @@ def read_description(
     a LoRA adapter on it. `options`: as `load_model` takes them.
     Raises ModelError: there is no such model, or it is no causal language model."""
     files = find_model(reference, revision=revision, adapter=adapter, options=options)
-    dtype = files.known_dtype or _stored_dtype(files.folder)
+    dtype = files.known_dtype or _stored_dtype(files.source.folder)
     if dtype is None:
         return None
     template = digest({"chat_template": files.tokenizer.chat_template})
-    shape = read_shape(reference, files.commit, options=options)
+    shape = _shape(files.config, reference)
     unasked = read_chat(files.tokenizer, ChatConfig(), reference)
     return Description(files.identity(dtype), template, shape, files.chat, unasked, sharing(files.config).note)
 

@@ -14,7 +14,7 @@ import torch
 
 from massact.models.blocks import steer, text_config
 from massact.models.cache import RowCache, with_cache
-from massact.models.decode import branching, edits_of, left_pad, plan_branching, steered_of
+from massact.models.decode import branching, edits_of, pad, plan_branching, steered_of
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
 from massact.models.support import Sharing, reading_arguments, sharing_of
@@ -41,9 +41,7 @@ def _plainly(model: SteerableModel, rows: Sequence[Row], n_last: int) -> torch.T
     tokens, width = torch.tensor([row.prompt for row in rows], device=model.device), len(rows[0].prompt)
     edits, steered = edits_of(rows, model.device), steered_of(rows, width, width, model.device)
     with steer(model.blocks, {layer: partial(edit, shares=steered) for layer, edit in edits.items()}):
-        arguments = reading_arguments(model.model, torch.ones_like(tokens))
-        if "logits_to_keep" in arguments:
-            arguments["logits_to_keep"] = n_last
+        arguments = reading_arguments(model.model, torch.ones_like(tokens), n_logits=n_last)
         logits: torch.Tensor = model.model(input_ids=tokens, **arguments).logits[:, -n_last:]
     return logits
 
@@ -105,7 +103,7 @@ class ResponseReader:
         model = self._model
         if self.sharing.allows(max(len(row.prompt) for row in rows)):
             plan = plan_branching(rows, len(model.blocks), model.device)
-            tokens, mask = left_pad(plan.prompts, model.device)
+            tokens, mask = pad(plan.prompts, model.device)
             places = (mask.cumsum(-1) - 1).clamp_min(0)
             arguments = {"position_ids": places, "use_cache": False, "logits_to_keep": n_last}
             with branching(model.blocks, plan):
@@ -160,7 +158,7 @@ class ResponseReader:
         if set(prompts) <= set(self._places):
             return
         model = self._model.model
-        tokens, mask = left_pad(prompts, self._model.device)
+        tokens, mask = pad(prompts, self._model.device)
         cache = RowCache(text_config(model), len(prompts), tokens.shape[1])
         cache.begin(len(prompts))
         output = model(

@@ -93,7 +93,7 @@ class Recorder:
             return
         n_rows, cache = len(batch.live), batch.cache
         buffers = self._take(batch, settings)
-        cache.make_static(buffers.place)
+        cache.position = buffers.place
         n_places = padded_rows(n_rows)
         step = 1
         while step < settings.max_new_tokens and n_rows:

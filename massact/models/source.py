@@ -39,13 +39,28 @@ _ADAPTER_CONFIG = "adapter_config.json"
 _GGUF = ".gguf"
 
 
-def find_folder(reference: str, revision: str | None = None) -> Path | None:
-    """The folder of a toy, of a local model or made of a GGUF file; `None` for a hub id. Raises ModelError: the
-    reference is a path, and there is no such folder, or it holds an adapter."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model's files are."""
+
+    reference: str
+    folder: Path | None  # of a toy, of a local model, or made of a GGUF file; `None`: a hub repository
+    commit: str | None = None  # of the hub repository: everything is read from it, and it identifies the model
+    gguf: GgufFile | None = None
+
+    @property
+    def place(self) -> str:
+        """What transformers takes."""
+        return str(self.folder or self.reference)
+
+
+def find_source(reference: str, revision: str | None = None) -> Source:
+    """Find a model. Raises ModelError: there is no such folder, hub repository or revision, it cannot be reached, or it
+    is an adapter."""
     if is_toy(reference):
-        return resolve(reference)
+        return Source(reference, resolve(reference))
     if (file := find_gguf(reference, revision)) is not None:
-        return file.folder
+        return Source(reference, file.folder, gguf=file)
     path = Path(reference).expanduser()
     if path.is_dir():
         if (path / _ADAPTER_CONFIG).is_file():
@@ -54,13 +69,14 @@ def find_folder(reference: str, revision: str | None = None) -> Path | None:
                 "as `model`, and the folder as `adapter`"
             )
         check_pointers(path)
-        return path
+        return Source(reference, path)
     if reference.startswith((".", "/", "~")) or reference.endswith(_GGUF):
         raise ModelError(
             f"{reference}: no such folder or file; give a folder with config.json and weights, a GGUF file, a hub id, "
             "or REPOSITORY:FILE.gguf of the hub"
         )
-    return None
+    # the hub's cache keeps each commit in a folder of its name; transformers tells it in some releases only
+    return Source(reference, None, hub_file(reference, "config.json", revision).parent.name)
 
 
 def find_gguf(reference: str, revision: str | None = None) -> GgufFile | None:
@@ -93,18 +109,6 @@ def check_pointers(folder: Path) -> None:
                     raise ModelError(f"{path}: {advice}")
 
 
-def find_commit(reference: str, revision: str | None) -> str | None:
-    """The commit that a revision of a hub repository is now; `None` for a folder, the revision itself for a GGUF file.
-    Everything else is then read from that commit, and it identifies the model; transformers tells it in some releases
-    only. Raises ModelError: there is no such repository or revision, or it cannot be reached."""
-    if find_gguf(reference, revision) is not None:
-        return revision  # its digest identifies it
-    if find_folder(reference) is not None:
-        return None
-    # the hub's cache keeps each commit in a folder of its name
-    return hub_file(reference, "config.json", revision).parent.name
-
-
 def hub_file(repository: str, name: str, revision: str | None) -> Path:
     """A file of a hub repository, in the cache. Raises ModelError: there is no such file, or it cannot be reached."""
     from huggingface_hub import hf_hub_download
@@ -115,34 +119,34 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path:
         raise cannot_load(repository, error) from error
 
 
-def read_config(reference: str, *, revision: str | None, options: LoadConfig) -> Any:
+def read_config(source: Source, options: LoadConfig) -> Any:
     """The configuration of a causal language model, as transformers reads it. Raises ModelError: there is none, or it
     is that of another kind of model."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(
-            _source(reference, revision), revision=revision, trust_remote_code=options.trust_remote_code
+            source.place, revision=source.commit, trust_remote_code=options.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise cannot_load(reference, error) from error
-    _check_causal(reference, config)
+    except Exception as error:  # each configuration fails in its own way at what is damaged
+        raise cannot_load(source.reference, error) from error
+    _check_causal(source.reference, config)
     return config
 
 
-def read_tokenizer(reference: str, *, revision: str | None, options: LoadConfig) -> Any:
+def read_tokenizer(source: Source, options: LoadConfig) -> Any:
     """The tokenizer that lies beside a model's weights. Raises ModelError: there is none that can be read."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            _source(reference, revision), revision=revision, trust_remote_code=options.trust_remote_code
+            source.place, revision=source.commit, trust_remote_code=options.trust_remote_code
         )
     except Exception as error:  # each tokenizer class fails in its own way on a file that is missing or damaged
-        raise _no_tokenizer(reference, _reason(error)) from error
+        raise _no_tokenizer(source.reference, _reason(error)) from error
     words = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
     if not words - set(tokenizer.all_special_tokens):  # what some classes make of no file at all
-        raise _no_tokenizer(reference, "It has no vocabulary.")
+        raise _no_tokenizer(source.reference, "It has no vocabulary.")
     return tokenizer
 
 
@@ -182,20 +186,19 @@ def _check_causal(reference: str, config: Any) -> None:
     )
 
 
-def identify(
-    reference: str, *, commit: str | None, dtype: str, options: LoadConfig, adapter: str | None
-) -> ModelIdentity:
-    """What identifies a model that is computed with in a dtype. `commit`: of a hub repository, as `find_commit` found
-    it. `dtype`: of the weights that are not quantised. `adapter`: identity of the adapter on it, if there is one."""
-    if (file := find_gguf(reference, commit)) is not None:
-        name, revision, dtype = file.path.stem, file.digest, f"{dtype}+{file.quantization}"
-    elif (folder := find_folder(reference)) is None:
-        name, revision = reference, str(commit)
+def identify(source: Source, *, dtype: str, options: LoadConfig, adapter: str | None) -> ModelIdentity:
+    """What identifies a model that is computed with in a dtype. `dtype`: of the weights that are not quantised.
+    `adapter`: identity of the adapter on it, if there is one."""
+    if source.gguf is not None:
+        name, revision = source.gguf.path.stem, source.gguf.digest
+        dtype = f"{dtype}+{source.gguf.quantization}"
+    elif source.folder is None:
+        name, revision = source.reference, str(source.commit)
     else:
-        name = reference if is_toy(reference) else folder.name
-        revision = weights_digest(folder, with_code=options.trust_remote_code)
-        if not is_toy(reference):  # those are what they were when their keys were made
-            revision += others_digest(folder)
+        name = source.reference if is_toy(source.reference) else source.folder.name
+        revision = weights_digest(source.folder, with_code=options.trust_remote_code)
+        if not is_toy(source.reference):  # those are what they were when their keys were made
+            revision += others_digest(source.folder)
     revision += "" if adapter is None else f"+adapter:{adapter}"
     return ModelIdentity(name, revision, dtype if options.quantization is None else f"{dtype}+{options.quantization}")
 
@@ -265,13 +268,11 @@ def cannot_load(reference: str, error: Exception) -> ModelError:
     return ModelError(f"model {reference!r} cannot be loaded: {reason} {advice}".replace("  ", " "))
 
 
-def _source(reference: str, revision: str | None) -> str:
-    return str(find_folder(reference, revision) or reference)
-
-
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(" :,") + ("" if lines[0].rstrip().endswith((".", "!", "?")) else ".")
+    # what ends with a colon is a heading: of a configuration's field, then what is wrong with it
+    text = " ".join(map(str.strip, lines[: 1 + lines[0].endswith(":")]))
+    return text.rstrip(" :,") + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 # LoRA adapters of peft are kept beside the weights, not merged: in bfloat16 merging rounds what was trained away, and

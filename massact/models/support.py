@@ -196,19 +196,14 @@ def check_streams(model: nn.Module, *, device: Any, generating: bool = False) ->
         raise ModelError(f"{name} does not run on text alone: {reason}") from error
 
 
-def takes_positions(model: nn.Module) -> bool:
-    """Whether a model is told its tokens' positions; one that is not counts them from the left, padding too."""
-    return "position_ids" in _parameters(model)
-
-
-def reading_arguments(model: nn.Module, mask: torch.Tensor) -> dict[str, Any]:
+def reading_arguments(model: nn.Module, mask: torch.Tensor, *, n_logits: int = 1) -> dict[str, Any]:
     """The arguments with which rows, padded on the right if at all, are read once as they would be generated. `mask`:
-    `[batch, seq]`, 1 where a token is."""
+    `[batch, seq]`, 1 where a token is. `n_logits`: of how many last tokens logits are wanted; there may be more."""
     arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
-    if takes_positions(model):  # some classes count otherwise by themselves than when they generate
+    if "position_ids" in _parameters(model):  # some classes count otherwise by themselves than when they generate
         arguments["position_ids"] = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     if sharing_of(model).obstacle is None:  # others may leave out tokens that no logit needs (Gemma 4)
-        arguments["logits_to_keep"] = 1
+        arguments["logits_to_keep"] = n_logits
     return arguments
 
 

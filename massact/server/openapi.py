@@ -214,7 +214,8 @@ def _operation(
     name: str, summary: str, tag: str, answered: Schema, refused: Iterable[int], **asked: object
 ) -> dict[str, Any]:
     about = {"operationId": name, "summary": summary, "tags": [tag]}
-    return {**about, **asked, "responses": {"200": answered, **_refusals(refused)}}
+    refusals = {str(status): _refusal([one for one in KINDS if one.status == status]) for status in sorted(refused)}
+    return {**about, **asked, "responses": {"200": answered, **refusals}}
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:
@@ -229,10 +230,6 @@ def _parameter(one: Parameter) -> dict[str, Any]:
         "schema": schema,
     }
     return found | ({"style": "form", "explode": True} if one.is_repeated else {})
-
-
-def _refusals(statuses: Iterable[int]) -> dict[str, Any]:
-    return {str(status): _refusal([kind for kind in KINDS if kind.status == status]) for status in sorted(statuses)}
 
 
 def _refusal(kinds: Sequence[Kind]) -> dict[str, Any]:

@@ -5,11 +5,9 @@ dies: a killed `massact serve` would otherwise leave a server behind that nobody
 
 import configparser
 import ctypes
-import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +17,18 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from massact.addresses import artifacts_shown, local_folder
-from massact.errors import MassactError, UsageError
+from massact.errors import MassactError
 from massact.names import visible
+from massact.service import preparing
+from massact.service.preparing import Prepared
 from massact.service.settings import (
     ADMIN_PASSWORD,
     DATABASE_URI,
@@ -36,7 +37,6 @@ from massact.service.settings import (
     Settings,
     Task,
     check,
-    check_database,
     is_loopback,
 )
 from massact.store.databases import address_told
@@ -212,41 +212,13 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
             server.end()
 
 
-def maintain(
-    database: str, environment: Mapping[str, str], say: Say, *, tune: bool = False, upgrade: bool = False
-) -> None:
-    """Instead of serving, set the database up where it is new, and tune or migrate it. `tune`: make it quicker to read;
-    a service on it may go on. `upgrade`: migrate it to the schema of the MLflow that is installed; of a SQLite file a
-    copy is kept."""
-    check_database(database)
-    for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment).notes:
-        say(note)
-
-
-class Prepared(NamedTuple):
-    notes: list[str]  # what was done, in words
-    viewed: list[tuple[int, str]]  # id and name of the experiments that have views, the newest first
-
-
 def prepare(task: Task, environment: Mapping[str, str]) -> Prepared:
     """Have a child do the task. Raises MassactError: it could not be done."""
-    done = subprocess.run(
-        [sys.executable, "-m", "massact.service.preparing"],
-        input=json.dumps(asdict(task)),
-        stdout=subprocess.PIPE,
-        env=dict(environment),
-        text=True,
-        check=False,
-        start_new_session=True,  # Ctrl-C must not break a first migration off in the middle
-    )
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        how = f"exit code {done.returncode}" if done.returncode >= 0 else f"the signal {-done.returncode}"
-        raise MassactError(f"setting up the service ended with {how}; see above") from None
-    if "error" in answer:
-        raise (UsageError if answer["exit_code"] == UsageError.exit_code else MassactError)(answer["error"])
-    return Prepared(answer["notes"], [(id_, name) for id_, name in answer["viewed"]])
+    with ProcessPoolExecutor(1, get_context("spawn"), preparing.begin, (dict(environment),)) as child:
+        try:
+            return child.submit(preparing.prepare, task).result()
+        except BrokenProcessPool as error:
+            raise MassactError("what sets up the service ended unexpectedly; see above") from error
 
 
 def introduction(settings: Settings) -> list[str]:
@@ -322,13 +294,10 @@ def _users_file(settings: Settings) -> Iterator[Path | None]:
     if not settings.auth:
         yield None
         return
-    folder = Path(tempfile.mkdtemp(prefix="massact-serve-"))  # for its owner alone
-    try:
-        path = folder / "auth.ini"
+    with tempfile.TemporaryDirectory(prefix="massact-serve-") as folder:  # for its owner alone
+        path = Path(folder, "auth.ini")
         write_users_file(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
         yield path
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from massact.errors import DataError
 from massact.evaluation import Progress, silent
 from massact.judges import Exchange, Judge, Verdict
 from massact.labels import format_label
-from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
 from massact.models.prompting import decode, encode_chat, encode_text, read_response
 from massact.vectors.activations import Activations, Dropped, PromptStatus, pair_up
@@ -105,11 +104,9 @@ def encode_prompts(model: SteerableModel, prompts: Sequence[Prompt], *, is_chat:
 def _check_lengths(
     model: SteerableModel, dataset: TraitDataset, prompts: Sequence[tuple[int, ...]], n_new: int
 ) -> None:
-    limit = getattr(text_config(model.model), "max_position_embeddings", None)
-    if not isinstance(limit, int):
-        return
+    limit = model.shape.max_positions
     for i, tokens in enumerate(prompts):
-        if len(tokens) + n_new > limit:
+        if limit and len(tokens) + n_new > limit:
             file = dataset.files[i >= len(dataset.positive)]
             raise DataError(
                 f"{dataset.folder / file}, {dataset.prompts[i].place}: a prompt of {len(tokens)} tokens and a "

@@ -15,7 +15,7 @@ from massact.errors import DataError
 from massact.evaluation import Advance, Progress, silent
 from massact.models.blocks import record, text_config
 from massact.models.cache import RowCache, measure_memory
-from massact.models.decode import begin, end_tokens, finish, is_end, responses
+from massact.models.decode import begin, end_tokens, finish, is_end, pad, responses
 from massact.models.generate import Generator, NotFiniteError, Row, generate
 from massact.models.load import SteerableModel
 from massact.models.support import reading_arguments, sharing_of
@@ -61,14 +61,9 @@ def read_streams(
     a batch's texts, returns the reader that is then called with each layer's stream `[batch, seq, d_model]`. Texts are
     right-padded: token i of a text is at index i. Yields how many texts a batch has finished."""
     for batch in _batches(model, texts):
-        width = max(len(text.tokens) for text in batch)
-        tokens = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros(len(batch), width, dtype=torch.long)
-        for i, text in enumerate(batch):
-            tokens[i, : len(text.tokens)] = torch.tensor(text.tokens)
-            mask[i, : len(text.tokens)] = 1
+        tokens, mask = pad([text.tokens for text in batch], model.device, "right")
         with record(model.blocks, on_batch(batch)):
-            model.model(input_ids=tokens.to(model.device), **reading_arguments(model.model, mask.to(model.device)))
+            model.model(input_ids=tokens, **reading_arguments(model.model, mask))
         yield len(batch)
 
 

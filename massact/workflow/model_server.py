@@ -23,7 +23,6 @@ from massact.domain import Conversation
 from massact.errors import MassactError, UsageError
 from massact.json_text import parse_json
 from massact.models.batching import Ask, Batcher
-from massact.models.blocks import text_config
 from massact.models.prompting import Intervention, Row, encode_chat, encode_text, read_response
 from massact.store.databases import address_told
 from massact.workflow.steered import Stored
@@ -203,8 +202,7 @@ class ModelServer:
         self.stored, self.model, self.key = stored, stored.model, key
         self.batcher = Batcher(stored.model, batch_rows=batch_rows)
         self._began = int(time.time())
-        limit = getattr(text_config(self.model.model), "max_position_embeddings", None)
-        self._most_tokens = limit if isinstance(limit, int) else None
+        self._most_tokens = self.model.shape.max_positions
 
     def app(self) -> Starlette:
         @asynccontextmanager

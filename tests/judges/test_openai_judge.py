@@ -403,11 +403,10 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "changes",
-    [{"name": "openai: "}, {"concurrency": 0}, {"max_retries": -1}, {"timeout_seconds": 0.0},
-     {"timeout_seconds": float("nan")}, {"base_url": "localhost:8000/v1"}, {"base_url": "http:///v1"},
+    [{"base_url": "localhost:8000/v1"}, {"base_url": "http:///v1"},
      {"base_url": "http://user:secret@host/v1"}, {"base_url": "http://host/v1?key=secret"},
      {"base_url": "http://host/v1#secret"}, {"base_url": "http://[secret/v1"}, {"base_url": "http://host:secret/v1"},
-     {"base_url": "http://host/v1?"}, {"max_tokens": 0}, {"api_key_env": "sk-secret"}],
+     {"base_url": "http://host/v1?"}],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(changes: dict[str, float | str]) -> None:
     with pytest.raises(ConfigError) as raised:

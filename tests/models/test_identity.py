@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from massact.config import AdapterConfig, LoadConfig
 from massact.errors import ModelError
 from massact.models.load import describe, load_model, read_description
-from massact.models.source import find_adapter, identify, weights_digest
+from massact.models.source import find_adapter, find_source, identify, weights_digest
 from massact.toy import resolve
 from tests.support.saved import save_model
 
@@ -72,7 +72,7 @@ IDLE = (
 
 def _revision(folder: Path) -> str:
     options = LoadConfig()
-    return identify(str(folder), commit=None, dtype="float32", options=options, adapter=None).revision
+    return identify(find_source(str(folder)), dtype="float32", options=options, adapter=None).revision
 
 
 def _written(folder: Path, name: str, text: str) -> Path:

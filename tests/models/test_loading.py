@@ -224,7 +224,7 @@ def test_the_attention_that_is_asked_for_is_what_computes(tmp_path: Path) -> Non
     assert _tokens(eager) == _tokens(_load(folder))
     assert eager.identity == _load(folder).identity  # how attention is computed is no part of it
     with pytest.raises(ModelError, match=r"attention sdpa was asked for .* computes with eager"):
-        check_attention(eager.model, LoadConfig(attention="sdpa"))
+        check_attention(eager, LoadConfig(attention="sdpa"))
     with pytest.raises(ModelError, match=r"Flash ?Attention ?2"):
         _load(folder, attention="flash_attention_2")
 
@@ -316,18 +316,17 @@ def test_memory_that_does_not_suffice_is_told_with_what_helps(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[" * 100_000, "no readable config.json"),
-        ("[]", "it is no object"),
-        ('"x"', "it is no object"),
-        ("{", "no readable config.json"),
-        ('{"num_hidden_layers": null, "hidden_size": 8}', "config.json: num_hidden_layers is None, not a whole"),
-        ('{"num_hidden_layers": "abc", "hidden_size": 8}', "config.json: num_hidden_layers is 'abc', not a whole"),
-        ('{"num_hidden_layers": 2, "hidden_size": []}', "config.json: hidden_size is [], not a whole number"),
-        ('{"num_hidden_layers": 2, "hidden_size": 0}', "config.json: hidden_size is 0, not a whole number from 1"),
-        ('{"num_hidden_layers": true, "hidden_size": 8}', "config.json: num_hidden_layers is True, not"),
-        ('{"text_config": 5}', "config.json: text_config is 5, no object"),
-        ('{"text_config": null}', "config.json: text_config is None, no object"),
-        ('{"text_config": {"num_hidden_layers": 2.5, "hidden_size": 8}}', "text_config.num_hidden_layers is 2.5"),
+        ("[" * 100_000, "recursion depth"),
+        ("[]", "`model_type` key"),
+        ('"x"', "`model_type` key"),
+        ("{", "not a valid JSON file"),
+        ('{"model_type": "llama", "num_hidden_layers": null}', "'num_hidden_layers' expected int, got NoneType"),
+        ('{"model_type": "llama", "num_hidden_layers": "abc"}', "field 'num_hidden_layers'"),
+        ('{"model_type": "llama", "hidden_size": []}', "field 'hidden_size'"),
+        ('{"model_type": "llama", "hidden_size": 0}', "hidden_size of its configuration is 0, not a whole"),
+        ('{"model_type": "gemma3", "text_config": 5}', "field 'text_config'"),
+        ('{"model_type": "gemma3", "text_config": {"num_hidden_layers": 2.5}}', "field 'num_hidden_layers'"),
+        ('{"model_type": "llama", "rms_norm_eps": "small"}', "field 'rms_norm_eps'"),
     ],
     ids=lambda value: value[:40],
 )
@@ -339,6 +338,6 @@ def test_a_damaged_configuration_is_refused_with_its_file_and_key(tmp_path: Path
 
 
 def test_infinity_in_a_configuration_is_passed_over(tmp_path: Path) -> None:
-    text = '{"time_step_limit": [0, Infinity], "num_hidden_layers": 2, "hidden_size": 8}'
+    text = '{"model_type": "llama", "time_step_limit": [0, Infinity], "num_hidden_layers": 2, "hidden_size": 64}'
     (tmp_path / "config.json").write_text(text)
-    assert (read_shape(str(tmp_path)).n_layers, read_shape(str(tmp_path)).d_model) == (2, 8)
+    assert (read_shape(str(tmp_path)).n_layers, read_shape(str(tmp_path)).d_model) == (2, 64)
