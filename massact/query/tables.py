@@ -92,3 +92,4 @@ POINT = (*STEERING, number_column("delta", "+.1f"), number_column("coherence_mea
 TRAIT_MEAN = number_column("trait_mean", ".1f", is_optional=True)
 ERROR = Column("error", lambda row: (row.error or "").partition("\n")[0][:60], is_optional=True)
 FLIPS = Column("flips", lambda row: "yes" if row.flips else "")
+COSTS = Column("cost in points (95 %)", lambda row: "; ".join(map(str, row.costs)))

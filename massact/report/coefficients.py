@@ -12,8 +12,8 @@ from massact.query.questions.best import BestRow
 from massact.query.questions.coefficients import CoefficientRatio, tells
 from massact.query.rows import AnyPoint
 from massact.report import style
-from massact.report.evidence import Evidence, Place, place_of
-from massact.report.section import MISSING, Cell, Section, Table, at_coefficient, number
+from massact.report.evidence import Evidence, Place
+from massact.report.section import Section, Table, number, rows_table
 from massact.report.trade_off import draw_line, label_lines, some_words, two_rows
 from massact.store.schema import StoredPoint
 from massact.words import counted
@@ -26,7 +26,12 @@ def coefficients_section(evidence: Evidence) -> Section:
         f"{LEAST_EFFECT:g} or more) whose best does not lie at the end of its grid: the nearer a factor is to 1, the "
         "better one value would serve all groups."
     )
-    tables = (_ratio_table(evidence), _shift_table(evidence), _spread_table(evidence))
+    ratios, shifts = current_ratios(evidence)
+    tables = (
+        rows_table(evidence, "Ratio of the best coefficient of mean_diff to that of probe", ratios),
+        rows_table(evidence, "Shift of the best coefficient from cleaning the top dim", shifts),
+        _spread_table(evidence),
+    )
     advice = evidence.coefficients().recommendations or ("cannot say: nothing was evaluated",)
     figures = (RelativeStrength(evidence),)
     return Section("coefficients", "Coefficient patterns", (text,), tables, advice, figures)
@@ -84,36 +89,6 @@ def _factor(values: Sequence[float]) -> float | None:
     return math.exp(statistics.stdev(map(math.log, values))) if len(values) > 1 else None
 
 
-def _ratio_table(evidence: Evidence) -> Table:
-    ratios = {place_of(row): row for row in current_ratios(evidence)[0]}
-    rows = [
-        (
-            evidence.name(place),
-            _coefficient(evidence, place, "probe"),
-            _coefficient(evidence, place, "mean_diff"),
-            _ratio(ratios.get(place)),
-        )
-        for place in evidence.places()
-    ]
-    headers = ("place", "probe", "mean_diff", "#mean_diff : probe")
-    return Table.of("Best coefficients, and the ratio of mean_diff to probe", headers, rows)
-
-
-def _shift_table(evidence: Evidence) -> Table:
-    rows = [
-        (
-            evidence.name(place_of(row)),
-            row.reference,
-            _coefficient(evidence, place_of(row), row.reference),
-            _coefficient(evidence, place_of(row), row.label),
-            _ratio(row),
-        )
-        for row in current_ratios(evidence)[1]
-    ]
-    headers = ("place", "method", "uncleaned", "top 1 cleaned", "#shift")
-    return Table.of("Shift of the best coefficient from cleaning the top dim", headers, rows)
-
-
 def _spread_table(evidence: Evidence) -> Table:
     rows = [
         (
@@ -126,20 +101,6 @@ def _spread_table(evidence: Evidence) -> Table:
     headers = ("model", "#groups", "#median relative strength", "#by relative strength", "#by coefficient")
     caption = "Scatter of the best coefficients (one standard deviation of the logarithm, as a factor)"
     return Table.of(caption, headers, rows)
-
-
-def _coefficient(evidence: Evidence, place: Place, label: str) -> Cell:
-    best = evidence.best(place, label)
-    if best is None:
-        return Cell(MISSING, state=evidence.status(place, label))
-    size, *end = at_coefficient(best).split(", ")
-    return Cell(f"{size} ({', '.join((f'layer {best.layer}', *end))})", best.run_id, "ok")
-
-
-def _ratio(row: CoefficientRatio | None) -> str:
-    if row is None:
-        return MISSING
-    return f"{row.ratio:.2f}" + (" (layers differ)" if row.layer != row.reference_layer else "")
 
 
 def _strength(point: AnyPoint) -> float | None:

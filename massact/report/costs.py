@@ -6,13 +6,13 @@ from functools import cached_property
 
 from massact.query.questions.costs import CostRow
 from massact.query.questions.effects import SideEffectRow
+from massact.query.tables import COSTS, STATUS
 from massact.report import style
 from massact.report.evidence import Evidence, place_of
-from massact.report.section import Cell, Section, Table, number, signed, span
+from massact.report.section import Section, rows_table, signed, span
 from massact.words import counted
 
 _LARGEST = 100.0  # points of a delta: the ends of the colours
-_METRICS = ("kl", "perplexity", "distinct_2")
 
 
 def costs_section(evidence: Evidence) -> Section | None:
@@ -20,9 +20,7 @@ def costs_section(evidence: Evidence) -> Section | None:
     rows = evidence.current(evidence.facts.costs)
     if all(row.what == "winner" for row in rows):
         return None
-    metrics = (f"?#{name}" for name in _METRICS)
-    headers = ("place", "what", "delta", "95 % of delta", "#p", "#coherence", *metrics, "?cost in points (95 %)")
-    table = Table.of("Winners beside what they are held against", headers, [_row(evidence, row) for row in rows])
+    table = rows_table(evidence, "Winners beside what they are held against", rows, (STATUS, COSTS))
     text = (
         "A prompt stands before every question in a vector's place: one that asks for the trait, or examples of it as "
         "turns. Random directions have the winner's norm, layer and tokens; the table has their mean, and where 95 of "
@@ -33,23 +31,6 @@ def costs_section(evidence: Evidence) -> Section | None:
         text += " On tasks the random direction with the median delta stands for all."
     return Section(
         "costs", "What it costs, and what else would have done", (text,), (table,), tuple(_words(evidence, rows))
-    )
-
-
-def _row(evidence: Evidence, row: CostRow) -> tuple[Cell | str | None, ...]:
-    at = f" (layer {row.layer}, {row.coefficient:g})" if row.layer is not None else ""
-    random = counted(row.n_random or 0, "random direction")
-    what = {"winner": f"winner: {row.label}", "random": random}.get(row.what, row.what)
-    below = "" if row.status == "ok" else " (below the floor)"
-    return (
-        evidence.name(place_of(row)),
-        f"{what}{at}",
-        Cell(signed(row.delta), None if row.what == "random" else row.run_id, value=row.delta),
-        span(row.delta_low, row.delta_high),
-        number(row.p_value, ".3f"),
-        f"{number(row.coherence_mean, '.1f')}{below}",
-        *(number((row.metrics or {}).get(name), ".3g") for name in _METRICS),
-        "; ".join(map(str, row.costs)),
     )
 
 
@@ -128,15 +109,8 @@ def effects_section(evidence: Evidence) -> Section | None:
         f"({span(row.delta_low, row.delta_high)})."
         for row in moved
     ] or ["No winner moves another trait by more than noise."]
-    headers = ("steered for", "label", "scored for", "#delta", "95 % of delta", "more than noise")
-    table = Table.of("Who moves what", headers, [_effect(evidence, row) for row in rows])
+    table = rows_table(evidence, "Who moves what", rows)
     return Section("effects", "Side effects", (text,), (table,), tuple(lines), (EffectMatrix(rows),))
-
-
-def _effect(evidence: Evidence, row: SideEffectRow) -> tuple[Cell | str | None, ...]:
-    moves = None if row.moves is None else "yes" if row.moves else "no"
-    delta = Cell(signed(row.delta), row.run_id, value=row.delta)
-    return (evidence.name(place_of(row)), row.label, row.scored_for, delta, span(row.delta_low, row.delta_high), moves)
 
 
 @dataclass(frozen=True)

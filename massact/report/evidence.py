@@ -324,7 +324,7 @@ class Evidence:
         if best is None or self.answers.scores is None:
             return NOTHING
         if (place, label) not in self._beliefs:
-            self._beliefs[place, label] = self._beliefs_of(place).of(self.strata[place].slices[label], best)
+            self._beliefs[place, label] = self.beliefs_of(place).of(self.strata[place].slices[label], best)
         return self._beliefs[place, label]
 
     def interval(self, place: Place, label: str) -> tuple[float, float] | None:
@@ -346,10 +346,10 @@ class Evidence:
         if labels is not None:
             some = {label: part for label, part in stratum.slices.items() if label in labels}
             return Beliefs(replace(stratum, slices=some), self.floor, scores, self.answers.cosines).standings
-        return self._beliefs_of(place).standings
+        return self.beliefs_of(place).standings
 
     @once
-    def _beliefs_of(self, place: Place) -> Beliefs:
+    def beliefs_of(self, place: Place) -> Beliefs:
         """Of all labels of a place, whatever phase is looked at; there must be scores by question."""
         assert self.answers.scores is not None
         return Beliefs(self.whole[place], self.floor, self.answers.scores, self.answers.cosines)

@@ -1,16 +1,16 @@
 """Sections of tables alone: gaps and what to try next, bests, controls, confirmations, responses, provenance."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from statistics import fmean
 
 from massact.query.groups import setting_notes, slices
+from massact.query.questions.best import BestRow, best_row
 from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlace
-from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
+from massact.query.tables import COSTS, number_column
 from massact.report.evidence import Evidence, Place, Provenance, listed, place_of
 from massact.report.section import (
     MISSING,
@@ -18,14 +18,12 @@ from massact.report.section import (
     Row,
     Section,
     Table,
-    at_coefficient,
     group_cell,
-    interval,
     key_places,
     number,
+    rows_table,
     signed,
     span,
-    taken_from,
 )
 from massact.store.schema import EvaluationRow, JudgeMetric
 from massact.store.schema.rows import AgreementRow
@@ -46,8 +44,9 @@ def gaps_section(evidence: Evidence) -> Section:
     text = f"{evidence.n_gaps} of {counted(len(groups), 'declared group')} remain without a result {at}."
     if groups and not evidence.n_gaps:
         text = f"Every one of the {counted(len(groups), 'declared group')} has a result {at}."
-    remaining = [row for row in evidence.gaps() if row.status != "ok" and row.is_current]
-    tables = (*(gap_matrix(evidence, trait) for trait in evidence.traits), _next_table(remaining)) if groups else ()
+    remaining = [row for row in evidence.gaps() if row.status in ("below_floor", "failed") and row.is_current]
+    tries = rows_table(evidence, "Gaps that remain, and what to try next", remaining)
+    tables = (*(gap_matrix(evidence, trait) for trait in evidence.traits), tries) if groups else ()
     bests = (evidence.best(place_of(group), group.label) for group in groups)
     notes = (
         *setting_notes(slices(evidence.answers.evaluations)),
@@ -90,21 +89,6 @@ def _reach(evidence: Evidence, place: Place, label: str) -> tuple[float, ...]:
     return (*(evidence.interval(place, label) or (best.delta, best.delta)), best.delta)
 
 
-def _next_table(gaps: Sequence[GapRow]) -> Table:
-    rows: list[Row] = []
-    for row in gaps:
-        place = f"{row.model}, {row.position}"
-        for bracket in row.brackets:
-            tries = ", ".join(f"{value:g}" for value in bracket.try_next) or bracket.reason
-            ends = (number(bracket.low, "g"), number(bracket.high, "g"))
-            rows.append((place, row.label, str(bracket.layer), *ends, tries))
-        if row.status == "failed":
-            error = (row.error or "no error text was kept").partition("\n")[0][:120]
-            rows.append((place, row.label, None, None, None, f"failed: {error}"))
-    headers = ("place", "label", "#layer", "#largest coherent", "#smallest below floor", "try next")
-    return Table.of("Gaps that remain, and what to try next", headers, rows)
-
-
 def best_section(evidence: Evidence) -> Section:
     text = (
         "The interval holds the true delta in 95 of 100 experiments; it allows for the best having been picked among "
@@ -117,58 +101,30 @@ def best_section(evidence: Evidence) -> Section:
             " The cost is what it changes on tasks of lm-evaluation-harness, steered minus unsteered on the same "
             "documents, in hundredths of the task's metric."
         )
-    tables = tuple(best_table(evidence, place) for place in evidence.run_places)
-    doubts = [line for place in evidence.run_places for line in _doubtful(evidence, place)]
-    if doubts:
+    places = [_best_rows(evidence, place) for place in evidence.run_places]
+    n = sum(row.coherent_chance is not None and row.coherent_chance < SURE for rows in places for row in rows)
+    if n:
         text += (
-            f" Coherence is a mean over few questions too: {counted(len(doubts), 'best is', 'bests are')} truly at or "
-            f"above the floor with a chance below {SURE:g}."
+            f" Coherence is a mean over few questions too: {counted(n, 'best is', 'bests are')} truly at or above the "
+            f"floor with a chance below {SURE:g}, which stands beside them."
         )
-    return Section("best", "Best of every group", (text,), tables, tuple(doubts))
+    more = (number_column("relative_strength", ".2f"), COSTS)
+    tables = tuple(rows_table(evidence, "Bests", rows, more) for rows in places)
+    return Section("best", "Best of every group", (text,), tables)
 
 
-def _doubtful(evidence: Evidence, place: Place) -> Iterator[str]:
-    """The bests of a place of which it is not sure that they are coherent, with the chance that they are."""
-    scores = evidence.answers.scores
-    if scores is None or place not in evidence.whole:
-        return
-    chances = coherent_chances(evidence.whole[place], evidence.floor, scores)
-    for label, best in evidence.bests(place, evidence.labels(place)).items():
-        chance = chances.get(best.run_id)
-        if chance is not None and chance < SURE:
-            where = f"{evidence.name(place)}, `{label}`, layer {best.layer}, {best.coefficient:g}"
-            coherence = number(best.coherence_mean, ".1f")
-            yield f"{where}: coherence {coherence}, truly coherent with a chance of {chance:.2f}"
-
-
-def best_table(evidence: Evidence, place: Place) -> Table:
-    labels = evidence.labels(place)
-    bests = evidence.bests(place, labels)
-    standing = evidence.standings(place)
-    rows: list[Row] = []
-    headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
-               "#relative strength", "#scored", "?cost in points (95 %)")  # fmt: skip
-    gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
-    for label in sorted(labels, key=lambda label: -gains.get(label, -math.inf)):
-        cell, best = group_cell(evidence, place, label), evidence.best(place, label)
-        if best is None:
-            rows.append((label, cell, *[None] * (len(headers) - 2)))
-            continue
-        rows.append(
-            (
-                label,
-                replace(cell, detail=taken_from(best)),
-                interval(evidence, place, label),
-                number(evidence.believed(place, label).delta_expected, "+.1f"),
-                standing.get(label),
-                str(best.layer),
-                at_coefficient(best),
-                number(best.relative_strength, ".2f"),
-                f"{best.n_scored} of {best.n_scored + best.n_unscored}",
-                "; ".join(map(str, evidence.answers.costs.get(best.key, ()))),
-            )
-        )
-    return Table.of(evidence.name(place), headers, rows)
+def _best_rows(evidence: Evidence, place: Place) -> list[BestRow]:
+    """The best of each label that was run at a place, the largest delta first, as `massact best` tells of it."""
+    scores, costs, chances = evidence.answers.scores, evidence.answers.costs, dict[str, float]()
+    if scores is not None:
+        chances = coherent_chances(evidence.whole[place], evidence.floor, scores)
+    beliefs = evidence.beliefs_of(place) if scores is not None else None
+    rows = []
+    for part in evidence.strata[place].slices.values():
+        row = best_row(part, evidence.floor, beliefs=beliefs)
+        chance = chances.get(row.run_id or "")
+        rows.append(replace(row, coherent_chance=chance, costs=costs.get(row.key or "", ())))
+    return sorted(rows, key=lambda row: (row.delta is None, -evidence.gain(place, row.delta)))
 
 
 def judges_held(evidence: Evidence) -> dict[str, list[AgreementRow]]:
@@ -247,12 +203,8 @@ def confirmed_section(evidence: Evidence) -> Section | None:
         open_rows = counted(n_open, "winner or tied label is", "winners and tied labels are")
         text.append(f"{open_rows} not confirmed yet: {command}.")
     lines = tuple(f"{evidence.name(place_of(place))}: {_verdict(place)}{_picked(place)}." for place in answer.places)
-    headers = (
-        "place", "label", "standing", "layer, coefficient", "selected", "95 % of it", "confirmed", "95 % of it",
-        "#shrinkage", "coherence", "#questions",
-    )  # fmt: skip
-    caption = "Winners and labels tied with them, as selected and as confirmed on other questions"
-    table = Table.of(caption, headers, [_row(evidence, row) for row in rows])
+    lines += tuple(f"{evidence.name(place_of(r))}, `{r.label}`: {r.confirmed_note}." for r in rows if r.confirmed_note)
+    table = rows_table(evidence, "Winners and labels tied with them, as selected and as confirmed", rows)
     return Section(key, title, tuple(text), (table,), lines)
 
 
@@ -298,24 +250,6 @@ def _picked(place: ConfirmedPlace) -> str:
     limits = span(place.confirmed_winner_low, place.confirmed_winner_high)
     corrected = f"{signed(place.confirmed_winner_delta)} ({limits})"
     return f"; corrected for the picking its delta is {corrected}"
-
-
-def _row(evidence: Evidence, row: ConfirmationRow) -> tuple[Cell | str | None, ...]:
-    below = " (below the floor)" if row.holds_floor is False else ""
-    confirmed = number(row.confirmed_delta, "+.1f") if row.status != "unconfirmed" else "not confirmed"
-    return (
-        evidence.name(place_of(row)),
-        row.label,
-        row.standing or "neither any more",
-        f"{row.layer}, {row.coefficient:g}",
-        Cell(number(row.selected_delta, "+.1f"), row.run_id),
-        span(row.selected_low, row.selected_high),
-        Cell(confirmed, row.confirmed_run_id),
-        row.confirmed_note or span(row.confirmed_low, row.confirmed_high),
-        None if row.shrinkage is None else signed(row.shrinkage),
-        f"{number(row.selected_coherence, '.0f')}, then {number(row.confirmed_coherence, '.0f')}{below}",
-        f"{row.n_selecting}, then {MISSING if row.n_confirming is None else row.n_confirming}",
-    )
 
 
 _DIGITS = 12  # of a digest or a commit

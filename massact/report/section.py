@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from massact.query import Point
+from massact.query.rows import Column as QueryColumn
+from massact.query.rows import PlaceRow, at_floor, printed
 from massact.report import style
 from massact.report.evidence import Evidence, Place, RunLink, group_at
 
@@ -169,6 +171,24 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     return f"{text[:_LONGEST]}-{digest}" if text else digest
 
 
+def rows_table(evidence: Evidence, caption: str, rows: Sequence[PlaceRow], more: tuple[QueryColumn, ...] = ()) -> Table:
+    """Rows of an answer as its command prints them: what all have stands in the caption, a label links to its run."""
+    columns = (*rows[0].columns, *more) if rows else ()
+    found = printed(at_floor(columns, evidence.floor), rows)
+    told = "".join(f", {header} {value}" for header, value in found.shared.items())
+
+    def cell(column: QueryColumn, text: str, row: PlaceRow) -> Cell:
+        run_id = getattr(row, "run_id", None) if column.header == "label" else None
+        return Cell(text or (MISSING if column.is_number else ""), run_id)
+
+    headers = tuple(Column(column.header, column.is_number) for column in found.columns)
+    cells = (
+        tuple(cell(column, text, row) for column, text in zip(found.columns, texts, strict=True))
+        for row, texts in zip(rows, found.cells, strict=True)
+    )
+    return Table(f"{caption}{told}", headers, tuple(cells))
+
+
 def key_places(evidence: Evidence, places: Iterable[Place], most: int | None) -> list[Place]:
     """At most so many of the places, in their order: the best of each model and trait first, then the others."""
     every = list(places)
@@ -231,17 +251,12 @@ def where(point: Point) -> str:
     return f"layer {point.layer}, {point.coefficient:g}"
 
 
-def at_coefficient(point: Point) -> str:
-    """The coefficient of a best, marked where it lies at the end of its grid, such as `60, end of grid`."""
-    return f"{point.coefficient:g}{', end of grid' if point.at_grid_end else ''}"
-
-
 def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
     """What the store says of one group: its best with its interval, n and whose result it is; or its state."""
     best, status = evidence.best(place, label), evidence.status(place, label)
     if best is not None:
         scored = f"{best.n_scored}" + (f" of {best.n_scored + best.n_unscored}" if best.n_unscored else "")
-        details = (interval(evidence, place, label), f"n {scored}", taken_from(best))
+        details = (interval(evidence, place, label), f"n {scored}", f"as {best.same_as}" if best.same_as else "")
         return Cell(result(best), best.run_id, "ok", ", ".join(filter(None, details)), best.delta)
     miss = evidence.nearest_miss(place, label)
     if miss is not None:
@@ -249,10 +264,6 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
     if status == "missing" and group_at(place, label) in evidence.evaluated:
         return Cell(f"{MISSING} (not in this setting)", state=status)
     return Cell(MISSING if status == "missing" else status, state=status)
-
-
-def taken_from(best: Point) -> str:
-    return f"as {best.same_as}" if best.same_as else ""
 
 
 def escape_markdown(text: str) -> str:

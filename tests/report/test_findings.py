@@ -68,7 +68,7 @@ def test_findings_are_answers_recommendations_and_tables_without_figures() -> No
     findings = build_report(report_input(toy_rows())).findings
     assert "### Can the best coefficient be predicted?" in findings
     assert "start probe at" in findings
-    assert "mean_diff : probe" in findings
+    assert "Ratio of the best coefficient of mean_diff to that of probe" in findings
     assert "say nothing about Gemma" in findings
     assert "![" not in findings
     assert BEGIN not in findings
