@@ -293,9 +293,9 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
         "start mean_diff at 1800 to 2500 on gemma (layer 15, 16; 2 positions)",
         "mean_diff takes 2.00 times probe's coefficient on gemma (2 positions, 1.50 to 2.50, the two at different "
         "layers in 1)",
-        "cannot say how probe_top1's coefficient relates to probe's on gemma: no position has both at or above "
-        "coherence 68",
-        "mean_diff_top1 takes 0.40 times mean_diff's coefficient on gemma (1 position)",
+        "cannot say how cleaning the top dim shifts probe's coefficient on gemma: no position has both probe "
+        "and probe_top1 at or above coherence 68",
+        "cleaning the top dim takes mean_diff's coefficient times 0.40 on gemma (1 position)",
         "start any other vector at relative strength 0.90 on gemma (0.80 to 1.00, 3 groups)",
     )
 

@@ -1,10 +1,10 @@
 """Where the best coefficients lie, how methods and cleaning shift them, and what to start with."""
 
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.floors import as_floor
@@ -98,7 +98,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
         method_ratios=ratios,
         cleaning_shifts=shifts,
         relative_strength=statistics.median(strengths) if strengths else None,
-        recommendations=tuple(_recommend(strata(shown), (telling, silent), (*ratios, *shifts), floor, named)),
+        recommendations=_recommend(strata(shown), (telling, silent), (ratios, shifts), floor, named),
     )
     return told_apart(answer, by_group)
 
@@ -141,47 +141,53 @@ def _ratios(
             )
 
 
-_Scope = tuple[str, str, str, str]
-"""Model, trait, setting and the baseline's trait mean, as text, since there may be none: advice never mixes two."""
+@dataclass(frozen=True, slots=True, order=True)
+class _Scope:
+    """A model and trait in one setting, against one baseline: advice never mixes two."""
 
+    model: str
+    trait: str
+    setting: str
+    baseline: str
+    """As text, since there may be none."""
 
-def _scope(row: BestRow | CoefficientRatio | ComparableGroups) -> _Scope:
-    return (row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
+    @classmethod
+    def of(cls, row: BestRow | CoefficientRatio | ComparableGroups) -> "_Scope":
+        return cls(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
 
 
 def _recommend(
     all_strata: Iterable[ComparableGroups],
     bests: tuple[Sequence[BestRow], Sequence[BestRow]],
-    ratios: Sequence[CoefficientRatio],
+    ratios: tuple[Sequence[CoefficientRatio], Sequence[CoefficientRatio]],
     floor: float,
     labels: Collection[str],
-) -> Iterator[str]:
+) -> tuple[str, ...]:
     """Where to start and what to expect, per model; "cannot say" where results are missing."""
-    samples = {_scope(stratum): stratum for stratum in all_strata if stratum.setting is not None}
-    methods = [method for method in ("probe", "mean_diff") if method in labels]
-    pairs = [("mean_diff", "probe")] if len(methods) > 1 else []
-    pairs += [(f"{method}_top1", method) for method in methods if f"{method}_top1" in labels]
+    samples = {_Scope.of(stratum): stratum for stratum in all_strata if stratum.setting is not None}
+    lines: list[str] = []
     for scope in sorted(samples):
-        telling, silent = ([row for row in some if _scope(row) == scope] for some in bests)
-        mine = [ratio for ratio in ratios if _scope(ratio) == scope]
-        advice = _Advice(_name(scope, samples), telling, silent, mine, floor)
-        yield from map(advice.start, methods)
-        yield from (advice.ratio(*pair) for pair in pairs)
-        yield advice.strength()
+        own: list[Any] = [[row for row in some if _Scope.of(row) == scope] for some in (*bests, *ratios)]
+        advice = _Advice(_name(scope, samples), own[0], own[1], own[2], own[3], floor)
+        methods = [method for method in ("probe", "mean_diff") if method in labels]
+        lines += map(advice.start, methods)
+        lines += [advice.method_ratio()] if len(methods) > 1 else []
+        lines += [advice.cleaning_shift(m) for m in methods if f"{m}_top1" in labels]
+        lines.append(advice.strength())
+    return tuple(lines)
 
 
-def _name(scope: _Scope, samples: Mapping[_Scope, ComparableGroups]) -> str:
+def _name(scope: _Scope, samples: dict[_Scope, ComparableGroups]) -> str:
     """The model, and what else is needed to tell the scope from the others."""
-    model, trait, setting, baseline = scope
-    others = [other for other in samples if other[0] == model and other != scope]
-    name = model
-    if any(other[1] != trait for other in others):
-        name += f", {trait}"
-    if any(other[1] == trait for other in others):
+    name = scope.model
+    others = [other for other in samples if other.model == scope.model and other != scope]
+    if any(other.trait != scope.trait for other in others):
+        name += f", {scope.trait}"
+    if any(other.trait == scope.trait for other in others):
         fields = samples[scope].fields()
-        name += f" (judge {fields['judge']}, {fields['direction']}, setting {setting[:8]})"
-    if any(other[:3] == scope[:3] for other in others):
-        name += f" (baseline {baseline})"
+        name += f" (judge {fields['judge']}, {fields['direction']}, setting {scope.setting[:8]})"
+    if any((other.trait, other.setting) == (scope.trait, scope.setting) for other in others):
+        name += f" (baseline {scope.baseline})"
     return name
 
 
@@ -193,6 +199,7 @@ class _Advice:
     bests: Sequence[BestRow]
     silent: Sequence[BestRow]
     ratios: Sequence[CoefficientRatio]
+    shifts: Sequence[CoefficientRatio]
     floor: float
 
     def start(self, method: str) -> str:
@@ -205,18 +212,21 @@ class _Advice:
         span = f"{values[0]:g}" + (f" to {values[-1]:g}" if values[-1] > values[0] else "")
         return f"start {method} at {span} on {self.name} (layer {layers}; {counted(len(values), 'position')})"
 
-    def ratio(self, label: str, reference: str) -> str:
-        """The median factor; how many positions it rests on, its spread, and whether layers are mixed."""
-        here = [one for one in self.ratios if (one.label, one.reference) == (label, reference)]
+    def method_ratio(self) -> str:
+        if not self.ratios:
+            why = f"no position has both at or above {as_floor(self.floor).reach}{self._why_not('probe', 'mean_diff')}"
+            return f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: {why}"
+        factor, basis = _factor(self.ratios)
+        return f"mean_diff takes {factor} times probe's coefficient on {self.name} ({basis})"
+
+    def cleaning_shift(self, method: str) -> str:
+        here = [shift for shift in self.shifts if shift.reference == method]
         if not here:
-            why = f"no position has both at or above {as_floor(self.floor).reach}{self._why_not(label, reference)}"
-            return f"cannot say how {label}'s coefficient relates to {reference}'s on {self.name}: {why}"
-        values = sorted(one.ratio for one in here)
-        spread = f", {values[0]:.2f} to {values[-1]:.2f}" if len(values) > 1 else ""
-        n_mixed = sum(one.layer != one.reference_layer for one in here)
-        mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
-        factor, basis = f"{statistics.median(values):.2f}", f"{counted(len(here), 'position')}{spread}{mixed}"
-        return f"{label} takes {factor} times {reference}'s coefficient on {self.name} ({basis})"
+            why = f"no position has both {method} and {method}_top1 at or above {as_floor(self.floor).reach}"
+            told = f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}"
+            return f"{told}: {why}{self._why_not(method, f'{method}_top1')}"
+        factor, basis = _factor(here)
+        return f"cleaning the top dim takes {method}'s coefficient times {factor} on {self.name} ({basis})"
 
     def strength(self) -> str:
         values = _strengths(self.bests)
@@ -237,3 +247,12 @@ def _strengths(rows: Iterable[BestRow]) -> list[float]:
     """Sizes of the bests on the one axis, by size; a random direction tells nothing of real ones."""
     some = (row for row in rows if row.label != RANDOM and is_just_added(row.label))
     return sorted(abs(row.relative_strength) for row in some if row.relative_strength)
+
+
+def _factor(ratios: Sequence[CoefficientRatio]) -> tuple[str, str]:
+    """The median factor; and how many positions it rests on, its spread, and whether layers are mixed."""
+    values = sorted(one.ratio for one in ratios)
+    spread = f", {values[0]:.2f} to {values[-1]:.2f}" if len(values) > 1 else ""
+    n_mixed = sum(one.layer != one.reference_layer for one in ratios)
+    mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
+    return f"{statistics.median(values):.2f}", f"{counted(len(ratios), 'position')}{spread}{mixed}"
