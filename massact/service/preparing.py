@@ -1,15 +1,17 @@
-"""What a child of `massact serve` sets up before a service starts: folder, database and users.
+"""A child of `massact serve` that sets up what a service stands on, and ends: `python -m massact.service.preparing`.
 
-`python -m massact.service.preparing s3://BUCKET/PREFIX` makes the bucket that artifacts are to lie in."""
+It reads a `Task` as JSON from stdin, since a command line and a log are read by others, and answers with one JSON
+object on stdout: `{"notes": [...], "viewed": [[ID, NAME], ...]}`, or `{"error": ..., "exit_code": ...}`. With
+`s3://BUCKET/PREFIX` as its argument it makes the bucket that artifacts are to lie in."""
 
+import json
 import os
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -28,25 +30,6 @@ PASSWORD_LENGTH = 12  # the least that MLflow takes
 _PASSWORD_WANTED = (
     f"Set {ADMIN_PASSWORD}, or {ADMIN_PASSWORD}_FILE to a file that holds it, to at least {PASSWORD_LENGTH} characters"
 )
-
-
-class Prepared(NamedTuple):
-    notes: list[str]  # what was done, in words
-    viewed: list[tuple[int, str]]  # id and name of the experiments that have views, the newest first
-
-
-def begin(environment: Mapping[str, str]) -> None:
-    """Begin as the child: with the resolved secrets, and so that Ctrl-C breaks no first migration off in the middle."""
-    os.environ.clear()
-    os.environ.update(environment)
-    os.setsid()
-    os.dup2(2, 1)  # what libraries print is for the log
-    warnings.filterwarnings("ignore", "starlette.middleware.wsgi is deprecated")  # MLflow's business
-
-
-def prepare(task: Task) -> Prepared:
-    """Do a task. Raises MassactError: it cannot be done."""
-    return Prepared(_work(task), viewed_experiments(task.database))
 
 
 def _work(task: Task) -> list[str]:
@@ -230,5 +213,22 @@ def make_bucket(uri: str) -> None:
         sys.exit(f"error: the bucket {parts.netloc} cannot be made: {error}")
 
 
+def main() -> None:
+    """Do the task on stdin, or make the bucket that is named."""
+    if sys.argv[1:]:
+        make_bucket(sys.argv[1])
+        return
+    answer_to = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no part of the answer
+    task = Task(**json.load(sys.stdin))
+    answer: dict[str, Any]
+    try:
+        answer = {"notes": _work(task), "viewed": viewed_experiments(task.database)}
+    except MassactError as error:
+        answer = {"error": str(error), "exit_code": error.exit_code}
+    with os.fdopen(answer_to, "w") as out:
+        json.dump(answer, out)
+
+
 if __name__ == "__main__":
-    make_bucket(sys.argv[1])
+    main()

@@ -5,6 +5,7 @@ dies: a killed `massact serve` would otherwise leave a server behind that nobody
 
 import configparser
 import ctypes
+import json
 import os
 import re
 import secrets
@@ -17,18 +18,15 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from massact.addresses import artifacts_shown, local_folder
-from massact.errors import MassactError
+from massact.errors import MassactError, UsageError
 from massact.names import visible
-from massact.service import preparing
-from massact.service.preparing import Prepared
 from massact.service.settings import (
     ADMIN_PASSWORD,
     DATABASE_URI,
@@ -212,13 +210,30 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
             server.end()
 
 
+class Prepared(NamedTuple):
+    notes: list[str]  # what was done, in words
+    viewed: list[tuple[int, str]]  # id and name of the experiments that have views, the newest first
+
+
 def prepare(task: Task, environment: Mapping[str, str]) -> Prepared:
     """Have a child do the task. Raises MassactError: it could not be done."""
-    with ProcessPoolExecutor(1, get_context("spawn"), preparing.begin, (dict(environment),)) as child:
-        try:
-            return child.submit(preparing.prepare, task).result()
-        except BrokenProcessPool as error:
-            raise MassactError("what sets up the service ended unexpectedly; see above") from error
+    done = subprocess.run(
+        [sys.executable, "-m", "massact.service.preparing"],
+        input=json.dumps(asdict(task)),
+        stdout=subprocess.PIPE,
+        env=dict(environment),
+        text=True,
+        check=False,
+        start_new_session=True,  # Ctrl-C must not break a first migration off in the middle
+    )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        how = f"exit code {done.returncode}" if done.returncode >= 0 else f"the signal {-done.returncode}"
+        raise MassactError(f"setting up the service ended with {how}; see above") from None
+    if "error" in answer:
+        raise (UsageError if answer["exit_code"] == UsageError.exit_code else MassactError)(answer["error"])
+    return Prepared(answer["notes"], [(id_, name) for id_, name in answer["viewed"]])
 
 
 def introduction(settings: Settings) -> list[str]:
