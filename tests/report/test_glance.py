@@ -79,6 +79,14 @@ def test_means_without_scores_by_question_say_what_cannot_be_known() -> None:
     assert (cell.text, cell.standing) == ("+50.0 @ 90", "")
 
 
+@pytest.mark.parametrize("smaller", ["probe", "mean_diff"])
+def test_of_equal_deltas_the_figure_marks_the_winner_of_the_table(smaller: str) -> None:
+    coefficients = {"probe": 9.0, "mean_diff": 9.0, smaller: 8.0}
+    tied = evidence([scored(10.0, 90.0, label=label, coefficient=c) for label, c in coefficients.items()])
+    (place,) = tied.run_places
+    assert tied.top(place, tied.bests(place)) == smaller
+
+
 def test_every_label_is_a_curve_and_the_floor_a_line(judged: Evidence) -> None:
     whole = evidence([one for one in toy_rows() if one.row.position == "response[:5]"])
     figure = AtAGlance(whole)
