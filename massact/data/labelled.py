@@ -42,7 +42,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     rows: dict[tuple[str, ...], Labelled] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            reader = csv.DictReader(file, strict=True, delimiter=_delimiter(path))
             missing = [name for name in ("question", "response") if name not in (reader.fieldnames or ())]
             if missing or not set(SCORES) & set(reader.fieldnames or ()):
                 raise DataError(
@@ -59,6 +59,12 @@ def read_labelled(path: Path) -> list[Labelled]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
     return list(rows.values())
+
+
+def _delimiter(path: Path) -> str:
+    """What stands between the columns in its first line: Excel writes semicolons in many countries."""
+    with path.open(encoding="utf-8-sig") as file:
+        return max(",;\t", key=file.readline().count)
 
 
 def _score(text: str | None, where: str) -> float | None:
@@ -78,7 +84,7 @@ def columns_of(path: Path) -> list[str]:
     columns: list[str] = []
     if path.exists():
         with path.open(encoding="utf-8-sig", newline="") as file:
-            columns = next(csv.reader(file), [])
+            columns = next(csv.reader(file, delimiter=_delimiter(path)), [])
     if columns and (absent := [name for name in _COLUMNS if columns.count(name) != 1]):
         raise UsageError(
             f"{path}: its first line has to name the column {absent[0]} once, for a score to be added: name another "
@@ -92,7 +98,7 @@ def append_labelled(path: Path, one: Labelled) -> None:
     try:
         columns = columns_of(path)
         with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns or _COLUMNS)
+            writer = csv.DictWriter(file, columns or _COLUMNS, delimiter=_delimiter(path) if columns else ",")
             if not columns:
                 writer.writeheader()
             elif not path.read_bytes().endswith((b"\n", b"\r")):

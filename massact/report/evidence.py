@@ -20,7 +20,7 @@ from massact.floors import Floor, as_floor
 from massact.query import Answers, Filters, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
-from massact.query.groups import ComparableGroups, Currency, gain, natural_order, slices, strata
+from massact.query.groups import ComparableGroups, Currency, gain, natural_order, rank, slices, strata
 from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
 from massact.query.questions.compare import ComparisonRow, ask_compare
 from massact.query.questions.confirmations import ConfirmationsAnswer, ask_confirmations
@@ -265,7 +265,9 @@ class Evidence:
         return {label: best for label, best in bests if best is not None and best.delta is not None}
 
     def top(self, place: Place, bests: Mapping[str, Point]) -> str:
-        return max(bests, key=lambda label: self.gain(place, bests[label].delta))
+        """The winner among bests, equal deltas decided as in `best`."""
+        direction = self.direction(place)
+        return min(bests, key=lambda label: rank((label, bests[label]), direction))
 
     def top_gain(self, place: Place) -> float:
         """The largest delta of a place in the direction that is wanted; a random direction's does not count."""

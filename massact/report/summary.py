@@ -155,7 +155,7 @@ def leads(evidence: Evidence) -> Iterator[str]:
         n_others = counted(len(tied) + len(behind), "other label")
         how = {
             "alone": f"is ahead of {n_others}",
-            "tied": f"leads, tied with {f'{len(tied)} of ' if behind else 'all '}{n_others}",
+            "tied": f"leads, tied with {f'{len(tied)} of ' if behind else 'all ' if len(tied) > 1 else ''}{n_others}",
             "only": "is the only label with a result",
             "untold": "has the largest delta; no scores by question, so that ties are unknown",
         }[kind]

@@ -19,7 +19,7 @@ from massact.errors import DataError, lfs_advice
 from massact.labels import format_layers
 from massact.models.support import require
 
-_NUMBERED = re.compile(r"(?:direction|layers?|blocks?|h)?[._]?(\d{1,5})(?:[._](?:mean|vector))?", re.ASCII)
+_NUMBERED = re.compile(r"(?:direction|layers?|blocks?|h)?[._]?(\d{1,5})(?:[._](?:basis|vector))?", re.ASCII)
 _IN_FOLDER = re.compile(r"layer_?(\d{1,5})\.pt", re.ASCII)
 _IN_HOOK = re.compile(r"blocks\.(\d{1,5})\.hook_resid_post", re.ASCII)
 _READ = "safetensors, .gguf, .pt and .pth files, folders of layerN.pt, and SAELens folders with `index`"
@@ -83,6 +83,11 @@ def _safetensors(path: Path) -> torch.Tensor | dict[int, torch.Tensor]:
         if names == ["vectors"]:
             every: torch.Tensor = file.get_tensor("vectors")
             return every
+        if bases := [name for name in names if name.endswith(".basis")]:  # of saklas; `.mean` only centers activations
+            rows = {number: file.get_tensor(name) for name, number in _numbers(bases).items()}
+            if any(name.endswith(".node_params") for name in names) or any(len(one) != 1 for one in rows.values()):
+                raise ValueError("a manifold that is curved or of several directions, not one direction for each layer")
+            return {number: one[0] for number, one in rows.items()}
         return {number: file.get_tensor(name) for name, number in _numbers(names).items()}
 
 
@@ -172,12 +177,12 @@ def _numbers(names: list[Any]) -> dict[Any, int]:
 
 
 def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "there is no such file"
+    for one in filter(Path.is_file, path.iterdir() if path.is_dir() else [path]):
+        with one.open("rb") as file:
+            if advice := lfs_advice(file.read(100)):
+                return f"{one.name}: {advice}"
     if isinstance(error, UnpicklingError):
         return "it is damaged, or holds objects whose code would have to run; save plain tensors"
-    if path.is_file():
-        with path.open("rb") as file:
-            if advice := lfs_advice(file.read(100)):
-                return advice
-    elif not path.exists():
-        return "there is no such file"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from massact import __version__
+from massact.addresses import write_folder
 from massact.domain import DEFAULT_SPOOL, RANDOM, Response
 from massact.errors import MassactError
 from massact.floors import as_floor
@@ -101,12 +102,11 @@ def run_report(
 
 def _write(report: Report, folder: Path) -> None:
     """The page, the Markdown, and the figures that the Markdown shows."""
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for page, text in ((Artifact.REPORT_HTML, report.html), (Artifact.REPORT_MARKDOWN, report.markdown)):
-        # a store that others wrote may hold characters that no file can
-        (folder / page).write_text(text, encoding="utf-8", errors="backslashreplace")
-    for name, svg in report.figures.items():
-        (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+    texts: dict[str, str] = {Artifact.REPORT_HTML: report.html, Artifact.REPORT_MARKDOWN: report.markdown}
+    texts |= {f"figures/{name}.svg": svg for name, svg in report.figures.items()}
+    # a store that others wrote may hold characters that no file can
+    files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
+    write_folder(folder, files, "Name another --output")
 
 
 def _collect(session: Session, run: OpenRun) -> Evidence:

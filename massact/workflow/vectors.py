@@ -100,7 +100,7 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot write {output}: {error.strerror}; name another --output") from error
-        write_whole(path, [content], "name another --output")
+        write_whole(path, [content], "Name another --output")
     return list(files)
 
 
@@ -137,7 +137,7 @@ def import_vectors(files: Sequence[Path], wanted: VectorConfig, experiment_file:
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
     for path, written in ((target, content), (experiment_file, text.encode())):
-        write_whole(path, [written], "make it writable")
+        write_whole(path, [written], "Make it writable")
     return dict(sorted(vectors.items()))
 
 

@@ -19,10 +19,9 @@ DELTAS = {"probe": (30.0, 12.0), "probe_top1": (29.0, 12.0), "mean_diff": (6.0, 
 """By label the delta, and how far questions scatter around it."""
 
 
-@pytest.fixture(scope="module")
-def judged() -> Evidence:
-    """Three labels at one place with scores by question, and one below the floor."""
-    rows = [scored(delta, 80.0, label=label, baseline_key="base") for label, (delta, _) in DELTAS.items()]
+def judge(*labels: str) -> Evidence:
+    """Labels at one place with scores by question, and one below the floor."""
+    rows = [scored(DELTAS[label][0], 80.0, label=label, baseline_key="base") for label in labels]
     by_run = {}
     for index, one in enumerate(rows):
         delta, scatter = DELTAS[str(one.row.label)]
@@ -31,6 +30,11 @@ def judged() -> Evidence:
     rows.append(scored(50.0, 40.0, label="mean_diff_cleaned", baseline_key="base"))
     scores = QuestionScores(by_run, {"base": Scores((1.5,) * 10, (90.0,) * 10)})
     return Evidence.of(experiment(), Answers(evaluations=Evaluations.of(tuple(rows)), scores=scores))
+
+
+@pytest.fixture(scope="module")
+def judged() -> Evidence:
+    return judge(*DELTAS)
 
 
 def test_the_matrix_marks_winners_ties_and_gaps_and_has_intervals_on_one_scale(judged: Evidence) -> None:
@@ -75,6 +79,14 @@ def test_means_without_scores_by_question_say_what_cannot_be_known() -> None:
     assert (cell.text, cell.standing) == ("+50.0 @ 90", "")
 
 
+@pytest.mark.parametrize("smaller", ["probe", "mean_diff"])
+def test_of_equal_deltas_the_figure_marks_the_winner_of_the_table(smaller: str) -> None:
+    coefficients = {"probe": 9.0, "mean_diff": 9.0, smaller: 8.0}
+    tied = evidence([scored(10.0, 90.0, label=label, coefficient=c) for label, c in coefficients.items()])
+    (place,) = tied.run_places
+    assert tied.top(place, tied.bests(place)) == smaller
+
+
 def test_every_label_is_a_curve_and_the_floor_a_line(judged: Evidence) -> None:
     whole = evidence([one for one in toy_rows() if one.row.position == "response[:5]"])
     figure = AtAGlance(whole)
@@ -107,6 +119,8 @@ def test_the_page_is_folded_but_for_the_first_screen_and_markdown_begins_with_it
 
 
 def test_a_terminal_is_told_what_leads_and_how_many_checks_hold(judged: Evidence) -> None:
+    (lead,) = leads(judge("probe", "probe_top1"))
+    assert lead == "toy-gemma-3, response[:5]: probe leads, tied with 1 other label, +30.0 @ 80 (layer 2, 8)"
     (lead,) = leads(judged)
     assert lead == ("toy-gemma-3, response[:5]: probe leads, tied with 1 of 2 other labels, +30.0 @ 80 (layer 2, 8)")
     report = build_report(judged)

@@ -94,3 +94,10 @@ def test_of_nothing_but_gaps_it_names_the_nearest_miss_and_what_to_try(study: Pa
     assert text.count("below floor (61.0)") >= 3
     assert "Gaps that remain, and what to try next" in text
     assert "+80.0" not in text.split("## Success criteria")[0], "no best is made of what does not count"
+
+
+def test_a_report_that_cannot_be_written_is_one_error(study: Path) -> None:
+    (study / "file").touch()
+    done = CliRunner().invoke(cli, ["report", "--experiment", "study.yaml", "--output", "file/reports"])
+    assert done.exit_code == 2
+    assert "cannot write file/reports/study: Not a directory. Name another --output" in done.output

@@ -58,11 +58,18 @@ def lm_eval(**changes: Any) -> dict[str, Any]:
     return {"layers.3": given, "layers.5": {"steering_vector": B, "action": "add"}}
 
 
+def saklas(rows: int = 1, **more: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A folded vector: the direction is the one row of `basis`, and `mean` is where activations are centered."""
+    both = {f"layer_{layer}.basis": one.repeat(rows, 1) for layer, one in ((3, A), (5, B))}
+    means = {f"layer_{layer}.mean": torch.full((4,), 9.0) for layer in (3, 5)}
+    return {**both, **means, "node_coords": torch.ones(2, 1), "layer_3.node_coords": torch.ones(2, 1), **more}
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
         ("repeng.gguf", write_gguf),
-        ("saklas.safetensors", lambda path: save_file({"layer_3.mean": A, "layer_5.mean": B}, path)),
+        ("saklas.safetensors", lambda path: save_file(saklas(), path)),
         ("extraction.safetensors", lambda path: save_file({"vectors": every_layer()}, path)),
         ("hotwire.pt", lambda path: torch.save(every_layer(), path)),
         ("numbers.pt", lambda path: torch.save({3: A, 5: B}, path)),
@@ -122,6 +129,13 @@ def test_a_feature_of_a_sparse_autoencoder(tmp_path: Path) -> None:
         read_vectors(tmp_path, index=1)
 
 
+@pytest.mark.parametrize("content", [saklas(rows=2), saklas(**{"layer_3.node_params": A}), {"layer_3.mean": A}])
+def test_a_manifold_of_saklas_that_is_no_direction_is_refused(content: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(content, tmp_path / "a.safetensors")
+    with pytest.raises(DataError, match=r"not one direction for each layer|which layer is layer_3\.mean"):
+        read_vectors(tmp_path / "a.safetensors")
+
+
 class Runs:
     """What would run code where it is unpickled; what it would run is harmless."""
 
@@ -163,3 +177,11 @@ def test_files_that_are_not_there_or_cut_off(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no layerN\.pt"):
         read_vectors(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.gguf", "layer3.pt"])
+def test_a_file_that_git_lfs_left_a_pointer_for_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    place = tmp_path if name == "layer3.pt" else tmp_path / name
+    with pytest.raises(DataError, match=rf"\({name}: a Git LFS pointer stands in place of the data"):
+        read_vectors(place)
