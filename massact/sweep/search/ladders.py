@@ -72,6 +72,7 @@ best of many is one that surprises, and what share more of its gain is no reason
 WIDEST_AT_CLIFF, WIDEST_BELOW = 1.25, 2.0
 """By what factor two neighbouring coefficients may lie apart at most before a search says that none moves the trait:
 the last coherent and the first incoherent one, and two coherent ones."""
+WEAK = 0.2  # share of the most that a ladder of the model gained below which another tells nothing of its trend
 KEPT_FOR_GAPS = 2  # evaluations of the budget that are kept for such gaps
 MAX_FAILURES = 2  # coefficients that may fail before a ladder is given up
 SIGNIFICANT_DIGITS = 3
@@ -169,11 +170,11 @@ def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]
     for members in pools.values():
         shifts = _shifts(members, settings.floor)
         beliefs = {ladder.key: _believe(ladder, shifts[ladder.layer], settings.floor) for ladder in members}
-        trend = _trend(members, beliefs, settings.own_spread)
+        trends = _trends(members, beliefs, settings.own_spread)
         rivals = {} if settings.drop is None else _rivals(members, settings.floor)
         is_known = any(ladder.observations for ladder in members)
         of_pool = {
-            one.key: _step(one, beliefs[one.key], trend, rivals.get(one.group), settings)
+            one.key: _step(one, beliefs[one.key], trends[one.key], rivals.get(one.group), settings)
             for one in (members if is_known else members[::PILOT_SHARE])
         }
         steps |= of_pool if settings.drop is None else _better_halves(members, of_pool)
@@ -253,6 +254,19 @@ def _shifts(members: Sequence[Ladder], floor: float) -> dict[float, _Shift]:
 def _covariance(a: Numbers, b: Numbers) -> Numbers:
     """Covariance of two layers' shifts."""
     return np.asarray(POOL_SPREAD**2 + LAYER_SPREAD**2 * alike(a, b))
+
+
+def _trends(
+    members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief], own_spread: float
+) -> dict[Hashable, Process]:
+    """What the gains of ladders have in common, by ladder. That a random direction, or a weak vector, gains nothing
+    where others break tells nothing of what these gain there."""
+    tried = [ladder for ladder in members if len(ladder.observations) > 1]
+    gains = {ladder.key: max(seen.gain or 0.0 for seen in ladder.observations) for ladder in tried}
+    least = WEAK * max(gains.values(), default=0.0)
+    strong = [ladder for ladder in members if gains.get(ladder.key, least) >= least]
+    of_all, of_strong = (_trend(some, beliefs, own_spread) for some in (members, strong))
+    return {ladder.key: of_all for ladder in members} | {ladder.key: of_strong for ladder in strong}
 
 
 def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief], own_spread: float) -> Process:
