@@ -84,12 +84,14 @@ def local_folder(artifact_uri: str) -> Path | None:
 
 
 def moved_folder(artifact_uri: str, tracking_uri: str) -> Path | None:
-    """Where a folder of artifacts lies now that its SQLite file and what lies beside it were moved. MLflow keeps whole
-    paths. `None` where the folder is in its place, or nothing of its name lies beside the file."""
+    """Where a folder of artifacts lies now that its SQLite file and what lies beside it were moved, or copied. MLflow
+    keeps whole paths. `None` where the folder is in its place, or nothing of its name lies beside the file."""
     folder = local_folder(artifact_uri)
-    if folder is None or scheme_of(tracking_uri) != "sqlite" or folder.is_dir():
+    if folder is None or scheme_of(tracking_uri) != "sqlite":
         return None
     beside = Path(tracking_uri.strip().partition(":///")[2].partition("?")[0]).absolute().parent
+    if folder.is_relative_to(beside) and folder.is_dir():
+        return None
     parts = folder.parts
     places = (beside.joinpath(*parts[start:]) for start in range(1, len(parts) - 1))
     return next((place for place in places if place.is_dir()), None)

@@ -107,7 +107,7 @@ def summarise(responses: Sequence[Response]) -> Summary:
         coherence_std=statistics.stdev(coherence) if len(scored) > 1 else None,
         n_scored=len(scored),
         n_unscored=len(responses) - len(scored),
-        metrics=means([one.metrics for one in responses]),
+        metrics=means([response.metrics for response in responses]),
     )
 
 
@@ -178,9 +178,9 @@ def stop_reason(responses: Sequence[Response], n_questions: int, screening: Scre
     floor = as_floor(screening.floor)
     if not (floor.is_coherence or floor.is_most):
         return None
-    told = [floor.of_response(one) for one in responses]
+    told = [floor.of_response(response) for response in responses]
     values = [value for value in told if value is not None]
-    if len(values) < max(2, len(responses)) or any(one.coherence is None for one in responses):
+    if len(values) < max(2, len(responses)) or any(response.coherence is None for response in responses):
         return None
     bound = coherence_bound([floor.measure(value) for value in values], n_questions, screening.confidence)
     if bound >= floor:

@@ -29,9 +29,9 @@ def _written(limit: float) -> str:
     return f"{limit:g}" if float(f"{limit:g}") == limit else repr(limit)
 
 
-def value_of(one: Measured, metric: str) -> float | None:
+def value_of(measured: Measured, metric: str) -> float | None:
     """A metric of a result, or its coherence; `None` where it lacks that."""
-    return one.coherence_mean if metric == COHERENCE else (one.metrics or {}).get(metric)
+    return measured.coherence_mean if metric == COHERENCE else (measured.metrics or {}).get(metric)
 
 
 class Floor(float):
@@ -109,13 +109,13 @@ class Floor(float):
         share = cast(Any, value) / self.limit
         return cast(Value, 100 - (100 - DEFAULT_COHERENCE_FLOOR) * share if self.is_most else self * share)
 
-    def value_of(self, one: Measured) -> float | None:
+    def value_of(self, measured: Measured) -> float | None:
         """What it is of, as a result has it in its own unit; `None` where it lacks that."""
-        return value_of(one, self.metric)
+        return value_of(measured, self.metric)
 
-    def measure_of(self, one: Measured) -> float | None:
+    def measure_of(self, measured: Measured) -> float | None:
         """The same on its scale, at least 0."""
-        value = self.value_of(one)
+        value = self.value_of(measured)
         return value if value is None or self.is_coherence else max(0.0, self.measure(value))
 
     def of_response(self, response: Response) -> float | None:
@@ -126,13 +126,13 @@ class Floor(float):
         """A value of what it is of."""
         return "" if value is None else f"{value:.1f}" if self.is_coherence else f"{value:.3g}"
 
-    def is_lacking(self, one: Measured) -> bool:
+    def is_lacking(self, measured: Measured) -> bool:
         """Whether a result lacks the metric that the floor is of, and so can neither count nor be a miss."""
-        return not self.is_coherence and self.value_of(one) is None
+        return not self.is_coherence and self.value_of(measured) is None
 
-    def is_met(self, one: Measured) -> bool | None:
+    def is_met(self, measured: Measured) -> bool | None:
         """Whether a result counts; `None` where it lacks what the floor is of."""
-        measure = self.measure_of(one)
+        measure = self.measure_of(measured)
         return None if measure is None else measure >= self
 
     def value_at(self, measure: float) -> float:

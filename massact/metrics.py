@@ -135,8 +135,8 @@ def rounded(value: float) -> float | None:
 def means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """The mean of each metric over the responses that have it."""
     found: dict[str, list[float]] = {}
-    for one in values:
-        for name, value in one.items():
+    for metrics in values:
+        for name, value in metrics.items():
             if value is not None:
                 found.setdefault(name, []).append(value)
     averages = {name: rounded(sum(of) / len(of)) for name, of in found.items()}

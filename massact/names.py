@@ -44,7 +44,7 @@ def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> s
 def as_held(name: str, held: Iterable[str]) -> str:
     """The name as a store holds it, perhaps in another of Unicode's forms; the name itself where it holds none."""
     composed, names = unicodedata.normalize("NFC", name.strip()), list(held)
-    alike = (one for one in names if unicodedata.normalize("NFC", one.strip()) == composed)
+    alike = (name for name in names if unicodedata.normalize("NFC", name.strip()) == composed)
     return name if name in names else next(alike, name)
 
 
@@ -70,7 +70,7 @@ def file_name(name: str, taken: Iterable[str] = ()) -> str:
     `taken`: names beside it; where one of them differs in case alone, a digest tells the two apart."""
     text = unicodedata.normalize("NFC", name)
     is_plain = _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text) and len(text.encode()) <= _LONGEST_FILE
-    if is_plain and all(one == text or folded(one) != folded(text) for one in taken):
+    if is_plain and all(other == text or folded(other) != folded(text) for other in taken):
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     stem = re.sub(r"[^\w-]+", "_", text).strip("_")

@@ -125,7 +125,7 @@ class Model:
             UsageError: a window is none, or has no end and `max_new_tokens` is not given.
             DataError: an activation is not finite.
         """
-        windows = [parse_position(one) for one in _listed(positions)]
+        windows = [parse_position(position) for position in _listed(positions)]
         if not windows:
             raise UsageError("no window to read: name one, such as response[:5]")
         n_new, encoded = _n_new(windows, max_new_tokens), self._encoded(prompts, chat=chat)
@@ -133,7 +133,7 @@ class Model:
             if n_new:
                 means = continue_and_read(self.steerable, encoded, Reading(windows, n_new, n_new))[1]
             else:
-                means = window_means(self.steerable, [Continued(one, ()) for one in encoded], windows)
+                means = window_means(self.steerable, [Continued(tokens, ()) for tokens in encoded], windows)
         return means[0] if isinstance(positions, str) else means
 
     def calibrate(self, prompts: Sequence[str] | None = None) -> Calibration:
@@ -194,9 +194,9 @@ class Model:
         if not 0 <= temperature < math.inf:
             raise UsageError(f"temperature {temperature} is not a number of at least 0")
         each = list(interventions) if isinstance(interventions, Sequence) else [interventions]
-        checked = [one if one is None else self._checked(one) for one in each]
+        checked = [intervention if intervention is None else self._checked(intervention) for intervention in each]
         encoded = list(enumerate(self._encoded(prompts, chat=chat)))
-        rows = [Row(prompt, one, draw) for one in checked for draw, prompt in encoded]
+        rows = [Row(prompt, intervention, draw) for intervention in checked for draw, prompt in encoded]
         settings = Generation(max_new_tokens, temperature, seed)
         with model_lock(self.steerable.model):
             said = generate_thinking(self.steerable, self._generator, rows, settings)
@@ -208,18 +208,18 @@ class Model:
         encode = encode_chat if chat else encode_text
         return [encode(self.steerable, prompt) for prompt in _texts(prompts)]
 
-    def _checked(self, one: Intervention) -> Intervention:
+    def _checked(self, intervention: Intervention) -> Intervention:
         """The intervention, if this model can have it."""
-        if not isinstance(one, Intervention):
-            raise UsageError(f"{one!r} is no massact.Intervention, and not None, which is the unsteered model")
-        vector, shape = torch.as_tensor(one.vector).detach().float().cpu(), self.shape
-        is_replace = one.operator == "replace"
+        if not isinstance(intervention, Intervention):
+            raise UsageError(f"{intervention!r} is no massact.Intervention, and not None, which is the unsteered model")
+        vector, shape = torch.as_tensor(intervention.vector).detach().float().cpu(), self.shape
+        is_replace = intervention.operator == "replace"
         if vector.ndim not in ((3,) if is_replace else (1, 2)) or not len(vector) or vector.shape[-1] != shape.d_model:
             wanted = "[n_layers, k + 2, {0}]" if is_replace else "[{0}], or [n_layers, {0}] for layers from this one on"
             raise UsageError(f"a vector of shape {list(vector.shape)}: it is {wanted.format(shape.d_model)}")
-        checked = replace(one, vector=vector, tokens=parse_tokens(one.tokens))
-        if one.layer < 0 or checked.layers[-1] >= shape.n_layers:
-            named = format_layers(checked.layers) if one.layer >= 0 else one.layer
+        checked = replace(intervention, vector=vector, tokens=parse_tokens(intervention.tokens))
+        if intervention.layer < 0 or checked.layers[-1] >= shape.n_layers:
+            named = format_layers(checked.layers) if intervention.layer >= 0 else intervention.layer
             raise UsageError(f"layer {named}: the model has layers 0 to {shape.n_layers - 1}")
         norms = vector.norm(dim=-1)
         if not is_replace and not bool(((norms - 1).abs() < _UNIT).all()):
@@ -227,16 +227,19 @@ class Model:
                 f"a vector of length {norms.max():.4g}: the coefficient multiplies a unit vector. Give "
                 "vector / vector.norm(), and the length within the coefficient"
             )
-        if len(one.weights) not in (0, len(checked.layers)) or not 0 < one.decay <= 1:
-            raise UsageError(f"weights {one.weights}, decay {one.decay}: a weight for each layer, a decay above 0 to 1")
-        if (one.gate is None) != (one.condition is None):
+        if len(intervention.weights) not in (0, len(checked.layers)) or not 0 < intervention.decay <= 1:
+            raise UsageError(
+                f"weights {intervention.weights}, decay {intervention.decay}: a weight for each layer, a decay above 0 "
+                "to 1"
+            )
+        if (intervention.gate is None) != (intervention.condition is None):
             raise UsageError("a gate and its condition vector belong together")
-        if one.gate is not None:
-            checked = replace(checked, condition=self._condition(one.gate, one.condition))
-        if not math.isfinite(one.coefficient):
-            raise UsageError(f"coefficient {one.coefficient} is not a finite number")
-        if one.operator not in all_operators():
-            raise UsageError(f"no operator {one.operator!r}; there are {', '.join(all_operators())}")
+        if intervention.gate is not None:
+            checked = replace(checked, condition=self._condition(intervention.gate, intervention.condition))
+        if not math.isfinite(intervention.coefficient):
+            raise UsageError(f"coefficient {intervention.coefficient} is not a finite number")
+        if intervention.operator not in all_operators():
+            raise UsageError(f"no operator {intervention.operator!r}; there are {', '.join(all_operators())}")
         return checked
 
     def _condition(self, gate: Gate, condition: object) -> torch.Tensor:
@@ -361,7 +364,7 @@ def evaluate(
         declared.model(model) if model else declared.models[0],
         declared.trait(trait) if trait else declared.traits[0],
     )
-    where, steps = (None if one is None else ",".join(_listed(one)) for one in (layers, coefficients))
+    where, steps = (None if option is None else ",".join(_listed(option)) for option in (layers, coefficients))
     request = Request.of(place, _listed(labels), position, where, steps, overrides)
     try:
         _, keys = run_evaluate(session, request)
@@ -384,7 +387,7 @@ def _check_allowed(options: Mapping[str, Any]) -> None:
 def _texts(prompts: Sequence[str]) -> Sequence[str]:
     if isinstance(prompts, str):
         raise UsageError("prompts are a list of texts, and this is one text: write [prompt]")
-    if wrong := [one for one in prompts if not isinstance(one, str)]:
+    if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
         raise UsageError(f"prompts are a list of texts, and {wrong[0]!r} is none")
     return prompts
 
@@ -397,7 +400,7 @@ def _check_names(function: str, told: Mapping[str, Any], allowed: type) -> None:
 
 def _listed(value: object) -> list[str]:
     """One value or several, as texts."""
-    return [str(one) for one in value] if isinstance(value, Iterable) and not isinstance(value, str) else [str(value)]
+    return [str(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, str) else [str(value)]
 
 
 def _n_new(windows: Sequence[Position], asked: int | None) -> int:

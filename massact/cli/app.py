@@ -153,7 +153,10 @@ class Group(click.Group):
 
 def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
     """Refuse an option that takes one value and is given two: the second would replace the first in silence."""
-    context, written = click.Context(command, resilient_parsing=True), {one.partition("=")[0] for one in arguments}
+    context, written = (
+        click.Context(command, resilient_parsing=True),
+        {argument.partition("=")[0] for argument in arguments},
+    )
     _, rest, order = command.make_parser(context).parse_args(list(arguments))
     for option, times in Counter(order).items():
         if times > 1 and isinstance(option, click.Option) and not option.multiple:

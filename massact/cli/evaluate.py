@@ -161,7 +161,7 @@ search_options = stacked(
 def _search(name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, **options: Any) -> None:
     wanted, is_dry = {name: options.pop(name) for name in _PLACES}, options.pop("dry_run")
     session = open_session(
-        experiment_file, tracking_uri, **{one: options.pop(one) for one in ("val_split", "verbose", *WORKLOAD)}
+        experiment_file, tracking_uri, **{option: options.pop(option) for option in ("val_split", "verbose", *WORKLOAD)}
     )
     from massact.workflow.dry_run import show_search
     from massact.workflow.steps import run_search

@@ -130,7 +130,7 @@ def _hold_against_people(
 
     labels = read_labelled(options["labels"])
     if (trait := options["trait"]) is not None:
-        labels = [one for one in labels if one.trait in ("", session.experiment.trait(trait).name)]
+        labels = [label for label in labels if label.trait in ("", session.experiment.trait(trait).name)]
     with working(session):
         lines, notes = hold_against(session, labels, configs, options["bands"])
     _tell(session, lines, notes, options, experiment=session.experiment.name)
@@ -286,7 +286,7 @@ def label(experiment_file: str, tracking_uri: str, file: Path, annotator: str, *
     experiment, number, seed = load_experiment(experiment_file), options.pop("number"), options.pop("seed")
     traits = [experiment.trait(name) for name in options["traits"]] or list(experiment.traits)
     if len(traits) > 1:
-        raise UsageError(f"one trait at a time: --trait {' or --trait '.join(one.name for one in traits)}")
+        raise UsageError(f"one trait at a time: --trait {' or --trait '.join(trait.name for trait in traits)}")
     from massact.workflow.people import to_label
 
     dataset = load_trait(experiment.resolve(traits[0].dataset))
@@ -308,8 +308,8 @@ def _label(todo: Sequence[Labelled], labels: Path) -> int:
     """Ask for the scores of each; returns how many were given."""
     place, scored = 0, set[int]()
     while place < len(todo):
-        one = todo[place]
-        click.echo(f"\n[{place + 1} of {len(todo)}] {_plain(one.question)}\n---\n{_plain(one.response)}\n---")
+        labelled = todo[place]
+        click.echo(f"\n[{place + 1} of {len(todo)}] {_plain(labelled.question)}\n---\n{_plain(labelled.response)}\n---")
         said: list[float | str] = []
         while len(said) < len(SCORES) and not (said and isinstance(said[-1], str)):
             said.append(_ask(SCORES[len(said)].removesuffix("_score")))
@@ -319,7 +319,7 @@ def _label(todo: Sequence[Labelled], labels: Path) -> int:
             place = max(0, place - 1)
             continue
         given: Any = [None] * len(SCORES) if said[-1] == "s" else said
-        append_labelled(labels, replace(one, **dict(zip(SCORES, given, strict=True))))
+        append_labelled(labels, replace(labelled, **dict(zip(SCORES, given, strict=True))))
         scored = scored - {place} if said[-1] == "s" else scored | {place}
         place += 1
     return len(scored)

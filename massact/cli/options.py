@@ -66,7 +66,7 @@ def asked_experiment(value: str | None, tracking_uri: str) -> str:
 def experiment_files() -> dict[str, str]:
     """Experiment files of the working directory and of experiments/, with the name that each declares."""
     found = {}
-    for path in sorted(one for folder in (Path(), Path("experiments")) for one in folder.glob("*.y*ml")):
+    for path in sorted(file for folder in (Path(), Path("experiments")) for file in folder.glob("*.y*ml")):
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
                 text = file.read(_LOOKED_AT)
@@ -230,7 +230,9 @@ class Written(click.ParamType):  # type: ignore[type-arg]  # generic only in new
             raise UsageError(f"{self.name} {value!r} {error}") from error
 
 
-FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(option_of(one) for one in FILTERS if one.name != "judge")
+FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(
+    option_of(parameter) for parameter in FILTERS if parameter.name != "judge"
+)
 """Which part of an experiment is meant; as parameters the fields of `massact.query.Filters`."""
 
 

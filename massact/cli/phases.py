@@ -71,7 +71,7 @@ def _phase(
     def command(experiment_file: str, tracking_uri: str, *, dry_run: bool = False, **given: Any) -> None:
         output = {"output": given.pop("output")} if "output" in given else {}
         session = open_session(experiment_file, tracking_uri, **given)
-        work, *shown = (partial(resolve_name(f"massact.{one}"), **own) for one in (run, show) if one)
+        work, *shown = (partial(resolve_name(f"massact.{function}"), **own) for function in (run, show) if function)
         _work(session, partial(work, **output), shown[0] if dry_run else None)
 
     return click.command(name, help=described(name, more, f"--experiment {example}"))(
@@ -159,10 +159,10 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
         listed = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)
-    for one in listed:
-        mark, hint = ("ok     ", "") if one.ok else ("missing", f"  ->  {one.command}")
-        click.echo(f"{mark}  {one.what}: {one.detail}{hint}")
-    missing = [one for one in listed if not one.ok]
+    for prerequisite in listed:
+        mark, hint = ("ok     ", "") if prerequisite.ok else ("missing", f"  ->  {prerequisite.command}")
+        click.echo(f"{mark}  {prerequisite.what}: {prerequisite.detail}{hint}")
+    missing = [prerequisite for prerequisite in listed if not prerequisite.ok]
     if missing:
         click.echo(f"\n{len(missing)} of {len(listed)} missing. Next: {missing[0].command}")
         ctx.exit(1)

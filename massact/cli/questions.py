@@ -44,35 +44,35 @@ def render(answer: Answer[Any], output_format: Format, *others: Answer[Any], col
             raise UsageError("--columns chooses among what tables and CSV show; JSON holds every field: leave it out")
         return to_json(*answers)
     if output_format == "csv":
-        return _csv([(one, row) for one in answers for row in one.rows], columns)
+        return _csv([(answer, row) for answer in answers for row in answer.rows], columns)
     draw = {"table": text_table, "markdown": _markdown, "latex": _latex}[output_format]
     parts = [draw(*table) for table in _tables(answers, columns)]
     mark = "% " if output_format == "latex" else "- "
-    parts.append("".join(f"{mark}{line}\n" for one in answers for line in one.lines()))
+    parts.append("".join(f"{mark}{line}\n" for answer in answers for line in answer.lines()))
     return "\n".join(part for part in parts if part)
 
 
 def _tables(answers: Sequence[Answer[Any]], wanted: Sequence[str]) -> list[tuple[Sequence[Column], Sequence[object]]]:
     """Every table of the answers, each over all of them, with the columns that are wanted."""
     parts: dict[object, tuple[Sequence[Column], list[tuple[Answer[Any], Any]]]] = {}
-    for one in answers:
-        for index, table in enumerate(one.tables()):
+    for answer in answers:
+        for index, table in enumerate(answer.tables()):
             if table.rows:
                 kind = type(table.rows[0]) if len(answers) > 1 else index
-                parts.setdefault(kind, (table.columns, []))[1].extend((one, row) for row in table.rows)
+                parts.setdefault(kind, (table.columns, []))[1].extend((answer, row) for row in table.rows)
     tables: list[tuple[Sequence[Column], Sequence[object]]] = []
     unknown, headers = set(wanted) if parts else set[str](), dict[str, None]()
     for base, told in parts.values():
         pairs, columns = told, base
         if len(answers) > 1:  # which settings differ in depends on the experiment
             names = dict.fromkeys(name for _, row in told for name in getattr(row, "differs", ()))
-            pairs = [(one, replace(row, differs={**names, **row.differs}) if names else row) for one, row in told]
+            pairs = [(answer, replace(row, differs={**names, **row.differs}) if names else row) for answer, row in told]
             columns = with_differences(tuple(base), [row for _, row in pairs])
         about = (_about(pairs, "experiment"), _about(pairs, "floor"))
         shown: Sequence[Column] = (about[0], *columns) if len(answers) > 1 else columns
-        headers |= dict.fromkeys(one.header for one in (*about, *columns))
+        headers |= dict.fromkeys(column.header for column in (*about, *columns))
         if wanted:
-            known = {**_fields(pairs), **{_plain(one.header): one for one in (*columns, *about)}}
+            known = {**_fields(pairs), **{_plain(column.header): column for column in (*columns, *about)}}
             taken = [known[_plain(name)] for name in wanted if _plain(name) in known]
             shown = [replace(column, is_optional=False, is_shared=False) for column in taken]
             unknown -= {name for name in wanted if _plain(name) in known}
@@ -86,7 +86,7 @@ def _tables(answers: Sequence[Answer[Any]], wanted: Sequence[str]) -> list[tuple
 
 def _about(pairs: Rows, name: str) -> Column:
     """What is asked about, of each row."""
-    values = {id(row): getattr(one, name) for one, row in pairs}
+    values = {id(row): getattr(pair, name) for pair, row in pairs}
     return Column(name, lambda row: _text(values[id(row)]), is_shared=True)
 
 
@@ -97,9 +97,9 @@ def _fields(pairs: Rows) -> dict[str, Column]:
         _plain(name): Column(
             name,
             lambda row, name=name: _text(flat[id(row)].get(name)),  # type: ignore[misc]
-            is_number=any(isinstance(one.get(name), float) for one in flat.values()),
+            is_number=any(isinstance(fields.get(name), float) for fields in flat.values()),
         )
-        for name in dict.fromkeys(name for one in flat.values() for name in one)
+        for name in dict.fromkeys(name for fields in flat.values() for name in fields)
     }
 
 
@@ -128,7 +128,7 @@ def write(text: str, output: Path | None) -> None:
 
 def _csv(pairs: Rows, wanted: Sequence[str]) -> str:
     """Every field of the rows, and of which experiment and at which floor they are."""
-    rows = [{"experiment": one.experiment, "floor": as_floor(one.floor).limit, **flatten(row)} for one, row in pairs]
+    rows = [{"experiment": pair.experiment, "floor": as_floor(pair.floor).limit, **flatten(row)} for pair, row in pairs]
     names = {_plain(name): name for row in rows for name in row}
     if rows and (unknown := [name for name in wanted if _plain(name) not in names]):
         there = ", ".join(names.values())
@@ -160,7 +160,7 @@ def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:
 
 _TEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {one: f"\\{one}" for one in "&%$#_{}"}
+    | {character: f"\\{character}" for character in "&%$#_{}"}
 )
 
 
@@ -169,9 +169,9 @@ def _latex(columns: Sequence[Column], rows: Sequence[object]) -> str:
     found = printed(columns, rows)
     head, *body = (
         " & ".join(text.translate(_TEX) for text in cells) + r" \\"
-        for cells in ([one.header for one in found.columns], *found.cells)
+        for cells in ([column.header for column in found.columns], *found.cells)
     )
-    sides = "".join("r" if one.is_number else "l" for one in found.columns)
+    sides = "".join("r" if column.is_number else "l" for column in found.columns)
     shared = ", ".join(f"{header} {value}" for header, value in found.shared.items())
     lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join([f"% {shared}", *lines] if shared else lines) + "\n"
@@ -208,7 +208,7 @@ def command(name: str) -> click.Command:
     posed = question(name)
     # questions that are asked by a flag of this one's command, by the flag
     begin, others = f"{posed.command} --", map(question, ENTRIES) if posed.command == "compare" else ()
-    flags = {one.command.removeprefix(begin): one for one in others if one.command.startswith(begin)}
+    flags = {other.command.removeprefix(begin): other for other in others if other.command.startswith(begin)}
 
     @click.pass_context
     def run(ctx: click.Context, /, **options: Any) -> None:
@@ -219,12 +219,12 @@ def command(name: str) -> click.Command:
     options = stacked(
         asked_experiments_option,
         tracking_uri_option,
-        *(option_of(one) for one in (*FILTERS, *ABOUT_FLOOR, *posed.shared)),
+        *(option_of(parameter) for parameter in (*FILTERS, *ABOUT_FLOOR, *posed.shared)),
         *OUTPUT_OPTIONS,
-        *(option_of(one, posed.default(one)) for one in posed.own),
-        *(click.option(f"--{flag}", is_flag=True, help=f"{one.summary}.") for flag, one in flags.items()),
+        *(option_of(parameter, posed.default(parameter)) for parameter in posed.own),
+        *(click.option(f"--{flag}", is_flag=True, help=f"{question.summary}.") for flag, question in flags.items()),
     )
-    texts = [posed.help, *(f"With --{flag}: {one.help}" for flag, one in flags.items())]
+    texts = [posed.help, *(f"With --{flag}: {question.help}" for flag, question in flags.items())]
     return click.command(posed.command, help="\n\n".join(texts).replace("\\b", "\b"))(options(run))
 
 
@@ -234,16 +234,20 @@ def _asked_by_flag(
     """The question that is asked; its flag is taken out of the options."""
     wanted = [flag for flag in flags if options.pop(flag)]
     for flag in wanted:
-        told = [(one, options.get(one.key)) for one in posed.own]
-        written = ((one, value) for one, value in told if value not in (None, ()))
-        given = [one.name for one, value in written if one.is_repeated or one.write(value) != posed.default(one)]
+        told = [(parameter, options.get(parameter.key)) for parameter in posed.own]
+        written = ((parameter, value) for parameter, value in told if value not in (None, ()))
+        given = [
+            parameter.name
+            for parameter, value in written
+            if parameter.is_repeated or parameter.write(value) != posed.default(parameter)
+        ]
         if given:
             raise UsageError(f"--{flag} is another question than --{given[0]}: ask for one of the two")
     return flags[wanted[0]] if wanted else posed
 
 
 def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:
-    if posed.traits.no_floor and any(options[one.key] is not None for one in ABOUT_FLOOR):
+    if posed.traits.no_floor and any(options[parameter.key] is not None for parameter in ABOUT_FLOOR):
         raise UsageError(posed.traits.no_floor)
     about, own = posed.split({name: value for name, value in options.items() if value not in (None, ())})
     names: tuple[str | None, ...] = tuple(dict.fromkeys(options["experiment"])) or (None,)

@@ -38,7 +38,7 @@ def _stored(experiment_file: str, tracking_uri: str, model: str | None) -> "Stor
 
     models = session.experiment.models
     if model is None and len(models) > 1:
-        raise UsageError(f"which model? Name one with --model: {', '.join(one.name for one in models)}")
+        raise UsageError(f"which model? Name one with --model: {', '.join(model.name for model in models)}")
     chosen = session.experiment.model(model) if model else models[0]
     return Stored(session.models.get(chosen, chosen.instruct), chosen.name, experiment_file, tracking_uri)
 

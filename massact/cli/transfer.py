@@ -97,7 +97,7 @@ def find_target(
         raise UsageError("--experiment is empty: give an experiment file or a name")
     file = named_file(experiment)
     if file is None:
-        named = (None if one is None else check_name(one) for one in (model, trait))
+        named = (None if name is None else check_name(name) for name in (model, trait))
         name = as_held(experiment, held)
         return Target(name if name in held else check_name(name, "experiment"), None, *named)
     config = load_experiment(file)

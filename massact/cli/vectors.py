@@ -70,14 +70,14 @@ def export(
 
     if hookpoint != _HOOKPOINT and form != "lm-eval":
         raise UsageError(f"--hookpoint is of --format lm-eval alone, and this is {form}: leave it out")
-    one = read_vector(run_or_best(run_id, experiment, tracking_uri, only), tracking_uri)
-    for path in write_vector(one, form, output, hookpoint):
+    vector = read_vector(run_or_best(run_id, experiment, tracking_uri, only), tracking_uri)
+    for path in write_vector(vector, form, output, hookpoint):
         click.echo(str(path))
-    facts = one.facts
+    facts = vector.facts
     click.echo(
-        f"{facts['model']}, {facts['trait']}: {facts['label']}, {facts['position']}, layer {one.layer}, coefficient "
-        f"{facts['coefficient']:g} (run {facts['run_id']}); to be added to the output of block {one.layer}, from 0, at "
-        "every token, at strength 1",
+        f"{facts['model']}, {facts['trait']}: {facts['label']}, {facts['position']}, layer {vector.layer}, coefficient "
+        f"{facts['coefficient']:g} (run {facts['run_id']}); to be added to the output of block {vector.layer}, from 0, "
+        "at every token, at strength 1",
         err=True,
     )
 

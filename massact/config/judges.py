@@ -95,8 +95,8 @@ def judge_name(value: object, part: str = "") -> str:
     UsageError: there is no such judge, or it does not give what is wanted."""
     name = value.strip() if isinstance(value, str) else value
     if isinstance(name, str) and not part and (two := _TWO.fullmatch(name)):
-        for side, one in two.groupdict().items():
-            judge_name(one, side)
+        for side, part_name in two.groupdict().items():
+            judge_name(part_name, side)
         return check_name(name, "judge")
     kind, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
     with_model = {known.partition(":")[0] for known in _KINDS if ":" in known}
@@ -131,7 +131,7 @@ def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
     two = _TWO.fullmatch(judge_name(name))
     if two is None:
         return _like(config.trait or config, judge_name(name), cache=config.cache)
-    trait, coherence = (_like(getattr(config, side) or config, one, side) for side, one in two.groupdict().items())
+    trait, coherence = (_like(getattr(config, side) or config, name, side) for side, name in two.groupdict().items())
     return _combined(trait, coherence, cache=config.cache, thinking=config.thinking)
 
 
@@ -171,7 +171,7 @@ def _seconds(entry: Entry) -> float:
 
 def _patterns(entry: Entry) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(
-        (trait, listed.unique(lambda one: one.checked(lambda _: check_pattern(one.text()))))
+        (trait, listed.unique(lambda entry: entry.checked(lambda _: check_pattern(entry.text()))))
         for trait, listed in entry.section().names()
     )
 

@@ -208,8 +208,8 @@ def _declared(kind: str, entry: Entry, taken: Sequence[str], before: str = "") -
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
     """Files by method; a list of them where each model or trait has its own."""
 
-    def files(name: str, one: Entry) -> list[VectorConfig]:
-        return [_vector(name, file) for file in (one.items() if isinstance(one.value, list) else [one])]
+    def files(name: str, entry: Entry) -> list[VectorConfig]:
+        return [_vector(name, file) for file in (entry.items() if isinstance(entry.value, list) else [entry])]
 
     return tuple(chain.from_iterable(entry.each(files)))
 
@@ -342,7 +342,7 @@ def load_experiment(path: str | Path) -> Experiment:
         return _phases(entry, values.get("models"), values.get("extraction"))
 
     readers = {**_SECTIONS, "phases": phases}
-    attempts: list[Callable[[], None]] = [*(partial(read, *one) for one in readers.items()), top.close]
+    attempts: list[Callable[[], None]] = [*(partial(read, *reader) for reader in readers.items()), top.close]
     all_of(attempts)
     if floor := values.pop("floor"):
         if top.find("coherence_floor") is not None:
@@ -363,13 +363,13 @@ def load_experiment(path: str | Path) -> Experiment:
 
 def _check_vectors(experiment: Experiment, top: Section) -> None:
     """What vectors of other tools are of, and whether each that a phase names is there."""
-    models, traits = ({None, *(one.name for one in known)} for known in (experiment.models, experiment.traits))
+    models, traits = ({None, *(thing.name for thing in known)} for known in (experiment.models, experiment.traits))
     declared: tuple[VectorConfig | GateConfig, ...] = (*experiment.vectors, *experiment.gates)
-    for one in declared:
-        key = "gates" if isinstance(one, GateConfig) else "vectors"
-        for name, known in ((getattr(one, "model", None), models), (one.trait, traits)):
+    for vectors in declared:
+        key = "gates" if isinstance(vectors, GateConfig) else "vectors"
+        for name, known in ((getattr(vectors, "model", None), models), (vectors.trait, traits)):
             if name not in known:
-                raise top.take(key).error(f"{one.name} is of {name!r}, which the file does not declare")
+                raise top.take(key).error(f"{vectors.name} is of {name!r}, which the file does not declare")
     by_trait = experiment.baselines.prompt
     if isinstance(by_trait, tuple) and (unknown := {trait for trait, _ in by_trait} - traits):
         raise top.take("baselines").error(f"prompt: the file declares no trait {min(unknown)!r}")
@@ -380,10 +380,10 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
             raise top.take("gates").error(f"{gate.name}: {gate.position} is not among extraction.positions")
     labels = [parse_label(label) for phase in experiment.phases for label in phase.labels]
     labels += (parse_label(gate.label) for gate in experiment.gates)
-    there = {one.name for one in experiment.vectors}
-    if absent := sorted({one.method for one in labels if one.is_imported} - there):
+    there = {vector.name for vector in experiment.vectors}
+    if absent := sorted({label.method for label in labels if label.is_imported} - there):
         raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
-    if shut := sorted({one.gate for one in labels if one.gate} - {gate.name for gate in experiment.gates}):
+    if shut := sorted({label.gate for label in labels if label.gate} - {gate.name for gate in experiment.gates}):
         raise top.take("phases").error(f"+if_{shut[0]}: declare {shut[0]} under the key 'gates'")
 
 
@@ -392,7 +392,7 @@ def _metric(entry: Entry) -> str:
         name = entry.checked(lambda _: declare_own("metrics", entry.text(), Path(entry.file).parent))
     else:
         name = entry.choice(*all_metrics())
-    taken = {COHERENCE, "trait", *(one.name for one in fields(EvaluationRow))}
+    taken = {COHERENCE, "trait", *(field.name for field in fields(EvaluationRow))}
     if name in taken or (":" in str(entry.value) and name in METRICS) or not METRIC_NAME.fullmatch(name):
         raise entry.error(f"a metric cannot be called {name!r}: write another name of lower-case letters, digits and _")
     return name
@@ -493,7 +493,7 @@ _SECTIONS: Readers = {
     "subset": Entry.integer,
     "questions": _confirm_share,
     "vectors": parse_vectors,
-    "operators": lambda e: e.unique(lambda one: _declared("operators", one, OPERATORS, f"{METHODS[0]}+")),
+    "operators": lambda e: e.unique(lambda entry: _declared("operators", entry, OPERATORS, f"{METHODS[0]}+")),
     "gates": lambda entry: entry.each(_gate),
     "baselines": parse_baselines,
 }

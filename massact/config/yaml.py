@@ -210,7 +210,7 @@ class Section:
             entry = self.find(key, may_be_empty=defaults[key] is None) if may_be_absent else self.take(key)
             return defaults[key] if entry is None else parse(entry)
 
-        return dict(zip(readers, all_of(partial(read, *one) for one in readers.items()), strict=True))
+        return dict(zip(readers, all_of(partial(read, *reader) for reader in readers.items()), strict=True))
 
     def rest(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """The same of the last keys of a section, which then are all that there may be."""
@@ -248,7 +248,7 @@ class Section:
                 hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise entry.error(f"unknown key{hint} Allowed here: {', '.join(dict.fromkeys(self._known))}")
 
-        all_of(partial(refuse, *one) for one in self._entries.items())
+        all_of(partial(refuse, *entry) for entry in self._entries.items())
 
 
 def defaults_of(kind: Any) -> dict[str, Any]:

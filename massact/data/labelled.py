@@ -54,8 +54,8 @@ def read_labelled(path: Path) -> list[Labelled]:
                 scores: Any = {
                     name: _score(row.get(name), f"{path}, line {reader.line_num}, {name}") for name in SCORES
                 }
-                one = Labelled(**texts, **scores)
-                rows[one.annotator, *one.text] = one
+                labelled = Labelled(**texts, **scores)
+                rows[labelled.annotator, *labelled.text] = labelled
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
     return list(rows.values())
@@ -93,7 +93,7 @@ def columns_of(path: Path) -> list[str]:
     return columns
 
 
-def append_labelled(path: Path, one: Labelled) -> None:
+def append_labelled(path: Path, labelled: Labelled) -> None:
     """Add a row, on the disk when this returns. Raises UsageError: the file cannot be written, or lacks a column."""
     try:
         columns = columns_of(path)
@@ -103,7 +103,7 @@ def append_labelled(path: Path, one: Labelled) -> None:
                 writer.writeheader()
             elif not path.read_bytes().endswith((b"\n", b"\r")):
                 file.write("\r\n")  # whoever wrote the last line did not end it
-            writer.writerow({name: getattr(one, name) for name in _COLUMNS})
+            writer.writerow({name: getattr(labelled, name) for name in _COLUMNS})
             file.flush()
             os.fsync(file.fileno())
     except (OSError, UnicodeError, csv.Error) as error:
@@ -113,6 +113,6 @@ def append_labelled(path: Path, one: Labelled) -> None:
 def unlabelled(known: Iterable[Labelled], annotator: str) -> list[Labelled]:
     """The texts that others scored and a person did not, each once, without scores."""
     known = list(known)
-    mine = {one.text for one in known if one.annotator == annotator}
-    others = {one.text: one for one in known if one.text not in mine}
-    return [Labelled(one.question, one.response, one.trait, one.model, annotator) for one in others.values()]
+    mine = {labelled.text for labelled in known if labelled.annotator == annotator}
+    others = {labelled.text: labelled for labelled in known if labelled.text not in mine}
+    return [Labelled(other.question, other.response, other.trait, other.model, annotator) for other in others.values()]

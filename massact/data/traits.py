@@ -261,20 +261,24 @@ def _nearly_equal(dataset: TraitDataset) -> Iterator[str]:
     for placed in _placed(dataset):
         texts = (placed[1].text, placed[1].system or "", placed[1].answer or "")
         alike.setdefault(tuple(" ".join(text.split()).casefold() for text in texts), []).append(placed)
-    shown = [f"{_where(first)} and {_where(one)}" for first, *rest in alike.values() for one in rest]
+    shown = [f"{_where(first)} and {_where(other)}" for first, *rest in alike.values() for other in rest]
     if shown:
         yield f"prompts that differ in case or blanks alone: {_some(shown)}"
 
 
 def _odd_prompts(dataset: TraitDataset) -> Iterator[str]:
     placed = _placed(dataset)
-    long = [f"{_where(one)} ({len(one[1].text):,} characters)" for one in placed if len(one[1].text) > LONG_PROMPT]
+    long = [
+        f"{_where(prompt)} ({len(prompt[1].text):,} characters)"
+        for prompt in placed
+        if len(prompt[1].text) > LONG_PROMPT
+    ]
     if long:
         yield f"very long prompts; is a line end missing? {_some(long)}"
-    broken = [_where(one) for one in placed if "\ufffd" in one[1].text + (one[1].system or "")]
+    broken = [_where(prompt) for prompt in placed if "\ufffd" in prompt[1].text + (prompt[1].system or "")]
     if broken:
         yield f"characters that an earlier program could not read stand as \ufffd: {_some(broken)}"
-    without = [_where(one) for one in placed if not one[1].system]
+    without = [_where(prompt) for prompt in placed if not prompt[1].system]
     if dataset.has_system_prompts and without:
         yield f"some prompts have a system prompt and {len(without)} have none: {_some(without)}"
     if unused := [name for name in _UNUSED if dataset.steering.get(name)]:
@@ -283,11 +287,11 @@ def _odd_prompts(dataset: TraitDataset) -> Iterator[str]:
 
 def _placed(dataset: TraitDataset) -> list[tuple[str, Prompt]]:
     first, second = dataset.files
-    return [(first, one) for one in dataset.positive] + [(second, one) for one in dataset.negative]
+    return [(first, prompt) for prompt in dataset.positive] + [(second, prompt) for prompt in dataset.negative]
 
 
-def _where(one: tuple[str, Prompt]) -> str:
-    return f"{one[0]} {one[1].place}"
+def _where(placed: tuple[str, Prompt]) -> str:
+    return f"{placed[0]} {placed[1].place}"
 
 
 def _some(places: Sequence[str]) -> str:

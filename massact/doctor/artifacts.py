@@ -241,7 +241,7 @@ class Responses(Check):
 
 
 class Moved(Check):
-    """Artifacts that lie beside the database, and not where the store says: it was moved."""
+    """Artifacts that lie beside the database, and not where the store says: it was moved or copied."""
 
     name = "moved"
     kinds = frozenset({Kind.CALIBRATION, Kind.EXTRACTION, *RESULTS})
@@ -252,8 +252,9 @@ class Moved(Check):
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
         place = place_of(run.raw.artifact_uri)
+        uri = self.context.tracking_uri
         if place not in self._places:
-            self._places[place] = moved_folder(place, self.context.tracking_uri)
+            self._places[place] = moved_folder(place, uri) if moved_folder(run.raw.artifact_uri, uri) else None
         return iter(())
 
     def after(self) -> Iterator[Finding]:
@@ -267,8 +268,8 @@ class Moved(Check):
             return f"the store says {to} of {self.context.mender.move(old, to)} runs"
 
         return self.finding(
-            what=f"the store was moved: it says that artifacts are in {old}, which is not there; they are in {new}",
-            advice="write the new place into the store with --fix, or move it back",
+            what=f"the store was moved or copied: it says that artifacts are in {old}, and not beside it in {new}",
+            advice="write the new place into the store with --fix, or use it where it was",
             remedy="writes the new place into the store, without which no phase adds to it",
             mend=mend,
         )

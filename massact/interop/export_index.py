@@ -75,7 +75,14 @@ class PlannedFile:
     def in_order(self) -> list[StoredResult]:
         """Baselines, then evaluations, each by time and key."""
         return sorted(
-            self.results, key=lambda one: (not one.is_baseline, one.at, one.row.key, one.run.times[1], one.run.run_id)
+            self.results,
+            key=lambda result: (
+                not result.is_baseline,
+                result.at,
+                result.row.key,
+                result.run.times[1],
+                result.run.run_id,
+            ),
         )
 
 

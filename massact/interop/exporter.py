@@ -79,8 +79,8 @@ class Exporter:
         """Write all files below a folder."""
         options, report = self._options, self._report
         newest = {
-            (one.row.model, one.row.trait, one.row.position): one
-            for one in stored_stages(self._tracking_uri, self._experiment, Kind.EXTRACTION)
+            (stage.row.model, stage.row.trait, stage.row.position): stage
+            for stage in stored_stages(self._tracking_uri, self._experiment, Kind.EXTRACTION)
         }
         extractions = sorted(newest.values(), key=lambda stage: (stage.run.times[1], stage.run.run_id), reverse=True)
         index = ExportIndex({(stage.row.model, stage.row.trait): stage.row.model_id for stage in reversed(extractions)})
@@ -167,9 +167,9 @@ class Exporter:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
         staying = stored_runs(self._tracking_uri, self._experiment, *_STAYING, tags=(Tag.KIND,))
         counts = Counter(run.tags[Tag.KIND] for run in staying)
-        for kind, (one, several) in _STAYING.items():
+        for kind, (singular, several) in _STAYING.items():
             if count := counts[kind]:
-                what = counted(count, one, several)
+                what = counted(count, singular, several)
                 self._report.notes.append(f"{what} in the run store: the format has no place for them")
 
     def _collect(self, index: ExportIndex) -> int:
@@ -183,11 +183,11 @@ class Exporter:
                 n_unreadable += 1
             else:
                 results[run.run_id] = StoredResult(run, row, imported_line(self._imported(run)))
-        counting = sorted(results.values(), key=lambda one: (one.run.times[1], one.row.key, one.run.run_id))
+        counting = sorted(results.values(), key=lambda result: (result.run.times[1], result.row.key, result.run.run_id))
         if not self._options.superseded:
-            newest = {(one.row.kind, one.row.key): one for one in counting}
-            counting = [one for one in counting if newest[one.row.kind, one.row.key] is one]
-        counting.sort(key=lambda one: one.is_baseline)  # baselines go where evaluations are
+            newest = {(result.row.kind, result.row.key): result for result in counting}
+            counting = [result for result in counting if newest[result.row.kind, result.row.key] is result]
+        counting.sort(key=lambda result: result.is_baseline)  # baselines go where evaluations are
         for result in counting:
             index.name_imported(result)
         for result in counting:

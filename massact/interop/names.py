@@ -46,9 +46,9 @@ def find_sources(path: Path) -> list[Source]:
     if path.is_dir():
         root = path.resolve()
         names = (RESULTS, "massive_activations/calibration*.json")
-        found = sorted(one for name in names for one in path.rglob(name))
-        files = (one for one in found if one.name == RESULTS or _CALIBRATION.fullmatch(one.name))
-        sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in files]
+        found = sorted(file for name in names for file in path.rglob(name))
+        files = (file for file in found if file.name == RESULTS or _CALIBRATION.fullmatch(file.name))
+        sources = [replace(_source(file), leads_out=not is_within(file, root)) for file in files]
         if not sources:
             raise DataError(
                 f"{path}: nothing to import. Looked below it for steering/TRAIT/VARIANT/POSITION/PROMPT_SET/"
@@ -193,13 +193,13 @@ def name_model(
     """Name and reference of a file's model, and the variant of the experiment file that it is."""
     models = target.config.models if target.config else ()
     named = [model for model in models if model.name == (target.model or name)]
-    by_variant = [model for model in models if variant in [one.name for one in variants(model)]]
-    by_reference = [model for model in models if reference in [one.reference for one in variants(model)]]
+    by_variant = [model for model in models if variant in [known.name for known in variants(model)]]
+    by_reference = [model for model in models if reference in [known.reference for known in variants(model)]]
     both = [model for model in by_variant if model in by_reference]
     known = next(iter(named or both or by_reference or by_variant), None)
     of_file = None
     if known:
-        of_file = next((one for one in variants(known) if one.name == variant), variants(known)[0])
+        of_file = next((candidate for candidate in variants(known) if candidate.name == variant), variants(known)[0])
     model = target.model or (known.name if known else name) or last_part(reference)
     model_id = reference or (of_file.reference if of_file else target.model)
     if model is None or model_id is None:
@@ -225,7 +225,7 @@ def _trait(target: Target, said: str | None) -> str:
 
 def _declared_direction(target: Target, trait: str) -> Direction | None:
     traits = target.config.traits if target.config else ()
-    return next((one.direction for one in traits if one.name == trait), None)
+    return next((known.direction for known in traits if known.name == trait), None)
 
 
 def direction_note(context: Context, target: Target) -> str | None:

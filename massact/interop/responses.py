@@ -110,7 +110,7 @@ def scores_of(responses: Sequence[Response]) -> Scores:
 def disagreement(responses: Sequence[Response], result: Result) -> str | None:
     """Where the means of a file's scores are not those of its line; `None` where they agree."""
     for name in ("trait", "coherence"):
-        known = [value for one in responses if (value := getattr(one, name)) is not None]
+        known = [value for response in responses if (value := getattr(response, name)) is not None]
         said = getattr(result, f"{name}_mean")
         mean = statistics.fmean(known) if known else None
         if (mean is None) != (said is None) or abs((mean or 0.0) - (said or 0.0)) > TOLERANCE:
@@ -134,4 +134,4 @@ def responses_json(responses: Iterable[Response]) -> bytes:
         }
         for response in responses
     ]
-    return ("[\n  " + ",\n  ".join(json.dumps(one, allow_nan=False) for one in documents) + "\n]\n").encode()
+    return ("[\n  " + ",\n  ".join(json.dumps(document, allow_nan=False) for document in documents) + "\n]\n").encode()

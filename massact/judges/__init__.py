@@ -172,7 +172,7 @@ class CombinedJudge:
 
     def _both(self, trait: Verdict, coherence: Verdict) -> Verdict:
         given = ((trait, trait.trait), (coherence, coherence.coherence))
-        missing = [one.reason or "the judge gives no such score" for one, score in given if score is None]
+        missing = [verdict.reason or "the judge gives no such score" for verdict, score in given if score is None]
         return Verdict(trait.trait, coherence.coherence, "; ".join(missing) or None)
 
 

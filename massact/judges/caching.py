@@ -229,9 +229,9 @@ class CachingJudge:
         self.inner.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        answered = [one for one in exchanges if one.is_answered]
-        verdicts = iter(self._score([self._handed(one) for one in answered]))
-        return [next(verdicts) if one.is_answered else Verdict(None, None, NO_ANSWER) for one in exchanges]
+        answered = [exchange for exchange in exchanges if exchange.is_answered]
+        verdicts = iter(self._score([self._handed(exchange) for exchange in answered]))
+        return [next(verdicts) if exchange.is_answered else Verdict(None, None, NO_ANSWER) for exchange in exchanges]
 
     def _handed(self, exchange: Exchange) -> Exchange:
         """What the judge is given to read."""
@@ -250,7 +250,7 @@ class CachingJudge:
             new = [digest for digest in new if digest not in self._known]
         now: dict[bytes, Verdict] = {}
         if new:
-            now = dict(zip(new, self.inner.score([by_digest[one] for one in new]), strict=True))
+            now = dict(zip(new, self.inner.score([by_digest[digest] for digest in new]), strict=True))
             scored = {digest: verdict for digest, verdict in now.items() if verdict.scored}
             self._known |= scored
             if self._cache is not None:

@@ -201,8 +201,8 @@ class _LanguageModel:
     def mean_log_probabilities(self, exchanges: Sequence[Exchange]) -> list[float]:
         """Nats a token of each response, given its question; 0 for an empty response."""
         encode = self._tokenizer.encode
-        prompts = [encode(chat_prompt(one.question)).ids for one in exchanges]
-        responses = [encode(one.response, add_special_tokens=False).ids[:MAX_TOKENS] for one in exchanges]
+        prompts = [encode(chat_prompt(exchange.question)).ids for exchange in exchanges]
+        responses = [encode(exchange.response, add_special_tokens=False).ids[:MAX_TOKENS] for exchange in exchanges]
         encoded = list(zip(prompts, responses, strict=True))
         # Sorted by length so that little of a batch is padding.
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i][0]) + len(encoded[i][1]))

@@ -52,13 +52,13 @@ class OutsideJudge:
         """A verdict each; what is no score from 0 to 100 leaves a response unscored. JudgeError: its code fails."""
         self._n_scored += len(exchanges)
         verdicts = call_outside(f"the judge {self._name}", lambda: list(self._inner.score(exchanges)), JudgeError)
-        if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):
-            kinds = ", ".join(sorted({type(one).__name__ for one in verdicts})) or "nothing"
+        if len(verdicts) != len(exchanges) or not all(isinstance(verdict, Verdict) for verdict in verdicts):
+            kinds = ", ".join(sorted({type(verdict).__name__ for verdict in verdicts})) or "nothing"
             raise JudgeError(
                 f"the judge {self._name} gave {len(verdicts)} ({kinds}) for {len(exchanges)} exchanges: "
                 "score(exchanges) must give a massact.judges.Verdict each, in their order"
             )
-        return [_checked(one) for one in verdicts]
+        return [_checked(verdict) for verdict in verdicts]
 
 
 def _identity(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> JudgeIdentity:
@@ -73,11 +73,11 @@ def _identity(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject
 
 def _checked(verdict: Verdict) -> Verdict:
     given = (verdict.trait, verdict.coherence)
-    wrong = [one for one in given if one is not None and not (isinstance(one, Real) and 0 <= one <= 100)]
+    wrong = [score for score in given if score is not None and not (isinstance(score, Real) and 0 <= score <= 100)]
     if wrong:
         reason = f"the judge gave {', '.join(map(repr, wrong))}: no score from 0 to 100"
         return Verdict(None, None, reason)
-    trait, coherence = (None if one is None else float(one) for one in given)
+    trait, coherence = (None if score is None else float(score) for score in given)
     return Verdict(trait, coherence, verdict.reason or ("the judge gave no score" if None in given else None))
 
 

@@ -41,7 +41,7 @@ class ChoicesJudge:
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """The verdict of each exchange."""
-        return [_verdict(one.response) for one in exchanges]
+        return [_verdict(exchange.response) for exchange in exchanges]
 
 
 def _verdict(response: str) -> Verdict:
@@ -71,7 +71,7 @@ class RegexJudge:
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """The trait score of each exchange."""
         self.usage += Usage(calls=len(exchanges))
-        return [Verdict(self._trait(one.response), None) for one in exchanges]
+        return [Verdict(self._trait(exchange.response), None) for exchange in exchanges]
 
     def _trait(self, response: str) -> float:
         found = [pattern.search(response) is not None for pattern in self._patterns]

@@ -64,7 +64,7 @@ class _Reading:
         self.prepare()
         model = self._source.load()
         self.usage += Usage(calls=len(exchanges))
-        return [self._verdict(model, one) for one in exchanges]
+        return [self._verdict(model, exchange) for exchange in exchanges]
 
     def _identity(self, **asked: object) -> JudgeIdentity:
         described = self._source.describe()
@@ -95,15 +95,15 @@ class PerplexityJudge(_Reading):
             texts = [decode(model, tokens) for tokens in generate(model, rows, Generation(_OWN_TOKENS))]
         own = [Exchange(*pair) for pair in zip(self._questions, texts, strict=True) if pair[1].strip()]
         shuffled = []
-        for one in own:
-            words = one.response.split()
+        for text in own:
+            words = text.response.split()
             shuffle(words)
-            shuffled.append(Exchange(one.question, " ".join(words)))
-        measured = [(_read(model, one), _read(model, other)) for one, other in zip(own, shuffled, strict=True)]
+            shuffled.append(Exchange(text.question, " ".join(words)))
+        measured = [(_read(model, text), _read(model, other)) for text, other in zip(own, shuffled, strict=True)]
         if not measured:
             raise ConfigError(f"the judge {self._name}: the model answers no question of the trait with any text")
         n = len(measured)
-        self._own = sum(_worst(one) for (one, _), _ in measured) / n
+        self._own = sum(_worst(reading) for (reading, _), _ in measured) / n
         self._scale = self._own - sum(_worst(other) for _, (other, _) in measured) / n
         self._variety = sum(_variety(tokens) for (_, tokens), _ in measured) / n
         if not self._scale > 0:

@@ -40,15 +40,15 @@ class Baked:
     out of all that writes to the stream is read nowhere, between attention and MLP neither."""
 
 
-def why_not(one: Intervention, n_blocks: int) -> str | None:
+def why_not(intervention: Intervention, n_blocks: int) -> str | None:
     """Why an intervention cannot be written into any weights; `None`: it may be."""
-    if one.gate is not None or not one.is_everywhere:
+    if intervention.gate is not None or not intervention.is_everywhere:
         return "weights act on every token of every prompt alike, and it has a gate, a decay or tokens of its own"
-    if one.operator not in ("add", "ablate"):
-        return f"{one.operator} is no sum of what the blocks write: add and ablate can be baked"
-    vectors = one.vector.reshape(-1, one.vector.shape[-1])
+    if intervention.operator not in ("add", "ablate"):
+        return f"{intervention.operator} is no sum of what the blocks write: add and ablate can be baked"
+    vectors = intervention.vector.reshape(-1, intervention.vector.shape[-1])
     is_everywhere = len(vectors) == n_blocks and bool((vectors == vectors[0]).all())
-    if one.operator == "ablate" and (one.coefficient != 1 or not is_everywhere):
+    if intervention.operator == "ablate" and (intervention.coefficient != 1 or not is_everywhere):
         return (
             "what earlier layers wrote passes by a layer's weights, so that a direction is taken out everywhere and "
             "wholly, or not at all: +ablate+everylayer with coefficient 1 can be baked"
@@ -57,25 +57,25 @@ def why_not(one: Intervention, n_blocks: int) -> str | None:
 
 
 @torch.inference_mode()
-def bake(model: SteerableModel, one: Intervention, prompts: Sequence[tuple[int, ...]]) -> Baked:
+def bake(model: SteerableModel, intervention: Intervention, prompts: Sequence[tuple[int, ...]]) -> Baked:
     """Write an intervention into a model's weights, in memory. `prompts`: what the logits are compared on. Raises
     UsageError: it cannot be, or the architecture has no place for it; the weights may be changed in part."""
-    reason = why_not(one, len(model.blocks))
+    reason = why_not(intervention, len(model.blocks))
     if "+" in model.identity.dtype or "+adapter:" in model.identity.revision:
         reason = "the weights are quantised, or have an adapter that is not merged in"
     if reason is not None:
         raise UsageError(f"it cannot be baked: {reason}")
-    edits = edits_of([Row((0,), one)], model.device)
+    edits = edits_of([Row((0,), intervention)], model.device)
     with steer(model.blocks, dict(edits)):
         hooked = evaluated = _logits(model, prompts)
-    if one.operator == "add":
-        for layer in one.layers:
-            _add(model, layer, one.coefficient_at(layer) * one.at(layer))
+    if intervention.operator == "add":
+        for layer in intervention.layers:
+            _add(model, layer, intervention.coefficient_at(layer) * intervention.at(layer))
     else:
-        hooked = _ablate(model, one.at(0).float().to(model.device), prompts)
+        hooked = _ablate(model, intervention.at(0).float().to(model.device), prompts)
     baked = _logits(model, prompts)
     found = Baked(_difference(baked, hooked), _difference(baked, evaluated))
-    left = _left(model, one.at(0).float(), prompts) if one.operator == "ablate" else 0.0
+    left = _left(model, intervention.at(0).float(), prompts) if intervention.operator == "ablate" else 0.0
     if max(found.from_weights, left) > _TOLERANCE.get(model.model.dtype, _ROUGH):
         raise UsageError(
             f"it cannot be baked into {type(model.model).__name__}, whose blocks norm, scale or mix what they write: "
@@ -147,11 +147,11 @@ def _ablate(model: SteerableModel, vector: torch.Tensor, prompts: Sequence[tuple
 
 def _logits(model: SteerableModel, prompts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     """Of every token of each prompt, `[n_tokens, vocabulary]`, float32 on the CPU."""
-    return [model.model(torch.tensor([one], device=model.device)).logits[0].float().cpu() for one in prompts]
+    return [model.model(torch.tensor([prompt], device=model.device)).logits[0].float().cpu() for prompt in prompts]
 
 
 def _difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    largest = max(float(one.abs().max()) for one in expected)
+    largest = max(float(logits.abs().max()) for logits in expected)
     return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) / largest
 
 

@@ -56,12 +56,12 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="massact-batches", daemon=True)
         self._thread.start()
 
-    def ask(self, one: Ask) -> bool:
+    def ask(self, ask: Ask) -> bool:
         """Have it generated; False: too many are, and it is not."""
         with self._changed:
             if len(self._waiting) + len(self._going) >= self._most:
                 return False
-            self._waiting.append(one)
+            self._waiting.append(ask)
             self._changed.notify()
         return True
 
@@ -76,43 +76,43 @@ class Batcher:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._going or self._is_closed)
-                self._going, self._waiting = [one for one in self._going + self._waiting if not one.is_over], []
+                self._going, self._waiting = [ask for ask in self._going + self._waiting if not ask.is_over], []
                 going = self._going
             if self._is_closed:
-                for one in going:
-                    one.grow((), is_over=True, error=MassactError("the server is stopping"))
+                for ask in going:
+                    ask.grow((), is_over=True, error=MassactError("the server is stopping"))
                 return
             if going:
-                alike = [one for one in going if one.temperature == going[0].temperature]
+                alike = [ask for ask in going if ask.temperature == going[0].temperature]
                 batch = alike[: self._generator.batch_rows]
                 try:
                     self._round(batch)
                 except Exception as error:
-                    for one in batch:
-                        one.grow((), is_over=True, error=error)
+                    for ask in batch:
+                        ask.grow((), is_over=True, error=error)
                 # the others come first the next time
                 with self._changed:
-                    self._going = [one for one in going if one not in batch] + batch
+                    self._going = [ask for ask in going if ask not in batch] + batch
 
     def _round(self, batch: list[Ask]) -> None:
         """Generate until all of them are over, or others wait."""
         budget = self._model.chat.budget
-        for one in batch:  # a thought that has had its tokens is ended, as `generate_thinking` does
-            if budget is not None and one.left(budget) <= 0 and not one.is_thought_closed:
-                one.is_thought_closed = True
-                one.said = (*one.said, *closing_tokens(self._model, one.said))[: one.max_new_tokens]
-        begun, left = [one.said for one in batch], [one.left(budget) for one in batch]
+        for ask in batch:  # a thought that has had its tokens is ended, as `generate_thinking` does
+            if budget is not None and ask.left(budget) <= 0 and not ask.is_thought_closed:
+                ask.is_thought_closed = True
+                ask.said = (*ask.said, *closing_tokens(self._model, ask.said))[: ask.max_new_tokens]
+        begun, left = [ask.said for ask in batch], [ask.left(budget) for ask in batch]
         is_broken_off = False
 
         def look(index: int, tokens: tuple[int, ...], has_ended: bool) -> bool:
             nonlocal is_broken_off
-            one = batch[index]
+            ask = batch[index]
             said = begun[index] + tokens[: left[index]]
-            one.grow(said, is_over=(has_ended and len(tokens) <= left[index]) or len(said) >= one.max_new_tokens)
+            ask.grow(said, is_over=(has_ended and len(tokens) <= left[index]) or len(said) >= ask.max_new_tokens)
             is_broken_off |= len(tokens) >= _LEAST_STEPS and bool(self._waiting or len(self._going) > len(batch))
-            return len(tokens) >= left[index] or one.is_cancelled or is_broken_off or self._is_closed
+            return len(tokens) >= left[index] or ask.is_cancelled or is_broken_off or self._is_closed
 
-        rows = [replace(one.row, prompt=one.row.prompt + one.said, n_drawn=len(one.said)) for one in batch]
+        rows = [replace(ask.row, prompt=ask.row.prompt + ask.said, n_drawn=len(ask.said)) for ask in batch]
         errors: dict[int, Exception] = {}
         settings = Generation(max(1, *left), batch[0].temperature)
         try:
@@ -121,9 +121,9 @@ class Batcher:
         except NotFiniteError as error:
             errors = {i: MassactError(error.reason(i)) for i, tokens in enumerate(error.said) if tokens is None}
             said = [tokens or () for tokens in error.said]
-        for i, one in enumerate(batch):
+        for i, ask in enumerate(batch):
             tokens = said[i][: left[i]]
             has_ended = len(tokens) < left[i] and not is_broken_off
-            is_full = len(begun[i] + tokens) >= one.max_new_tokens
-            is_over = has_ended or is_full or one.is_cancelled or i in errors
-            one.grow(begun[i] + tokens, is_over=is_over, error=errors.get(i))
+            is_full = len(begun[i] + tokens) >= ask.max_new_tokens
+            is_over = has_ended or is_full or ask.is_cancelled or i in errors
+            ask.grow(begun[i] + tokens, is_over=is_over, error=errors.get(i))

@@ -240,7 +240,7 @@ def render(tokenizer: Any, messages: Messages, arguments: Mapping[str, Any], nam
     """The rendered chat with all that is said in it, which templates of models that see may take in parts alone. It
     ends where the model is to answer; where the last message is an answer, with that. Raises RenderError: it cannot be
     rendered, or leaves out what somebody says."""
-    in_parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+    in_parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
     problem = RenderError(
         f"{name}: its chat template leaves out what the user says. Check chat_template in its tokenizer"
     )
@@ -250,7 +250,7 @@ def render(tokenizer: Any, messages: Messages, arguments: Mapping[str, Any], nam
         except RenderError as error:
             problem = error if form is messages else problem
             continue
-        if all(one["content"].strip() in text for one in messages if one["role"] != "system"):
+        if all(message["content"].strip() in text for message in messages if message["role"] != "system"):
             return text
     raise problem
 

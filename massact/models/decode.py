@@ -350,7 +350,7 @@ def pad(
     """Tokens of rows side by side, `[n_rows, width]`, and their mask, 1 where a token is."""
     tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
     of_both = (tokens, list(map(torch.ones_like, tokens)))
-    both = (pad_sequence(one, batch_first=True, padding_side=side).to(device) for one in of_both)
+    both = (pad_sequence(tensors, batch_first=True, padding_side=side).to(device) for tensors in of_both)
     return next(both), next(both)
 
 
@@ -363,9 +363,12 @@ def edits_of(rows: Sequence[Row], device: torch.device) -> dict[int, Edit]:
 def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
     """What is done to each row at a layer where some are steered."""
     steered = [(i, row.intervention) for i, row in enumerate(rows) if row.intervention]
-    here = [(i, one) for i, one in steered if layer in one.layers]
-    names = [DEFAULT_OPERATOR, *sorted({one.operator for _, one in here} - {DEFAULT_OPERATOR, "replace"})]
-    replaced = {i: one for i, one in here if one.operator == "replace"}
+    here = [(i, intervention) for i, intervention in steered if layer in intervention.layers]
+    names = [
+        DEFAULT_OPERATOR,
+        *sorted({intervention.operator for _, intervention in here} - {DEFAULT_OPERATOR, "replace"}),
+    ]
+    replaced = {i: intervention for i, intervention in here if intervention.operator == "replace"}
 
     def by_row(values: torch.Tensor) -> torch.Tensor:
         """`[n_rows, 1, …]`, 0 where nothing is done."""
@@ -373,16 +376,25 @@ def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
         filled[torch.tensor([i for i, _ in here])] = values
         return filled[:, None]
 
-    which = torch.tensor([[0 if i in replaced else names.index(one.operator)] for i, one in here])
-    coefficients = torch.tensor([[one.coefficient_at(layer)] for _, one in here], dtype=torch.float32)
-    vectors = torch.stack([one.at(layer)[-1] if i in replaced else one.at(layer) for i, one in here]).float().cpu()
+    which = torch.tensor([[0 if i in replaced else names.index(intervention.operator)] for i, intervention in here])
+    coefficients = torch.tensor([[intervention.coefficient_at(layer)] for _, intervention in here], dtype=torch.float32)
+    vectors = (
+        torch.stack(
+            [intervention.at(layer)[-1] if i in replaced else intervention.at(layer) for i, intervention in here]
+        )
+        .float()
+        .cpu()
+    )
     added = torch.where(which == 0, coefficients * vectors, 0.0)
     edit = Edit(by_row(added))
     if operators := tuple(map(find_operator, names[1:])):
         others = (by_row(values * (which > 0)) for values in (vectors, coefficients))
         edit = Edit(edit.added, operators, by_row(which), *others)
     if replaced:
-        edit = replace(edit, basis=_bases({i: one.at(layer).float().cpu() for i, one in replaced.items()}, edit.added))
+        edit = replace(
+            edit,
+            basis=_bases({i: intervention.at(layer).float().cpu() for i, intervention in replaced.items()}, edit.added),
+        )
     return edit.map(lambda tensor: tensor.to(device))
 
 

@@ -27,11 +27,11 @@ class GateReader:
         return [row if self._is_open(row) else replace(row, intervention=None) for row in rows]
 
     def _is_open(self, row: Row) -> bool:
-        one = row.intervention
-        if one is None or one.gate is None or one.condition is None:
+        intervention = row.intervention
+        if intervention is None or intervention.gate is None or intervention.condition is None:
             return True
-        gate, mean = one.gate, self._mean(one.gate, row.prompt[: len(row.prompt) - row.n_drawn])
-        value = float(mean @ one.condition.float().cpu() / (mean.norm() if gate.measure == "cosine" else 1.0))
+        gate, mean = intervention.gate, self._mean(intervention.gate, row.prompt[: len(row.prompt) - row.n_drawn])
+        value = float(mean @ intervention.condition.float().cpu() / (mean.norm() if gate.measure == "cosine" else 1.0))
         # NaN, where the window has no token, opens none
         return value >= gate.threshold if gate.opens == "above" else value <= gate.threshold
 

@@ -53,10 +53,10 @@ class NotFiniteError(ModelError):
 
     def reason(self, row: int) -> str:
         """What is wrong with a row, and what to do."""
-        one = self._rows[row].intervention
+        intervention = self._rows[row].intervention
         where, advice = "unsteered", "another dtype (bfloat16 or float32)"
-        if one is not None:
-            where = f"at layer {one.layer}, coefficient {one.coefficient:g}"
+        if intervention is not None:
+            where = f"at layer {intervention.layer}, coefficient {intervention.coefficient:g}"
             advice += " or a smaller coefficient"
         return f"not finite in {self._dtype} {where}: its logits are NaN or infinite; use {advice}"
 
@@ -121,7 +121,7 @@ class Generator:
         """The same, and what the first `n_tokens` of each response are to the steered and the unsteered model."""
         kept, places = distinct_rows(self.opened(rows), settings)
         like, n_tokens = Counter(places), min(n_tokens, settings.max_new_tokens)
-        rows_of = {place: [i for i, one in enumerate(places) if one == place] for place in like}
+        rows_of = {place: [i for i, other in enumerate(places) if other == place] for place in like}
         said_by_row: Responses = [() for _ in kept]
         read_by_row = [Likelihoods() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding

@@ -138,7 +138,7 @@ def _check_rotary(path: Path, header: Any, config: Any) -> None:
     """Refuse rotary embeddings that are scaled, of which transformers takes no notice: it would be another model.
     Raises ModelError: they are."""
     scaling = _field(header, f"{_field(header, 'general.architecture')}.rope.scaling.type")
-    is_scaled = scaling not in (None, "none") or any(one.name.startswith("rope_f") for one in header.tensors)
+    is_scaled = scaling not in (None, "none") or any(tensor.name.startswith("rope_f") for tensor in header.tensors)
     rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
     if is_scaled and rope.get("rope_type", "default") == "default":
         raise ModelError(

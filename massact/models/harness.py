@@ -67,8 +67,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         text = written(chat_history)
         if self._before:
             every = [*({"role": role, "content": content} for role, content in self._before), *chat_history]
-            system = "\n\n".join(one["content"] for one in every if one["role"] == "system")
-            first, *turns = [one for one in every if one["role"] != "system"]
+            system = "\n\n".join(message["content"] for message in every if message["role"] == "system")
+            first, *turns = [message for message in every if message["role"] != "system"]
             whole = written([{"role": "system", "content": system}, first, *turns] if system else [first, *turns])
             if system not in whole:  # the template has no system role
                 whole = written([{**first, "content": f"{system}\n\n{first['content']}"}, *turns])
@@ -104,10 +104,10 @@ class SteeredLM(HFLM):  # type: ignore[misc]  # the harness has no types
         texts = [text for _, text in self._before]
         if not texts:
             return list(requests)
-        contexts = (self._asked.get(one.args[0]) or "\n\n".join([*texts, one.args[0]]) for one in requests)
-        changed = [copy.copy(one) for one in requests]
-        for one, context in zip(changed, contexts, strict=True):
-            one.arguments = (context, *one.args[1:])
+        contexts = (self._asked.get(request.args[0]) or "\n\n".join([*texts, request.args[0]]) for request in requests)
+        changed = [copy.copy(request) for request in requests]
+        for request, context in zip(changed, contexts, strict=True):
+            request.arguments = (context, *request.args[1:])
         return changed
 
     def _loglikelihood_tokens(self, requests: Sequence[_Request], **options: Any) -> list[tuple[float, bool]]:

@@ -28,9 +28,9 @@ class NeutralPrompts:
             texts = Path(CalibrationConfig().prompts).read_text(encoding="utf-8").splitlines()[:N_PROMPTS]
             self._prompts = [encode_chat(self._model, text) for text in texts]
             self._said = generator.generate([Row(prompt) for prompt in self._prompts], Generation(N_TOKENS))
-        rows = [Row(prompt, one) for one in interventions for prompt in self._prompts]
+        rows = [Row(prompt, intervention) for intervention in interventions for prompt in self._prompts]
         read = self._reader.read(generator.opened(rows), self._said * len(interventions), N_TOKENS)
-        means = [sum(one.kl) / len(one.kl) if one.kl else None for one in read]
+        means = [sum(reading.kl) / len(reading.kl) if reading.kl else None for reading in read]
         n = len(self._prompts)
         return [
             tuple(mean for mean in means[start : start + n] if mean is not None) for start in range(0, len(means), n)

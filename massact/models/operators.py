@@ -129,13 +129,13 @@ class Edit:
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Edit":
         """The same with each tensor, by row, changed."""
         more = (self.which, self.vectors, self.coefficients, self.basis)
-        which, vectors, coefficients, basis = (None if one is None else change(one) for one in more)
+        which, vectors, coefficients, basis = (None if tensor is None else change(tensor) for tensor in more)
         return Edit(change(self.added), self.operators, which, vectors, coefficients, basis)
 
     def tensors(self) -> list[torch.Tensor]:
         """All that it holds by row."""
         every = (self.added, self.which, self.vectors, self.coefficients, self.basis)
-        return [one for one in every if one is not None]
+        return [tensor for tensor in every if tensor is not None]
 
 
 def _operated(

@@ -200,13 +200,13 @@ class Row:
     def steered(self, n_tokens: int) -> list[bool] | list[float]:
         """Of each of so many tokens, prompt and response together, whether it is steered, or what share of the change
         it gets."""
-        one, n_prompt = self.intervention, len(self.prompt) - self.n_drawn
-        if one is None or one.is_everywhere:
-            return [one is not None] * n_tokens
-        among = steered_tokens(one.tokens, n_prompt, n_tokens)
-        if one.decay == 1:
+        intervention, n_prompt = self.intervention, len(self.prompt) - self.n_drawn
+        if intervention is None or intervention.is_everywhere:
+            return [intervention is not None] * n_tokens
+        among = steered_tokens(intervention.tokens, n_prompt, n_tokens)
+        if intervention.decay == 1:
             return among
-        return [one.decay ** max(0, i - n_prompt) if steered else 0.0 for i, steered in enumerate(among)]
+        return [intervention.decay ** max(0, i - n_prompt) if steered else 0.0 for i, steered in enumerate(among)]
 
 
 def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row], list[int]]:
@@ -225,13 +225,18 @@ def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row],
 
 
 def _identity(row: Row) -> tuple[object, ...] | None:
-    one = row.intervention
-    if one is None:
+    intervention = row.intervention
+    if intervention is None:
         return None
-    tokens = None if one.is_everywhere else (one.tokens, one.decay, row.n_drawn)
-    more = (one.layer, one.weights, tokens)
-    if one.operator != DEFAULT_OPERATOR:
-        return (*more, one.operator, one.coefficient, one.vector.float().cpu().numpy().tobytes())
-    values = one.values
+    tokens = None if intervention.is_everywhere else (intervention.tokens, intervention.decay, row.n_drawn)
+    more = (intervention.layer, intervention.weights, tokens)
+    if intervention.operator != DEFAULT_OPERATOR:
+        return (
+            *more,
+            intervention.operator,
+            intervention.coefficient,
+            intervention.vector.float().cpu().numpy().tobytes(),
+        )
+    values = intervention.values
     # nothing added is no intervention: the baseline
     return (*more, values.numpy().tobytes()) if bool(values.any()) else None

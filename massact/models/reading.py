@@ -81,17 +81,17 @@ class ResponseReader:
         size = _MOST_LOGITS.get(self._model.device.type, _MOST_LOGITS_ELSEWHERE)
         at_once = max(1, size // n_tokens // text_config(self._model.model).vocab_size)
         for start in range(0, len(rows), at_once):
-            some, texts = rows[start : start + at_once], [one or () for one in said[start : start + at_once]]
+            some, texts = rows[start : start + at_once], [tokens or () for tokens in said[start : start + at_once]]
             if kept is not None:
                 steered = kept[start : start + at_once]
             else:
-                again = [_with_said(row, one, n_tokens) for row, one in zip(some, texts, strict=True)]
+                again = [_with_said(row, tokens, n_tokens) for row, tokens in zip(some, texts, strict=True)]
                 steered = self.logits(again, n_tokens)
             if is_shared:
                 unsteered = self._unsteered(some, texts, n_tokens)
             else:
                 asked = [row.prompt for row in some] if bare is None else bare[start : start + at_once]
-                again = [_with_said(Row(prompt), one, n_tokens) for prompt, one in zip(asked, texts, strict=True)]
+                again = [_with_said(Row(prompt), tokens, n_tokens) for prompt, tokens in zip(asked, texts, strict=True)]
                 unsteered = self.logits(again, n_tokens)
             found += compared(steered, unsteered, texts)
         return found
@@ -143,7 +143,7 @@ class ResponseReader:
         width, model = mask.shape[1], self._model.model
         cache = RowCache(text_config(model), len(rows), width + n_tokens - 1)
         cache.take(trunk, places)
-        heads = [[*one, *[0] * n_tokens][: n_tokens - 1] for one in said]
+        heads = [[*tokens_of, *[0] * n_tokens][: n_tokens - 1] for tokens_of in said]
         output = model(
             input_ids=torch.tensor(heads, device=device),
             attention_mask=torch.cat([mask, mask.new_ones(len(rows), n_tokens - 1)], dim=1),
@@ -182,11 +182,11 @@ def compared(steered: torch.Tensor, unsteered: torch.Tensor, said: Sequence[tupl
 
 def _compared(steered: torch.Tensor, unsteered: torch.Tensor, said: Sequence[tuple[int, ...]]) -> Iterator[Likelihoods]:
     n_tokens = steered.shape[1]
-    tokens = torch.tensor([[*one, *[0] * n_tokens][:n_tokens] for one in said], device=steered.device)
+    tokens = torch.tensor([[*tokens_of, *[0] * n_tokens][:n_tokens] for tokens_of in said], device=steered.device)
     q = unsteered.float().log_softmax(-1)
     picked = q.gather(-1, tokens[..., None])[..., 0]
-    for one, kl, of_tokens in zip(said, divergence(steered, q).tolist(), picked.tolist(), strict=True):
-        yield Likelihoods(tuple(kl[: len(one)]), tuple(of_tokens[: len(one)]))
+    for response, kl, of_tokens in zip(said, divergence(steered, q).tolist(), picked.tolist(), strict=True):
+        yield Likelihoods(tuple(kl[: len(response)]), tuple(of_tokens[: len(response)]))
 
 
 def divergence(steered: torch.Tensor, unsteered: torch.Tensor) -> torch.Tensor:

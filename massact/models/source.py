@@ -85,7 +85,7 @@ def find_gguf(reference: str, revision: str | None = None) -> GgufFile | None:
     path = Path(reference).expanduser()
     if path.is_dir():
         files = sorted(path.glob(f"*{_GGUF}"))
-        if not files or any(one for pattern in _WEIGHTS for one in path.glob(pattern)):
+        if not files or any(file for pattern in _WEIGHTS for file in path.glob(pattern)):
             return None
         if len(files) > 1:
             names = ", ".join(file.name for file in files)

@@ -96,7 +96,7 @@ def _obstacle(config: Any, text: Any) -> str | None:
 def _changing_positions(text: Any) -> Iterator[int]:
     """Numbers of tokens beyond which a token is read differently for how long its row is."""
     ropes = getattr(text, "rope_parameters", None) or {}
-    for rope in [ropes] if "rope_type" in ropes else [one for one in ropes.values() if isinstance(one, dict)]:
+    for rope in [ropes] if "rope_type" in ropes else [rope for rope in ropes.values() if isinstance(rope, dict)]:
         if rope.get("rope_type") not in _STEADY_ROPES:
             trained = getattr(text, "original_max_position_embeddings", None)
             yield int(rope.get("original_max_position_embeddings") or trained or text.max_position_embeddings)

@@ -27,7 +27,9 @@ def interactive(figure: Any) -> Any:
     width, height = (size * _PIXELS for size in figure.get_size_inches())
     look = {"paper_bgcolor": "white", "plot_bgcolor": "white", "hovermode": "closest", "font_size": 12}
     made.update_layout(width=width, height=height, margin={"l": 0, "r": 0, "t": 0, "b": 0}, **look)
-    entries = {_look(handle): str(handle.get_label()) for one in _legends(figure) for handle in one.legend_handles}
+    entries = {
+        _look(handle): str(handle.get_label()) for legend in _legends(figure) for handle in legend.legend_handles
+    }
     panels = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
     for number, axes in enumerate(panels, 1):
         _lay_out(made, axes, number)
@@ -111,7 +113,7 @@ def _data(axes: Any, points: Any) -> list[list[float]]:
 
 
 def _of(kind: type[Any], artists: Any) -> list[Any]:
-    return [one for one in artists if isinstance(one, kind)]
+    return [artist for artist in artists if isinstance(artist, kind)]
 
 
 def _lines(axes: Any, entries: dict[tuple[str, str, str], str]) -> Iterator[dict[str, Any]]:

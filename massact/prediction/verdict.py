@@ -214,7 +214,7 @@ def own_strengths(cases: Sequence[Case]) -> tuple[OwnStrengths, ...]:
 
 def scatter_words(strengths: Sequence[OwnStrengths]) -> str:
     """How much relative strength scatters within models and traits, and between them."""
-    strengths = [one for one in strengths if not math.isnan(one.best)]
+    strengths = [strength for strength in strengths if not math.isnan(strength.best)]
     within = statistics.median(of_group.best_scatter for of_group in strengths)
     bests = [of_group.best for of_group in strengths]
     return (

@@ -59,13 +59,13 @@ class Filters:
     def check(self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()) -> None:
         """Refuse a name that nothing has, so that a typing error is not taken for an answer."""
         failures = list(failures)
-        groups = [*declared, *map(group_of, evaluations.by_place), *(group_of_row(one.row) for one in failures)]
+        groups = [*declared, *map(group_of, evaluations.by_place), *(group_of_row(failure.row) for failure in failures)]
         for name, wanted in self._wanted():
             _check_known(name, wanted, {getattr(group, name) for group in groups})
-        judges = {row.judge for row in (*evaluations.samples.values(), *(one.row for one in failures))}
+        judges = {row.judge for row in (*evaluations.samples.values(), *(failure.row for failure in failures))}
         _check_known("judge", self.judges, judges)
         layers = {layer for points in evaluations.by_place.values() for layer in points.layers}
-        layers |= {one.row.layer for one in failures if one.row.layer is not None}
+        layers |= {failure.row.layer for failure in failures if failure.row.layer is not None}
         if layers:
             _check_known("evaluated layer", map(str, self.layers), {str(layer) for layer in layers})
         if groups and not any(map(self.admits_group, groups)):
@@ -93,17 +93,17 @@ class Confirmed:
     @classmethod
     def counting(cls, store: RunStore, rows: list[Stored[EvaluationRow]], least_scored: float) -> "Confirmed":
         """Some rows, the oldest first, with their scores; what has scores of too few responses has no figures."""
-        short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
+        short = {stored.row.key for stored in rows if not is_scored(stored.row, least_scored)}
         counted = []
-        for one in rows:
-            counts = not short & {one.row.key, one.row.baseline_key}
-            counted.append(one if counts else replace(one, row=replace(one.row, coherence_mean=None, delta=None)))
-        cells = tuple(one for one in counted if one.row.layer is not None)
-        baselines = {one.row.key: one for one in counted if one.row.layer is None}
-        return cls(cells, baselines, store.scores([one.run_id for one in rows if one.row.key not in short]))
+        for row in rows:
+            counts = not short & {row.row.key, row.row.baseline_key}
+            counted.append(row if counts else replace(row, row=replace(row.row, coherence_mean=None, delta=None)))
+        cells = tuple(stored for stored in counted if stored.row.layer is not None)
+        baselines = {stored.row.key: stored for stored in counted if stored.row.layer is None}
+        return cls(cells, baselines, store.scores([row.run_id for row in rows if row.row.key not in short]))
 
     def only(self, filters: Filters) -> "Confirmed":
-        return replace(self, cells=tuple(one for one in self.cells if filters.admits_row(one.row)))
+        return replace(self, cells=tuple(cell for cell in self.cells if filters.admits_row(cell.row)))
 
     def deltas(self, cell: Stored[EvaluationRow]) -> list[tuple[float | None, float]] | str:
         """Of each question that the baseline has a score of the cell's delta and that score; or why there are none."""
@@ -213,7 +213,7 @@ class Answers:
     def only(self, filters: Filters) -> "Answers":
         """The part that the filters admit."""
         spots = {place[1:4] for place in self.evaluations.by_place}
-        names = {(one.row.model, one.row.trait, control_label(one.row)) for one in self.controls}
+        names = {(control.row.model, control.row.trait, control_label(control.row)) for control in self.controls}
         controls = [Group(*spot, name) for *about, name in names for spot in spots if spot[:2] == tuple(about)]
         filters.check((*self.groups, *controls), self.evaluations, self.failures)
         return replace(
@@ -222,7 +222,7 @@ class Answers:
             everything=self.evaluations,
             filters=filters,
             currency=self._currency_of(filters),
-            failures=tuple(one for one in self.failures if filters.admits_row(one.row)),
+            failures=tuple(failure for failure in self.failures if filters.admits_row(failure.row)),
             groups=tuple(filter(filters.admits_group, self.groups)),
         )
 
@@ -232,15 +232,15 @@ class Answers:
             return self.currency
         declared = replace(self.currency.declared, judge="") if filters.judges else self.currency.declared
         whole = Filters(models=filters.models, traits=filters.traits, judges=filters.judges)
-        failures = (one for one in self.failures if whole.admits_row(one.row))
+        failures = (failure for failure in self.failures if whole.admits_row(failure.row))
         return Currency(declared).over(slices(whole.evaluations(self.evaluations), failures))
 
     def in_current_setting(self) -> tuple["Answers", tuple[str, ...]]:
         """The part in the setting that the file declares, and what that leaves out, in words; all without a file."""
         whole = self.whatever_the_cell
         settings = {place[:3] for place in whole.by_place}
-        settings |= {(one.row.setting, one.row.model, one.row.trait) for one in self.failures}
-        is_one = len(settings) == len({one[1:] for one in settings})
+        settings |= {(failure.row.setting, failure.row.model, failure.row.trait) for failure in self.failures}
+        is_one = len(settings) == len({setting[1:] for setting in settings})
         currency = self.currency if is_one else self.currency.over(slices(whole, self.failures))
         if is_one or currency.chosen is None:
             return self, ()
@@ -269,7 +269,7 @@ class Answers:
     def with_scores(self, store: RunStore, floor: float) -> "Answers":
         """The same with the scores by question from a floor on, which intervals and tests rest on."""
         scores = QuestionScores.from_store(store, self.whatever_the_cell, floor, self.baselines)
-        more = store.scores(one.run_id for one in self.controls) if self.controls else {}
+        more = store.scores(control.run_id for control in self.controls) if self.controls else {}
         return replace(self, scores=replace(scores, evaluations={**scores.evaluations, **more}))
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":

@@ -28,19 +28,23 @@ def controls_of(answers: Answers, place: ComparableGroups, floor: float) -> list
 
 
 def _parts(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[GroupInSetting]:
-    prompted = {one.row.label: one for one in _of(answers, place) if one.row.prompting_digest}  # the newest counts
+    prompted = {
+        control.row.label: control for control in _of(answers, place) if control.row.prompting_digest
+    }  # the newest counts
     by_label = {label: prompted[label] for label in CONTROLS if label in prompted}
-    random = sorted(random_rows(answers, place, floor), key=lambda one: (one.row.delta or 0.0, one.row.label or ""))
+    random = sorted(
+        random_rows(answers, place, floor), key=lambda stored: (stored.row.delta or 0.0, stored.row.label or "")
+    )
     if random:
         by_label[RANDOM_LABEL] = random[len(random) // 2]
-    for label, one in by_label.items():
+    for label, part in by_label.items():
         group = Group(place.model, place.trait, place.position, label)
-        values = {name: getattr(one.row, name) for name in StoredPoint._fields[2:]}
-        ended = -1 if one.finished_at is None else one.finished_at
-        point = StoredPoint(one.run_id, ended, **values | {"position": place.position, "label": label})
+        values = {name: getattr(part.row, name) for name in StoredPoint._fields[2:]}
+        ended = -1 if part.finished_at is None else part.finished_at
+        point = StoredPoint(part.run_id, ended, **values | {"position": place.position, "label": label})
         points = Points.of([point]).counting(answers.least_scored)
         baseline = place.baseline_trait_mean
-        yield GroupInSetting(group, one.row.setting, baseline, one.row, PointSet(points, points.head), last=ended)
+        yield GroupInSetting(group, part.row.setting, baseline, part.row, PointSet(points, points.head), last=ended)
 
 
 def winner_of(place: ComparableGroups, floor: float) -> tuple[str, Point] | None:
@@ -57,27 +61,27 @@ def random_rows(answers: Answers, place: ComparableGroups, floor: float) -> list
         return []
     at = (place.position, *winner[1].spot, format_steering(recipe))
     return [
-        one
-        for one in _of(answers, place)
-        if (known := recipe_of(one.row.label or "")) is not None
+        control
+        for control in _of(answers, place)
+        if (known := recipe_of(control.row.label or "")) is not None
         and known.method == RANDOM
-        and one.row.delta is not None
-        and (one.row.position, one.row.layer, one.row.coefficient, format_steering(known)) == at
+        and control.row.delta is not None
+        and (control.row.position, control.row.layer, control.row.coefficient, format_steering(known)) == at
     ]
 
 
 def _of(answers: Answers, place: ComparableGroups) -> Iterator[Stored[EvaluationRow]]:
     """Those of a place's model, trait and setting that are compared with its baseline, the oldest first."""
     about = (place.model, place.trait, place.setting)
-    for one in answers.controls:
-        means = one.row.baseline_trait_mean, place.baseline_trait_mean
+    for control in answers.controls:
+        means = control.row.baseline_trait_mean, place.baseline_trait_mean
         is_same = means[0] == means[1] or (None not in means and abs((means[0] or 0.0) - (means[1] or 0.0)) < 1e-5)
-        if is_same and (one.row.model, one.row.trait, one.row.setting) == about:
-            yield one
+        if is_same and (control.row.model, control.row.trait, control.row.setting) == about:
+            yield control
 
 
 def random_p(delta: float, random: Sequence[float], direction: Direction | None) -> float | None:
     """The chance of a random direction with as good a delta as the winner's: (1 + #{as good}) / (1 + n), a permutation
     p-value (Phipson and Smyth, arXiv:1603.05766). `None`: there is no random direction."""
-    n_better = sum(gain(one, direction) >= gain(delta, direction) for one in random)
+    n_better = sum(gain(other, direction) >= gain(delta, direction) for other in random)
     return (1 + n_better) / (1 + len(random)) if random else None

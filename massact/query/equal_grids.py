@@ -35,7 +35,9 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
     for keep, unequal in ways:
         # of each label what all others have too
         points = {label: part.points for label, part in parts.items()}
-        shared = {label: reduce(keep, [points[one] for one in parts if one != label], points[label]) for label in parts}
+        shared = {
+            label: reduce(keep, [points[part] for part in parts if part != label], points[label]) for label in parts
+        }
         kept = {label: replace(part, points=shared[label]) for label, part in parts.items()}
         if all(part.best(floor) for part in kept.values()):
             lost = ", ".join(_lost(parts, kept, floor, is_all=bool(unequal)))

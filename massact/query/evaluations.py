@@ -72,7 +72,10 @@ class PointSet:
         """By layer what is known of the vector; of several the last."""
         heads = (self.all.heads[head] for head in dict.fromkeys(self.all.head[self.indices].tolist()))
         named = (dict(zip(HEAD, head, strict=True)) for head in heads)
-        return {one["layer"]: Vector(one["vector_digest"], one["same_as"], one["same_as_cosine"]) for one in named}
+        return {
+            stored["layer"]: Vector(stored["vector_digest"], stored["same_as"], stored["same_as_cosine"])
+            for stored in named
+        }
 
     def best(self, floor: float, direction: Direction | None) -> StoredPoint | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
@@ -214,13 +217,13 @@ class Evaluations:
     def of(cls, rows: Iterable[Stored[EvaluationRow]], least_scored: float = DEFAULT_LEAST_SCORED) -> "Evaluations":
         """From whole rows. Of a key with several finished runs the newest counts."""
         points, samples = [], {}
-        for one in rows:
-            if one.status != FINISHED or one.row.kind != Kind.EVALUATION:
+        for row in rows:
+            if row.status != FINISHED or row.row.kind != Kind.EVALUATION:
                 continue
-            point = point_of(one.row, one.run_id, one.finished_at)
+            point = point_of(row.row, row.run_id, row.finished_at)
             if point is not None:
                 points.append(point)
-                samples[point.setting] = one.row
+                samples[point.setting] = row.row
         return cls.from_points(Points.of(points).newest().counting(least_scored), samples)
 
     @classmethod

@@ -175,7 +175,7 @@ def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[G
         parts.sort(key=recency)
     # of each model, trait and setting the baseline used last
     oldest_first = sorted(all_parts(by_group), key=recency, reverse=True)
-    baselines = {(one.group.model, one.group.trait, one.setting): one.baseline_trait_mean for one in oldest_first}
+    baselines = {(part.group.model, part.group.trait, part.setting): part.baseline_trait_mean for part in oldest_first}
     for failure in failures:
         _add_failure(by_group, failure, baselines)
     for parts in by_group.values():
@@ -195,7 +195,7 @@ def _add_failure(
     if row.position is None or row.label is None:
         return
     group = Group(row.model, row.trait, row.position, row.label)
-    part = next((one for one in by_group[group] if one.setting == row.setting), None)
+    part = next((part for part in by_group[group] if part.setting == row.setting), None)
     if part is None:
         part = GroupInSetting(group, row.setting, baselines.get((row.model, row.trait, row.setting)), row)
         by_group[group].append(part)
@@ -249,7 +249,7 @@ def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[s
     )
     against = tuple(
         f"{model}, {trait}: evaluated against {len(found)} baselines "
-        f"({', '.join('none' if one is None else f'{one:g}' for one in sorted(found, key=_or_least))}) in setting "
+        f"({', '.join('none' if mean is None else f'{mean:g}' for mean in sorted(found, key=_or_least))}) in setting "
         f"{setting[:8]}, answered separately and never mixed"
         for (model, trait, setting), found in sorted(baselines.items())
         if len(found) > 1
@@ -313,7 +313,7 @@ def all_parts(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> list[GroupI
     return [part for parts in by_group.values() for part in parts]
 
 
-_STORED_FIELDS = tuple(one.name for one in fields(Point) if one.name in StoredPoint._fields)
+_STORED_FIELDS = tuple(field.name for field in fields(Point) if field.name in StoredPoint._fields)
 
 
 def as_point(found: StoredPoint, *, at_grid_end: bool = False) -> Point:
@@ -359,7 +359,7 @@ class Currency:
             spot = (part.group.model, part.group.trait, part.group.position)
             if part.setting == winners.get(spot[:2], part.setting):
                 among = (part, newest.get(spot, part))
-                newest[spot] = max(among, key=lambda one: (one.last, _or_least(one.baseline_trait_mean)))
+                newest[spot] = max(among, key=lambda part: (part.last, _or_least(part.baseline_trait_mean)))
         chosen = {spot: _against(part) for spot, part in newest.items()}
         return replace(self, chosen=chosen, undeclared=tuple(sorted(ranks.keys() - winners.keys())))
 
@@ -382,12 +382,12 @@ class Currency:
     def stratum(self, several: Iterable[ComparableGroups]) -> ComparableGroups | None:
         """Of one place's strata the current one."""
 
-        def is_current(one: ComparableGroups) -> bool:
-            against, spot = (one.setting, one.baseline_trait_mean), (one.model, one.trait, one.position)
-            return one.setting is not None and (self.chosen is None or self.chosen.get(spot) == against)
+        def is_current(group: ComparableGroups) -> bool:
+            against, spot = (group.setting, group.baseline_trait_mean), (group.model, group.trait, group.position)
+            return group.setting is not None and (self.chosen is None or self.chosen.get(spot) == against)
 
-        def newest_run(one: ComparableGroups) -> tuple[int, str]:
-            return (max((part.last for part in one.slices.values()), default=-1), one.setting or "")
+        def newest_run(group: ComparableGroups) -> tuple[int, str]:
+            return (max((part.last for part in group.slices.values()), default=-1), group.setting or "")
 
         return max(filter(is_current, several), key=newest_run, default=None)
 

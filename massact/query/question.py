@@ -271,24 +271,26 @@ class Question(Generic[P, AnswerT]):
 
     def split(self, values: Mapping[str, Any]) -> tuple[About, dict[str, Any]]:
         """What is asked about, and the question's own parameters, from the values of both by their keys."""
-        only = Filters(**{one.key: tuple(values.get(one.key, ())) for one in FILTERS})
+        only = Filters(**{parameter.key: tuple(values.get(parameter.key, ())) for parameter in FILTERS})
         about: Any = {name: values[name] for name in _ABOUT if name in values} | {"only": only}
-        return about, {one.key: values[one.key] for one in self.own if one.key in values}
+        return about, {parameter.key: values[parameter.key] for parameter in self.own if parameter.key in values}
 
     def written(self, values: Mapping[str, Any]) -> dict[str, list[str]]:
         """Parameters as a request has them, by name; the filters from the value `only`."""
-        values = {**{one.name: getattr(values["only"], one.name) for one in fields(Filters)}, **values}
+        values = {**{field.name: getattr(values["only"], field.name) for field in fields(Filters)}, **values}
         texts = {}
-        for one in self.parameters:
-            value = values.get(one.key)
+        for parameter in self.parameters:
+            value = values.get(parameter.key)
             if value is not None and value != ():
-                texts[one.name] = [one.write(single) for single in (value if one.is_repeated else (value,))]
+                texts[parameter.name] = [
+                    parameter.write(single) for single in (value if parameter.is_repeated else (value,))
+                ]
         return texts
 
     def _docstring(self) -> str:
         """The command's help for who calls the function."""
         about, _, example = self.help.replace("\\b\n", "").replace("\b\n", "").partition("Example")
-        lines = [f"    {one.key}: {one.meaning}." for one in self.own]
+        lines = [f"    {parameter.key}: {parameter.meaning}." for parameter in self.own]
         arguments = "\n".join(["Args:", *lines, ""]) if lines else ""
         return f"{about.rstrip()}\n\n{arguments}" + (f"\nThe command:{example.partition(':')[2]}" if example else "")
 
@@ -304,7 +306,7 @@ class Question(Generic[P, AnswerT]):
             for name, hint in hints.items()
         ]
         first = inspect.Parameter("experiment", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str | Path)
-        mine = [one for one in own.parameters.values() if one.kind == kind]
+        mine = [parameter for parameter in own.parameters.values() if parameter.kind == kind]
         return inspect.Signature([first, *mine, *about], return_annotation=own.return_annotation)
 
 

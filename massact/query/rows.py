@@ -147,7 +147,7 @@ class Answer(Generic[RowT_co]):
 
     def tables(self) -> list[AnswerTable]:
         """The rows that answer the question, then the rows that the answer has beside them."""
-        parts = (getattr(self, one.name) for one in fields(self))
+        parts = (getattr(self, field.name) for field in fields(self))
         found = [part for part in parts if isinstance(part, tuple) and part and hasattr(part[0], "columns")]
         return [AnswerTable(with_differences(at_floor(part[0].columns, self.floor), part), part) for part in found]
 
@@ -201,14 +201,14 @@ def to_json(*answers: Answer[Any]) -> str:
 
 def to_content(answer: Answer[Any]) -> dict[str, Any]:
     head = ("question", "floor", "floor_rule", "experiment", "store", "rows", "notes")
-    names = [*head, *(one.name for one in fields(answer) if one.name not in head)]
+    names = [*head, *(field.name for field in fields(answer) if field.name not in head)]
     content = {name: to_mapping(getattr(answer, name)) for name in names}
     return {"schema_version": OUTPUT_SCHEMA_VERSION, **content, "floor": as_floor(answer.floor).limit}
 
 
 def to_mapping(value: object) -> Any:
     if is_dataclass(value):
-        named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
+        named = {field.name: to_mapping(getattr(value, field.name)) for field in fields(value)}
         differs, measured = named.pop("differs", {}), _measured(named)
         return named | measured | differs
     if isinstance(value, Mapping):
@@ -223,7 +223,7 @@ def _measured(named: dict[str, Any]) -> dict[str, float | None]:
 
 def differing_names(answer: Answer[Any]) -> tuple[str, ...]:
     """The fields in which the settings of the answer's rows differ, which the JSON of a row holds among its own."""
-    parts = (getattr(answer, one.name) for one in fields(answer))
+    parts = (getattr(answer, field.name) for field in fields(answer))
     rows = (row for part in parts if isinstance(part, tuple) for row in part)
     return next((tuple(row.differs) for row in rows if getattr(row, "differs", None)), ())
 
@@ -235,18 +235,18 @@ def from_content(answer: Any, content: Mapping[str, Any], differing: Sequence[st
     def read(hint: Any, value: Any) -> Any:
         if isinstance(hint, TypeVar):
             return read(row, value)
-        inner = [one for one in typing.get_args(hint) if one not in (type(None), Ellipsis)]
+        inner = [argument for argument in typing.get_args(hint) if argument not in (type(None), Ellipsis)]
         if value is None or not (inner or is_dataclass(hint)):
             return value
         if typing.get_origin(hint) is tuple:
-            return tuple(read(inner[0], one) for one in value)
+            return tuple(read(inner[0], item) for item in value)
         if is_dataclass(hint):
             return made(hint, value)
         return read(inner[0], value) if len(inner) == 1 and typing.get_origin(hint) is not Literal else value
 
     def made(kind: Any, values: Mapping[str, Any]) -> Any:
         hints = typing.get_type_hints(kind)
-        own = {one.name for one in fields(kind)}
+        own = {field.name for field in fields(kind)}
         told = {name: read(hints[name], values[name]) for name in own - {"differs", "metrics"}}
         if "floor" in own and "floor_rule" in values:
             told["floor"] = Floor.read(values["floor_rule"])
@@ -268,16 +268,17 @@ def row_type(answer: Any) -> Any:
 def flatten(row: object) -> dict[str, Any]:
     """A row as one flat dict: the fields of a point are prefixed with the point's name."""
     flat: dict[str, Any] = {}
-    for one in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
-        value = getattr(row, one.name)
-        if one.type in (Point, Point | None):
+    for member in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
+        value = getattr(row, member.name)
+        if member.type in (Point, Point | None):
             for inner in fields(Point):
-                flat[f"{one.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
+                flat[f"{member.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
             flat |= {
-                f"{one.name}_{name}": of for name, of in _measured({"metrics": flat.pop(f"{one.name}_metrics")}).items()
+                f"{member.name}_{name}": of
+                for name, of in _measured({"metrics": flat.pop(f"{member.name}_metrics")}).items()
             }
         else:
-            flat[one.name] = value
+            flat[member.name] = value
     differs: Mapping[str, Any] = flat.pop("differs", {})
     measured = _measured(flat)
     return {**flat, **measured, **differs}
@@ -293,7 +294,7 @@ def with_differences(columns: tuple[Column, ...], rows: Sequence[object]) -> tup
         return columns
     needed = telling_apart(differing)
     added = tuple(_differing(name, differing, is_optional=name not in needed) for name in differing[0])
-    left = [column for column in columns if column.header not in {one.header for one in added}]
+    left = [column for column in columns if column.header not in {column.header for column in added}]
     place = ("source", "model", "trait", "position")
     n_places = next(i for i, column in enumerate(left) if column.header not in place)
     return (*left[:n_places], *added, *left[n_places:])
@@ -348,8 +349,8 @@ def telling_apart(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The first of the fields in which rows differ that tell apart whatever all of them do."""
     kept: list[str] = []
     for name in rows[0] if rows else ():
-        before = {tuple(row[one] for one in kept) for row in rows}
-        if len({tuple(row[one] for one in (*kept, name)) for row in rows}) > len(before):
+        before = {tuple(row[header] for header in kept) for row in rows}
+        if len({tuple(row[header] for header in (*kept, name)) for row in rows}) > len(before):
             kept.append(name)
     return tuple(kept)
 

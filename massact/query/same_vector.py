@@ -19,13 +19,13 @@ Cosines = Mapping[tuple[str, str], float]  # cosine of two vectors by their dige
 ONCE = "evaluated once"  # how the reason of two labels that share an evaluation begins
 
 
-def taken_over_words(one: Any) -> str:
+def taken_over_words(value: Any) -> str:
     """Whose result it is and how alike the vectors are, such as `probe (cosine 0.9843)`; empty where it is its own."""
-    if one.same_as is None:
+    if value.same_as is None:
         return ""
     # rounded down, so that nothing is said to be more alike than it is
-    cosine = "" if one.same_as_cosine is None else f" (cosine {int(one.same_as_cosine * 10_000) / 10_000:.4f})"
-    return f"{one.same_as}{cosine}"
+    cosine = "" if value.same_as_cosine is None else f" (cosine {int(value.same_as_cosine * 10_000) / 10_000:.4f})"
+    return f"{value.same_as}{cosine}"
 
 
 SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))  # of rows of evaluations
@@ -49,7 +49,7 @@ def evaluated_once(labels: tuple[str, str], a: Point, b: Point) -> str | None:
     lenders = (a.same_as or labels[0], b.same_as or labels[1])
     if lenders[0] != lenders[1] or (a.same_as is None and b.same_as is None):
         return None
-    cosines = [one.same_as_cosine for one in (a, b) if one.same_as_cosine is not None]
+    cosines = [side.same_as_cosine for side in (a, b) if side.same_as_cosine is not None]
     words = " and ".join(f"{int(cosine * 10_000) / 10_000:.4f}" for cosine in cosines)
     return f"{ONCE}, as {lenders[0]}: cosine {words}"
 
@@ -71,7 +71,7 @@ def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
     measured = measured if len(measured) == len(layers) else list(_lent(a, b, layers))
     if len(measured) < len(layers):
         return None
-    reason, cosine = min(measured, key=lambda one: one[1])
+    reason, cosine = min(measured, key=lambda pair: pair[1])
     return f"same vector: {reason}" if len(layers) == 1 else f"same vector at both layers: cosine {cosine:.6f}"
 
 
@@ -96,10 +96,10 @@ def _measured(a: Side, b: Side, layers: Iterable[int], cosines: Cosines) -> Iter
     """At each layer where it is known how alike the two are: in words, and the cosine."""
     vectors_a, vectors_b = a.points.vectors(), b.points.vectors()
     for layer in layers:
-        one, other = vectors_a.get(layer), vectors_b.get(layer)
-        if one is None or other is None:
+        stored, other = vectors_a.get(layer), vectors_b.get(layer)
+        if stored is None or other is None:
             continue
-        first = a.best.vector_digest if layer == a.best.layer else one.digest
+        first = a.best.vector_digest if layer == a.best.layer else stored.digest
         second = b.best.vector_digest if layer == b.best.layer else other.digest
         if first is None or second is None:
             continue
@@ -114,13 +114,13 @@ def _lent(a: Side, b: Side, layers: Iterable[int]) -> Iterator[tuple[str, float]
     """The same from results that one of the two took over from the other; how alike they were may be the less."""
     for layer in layers:
         pairs = ((a.points.vectors().get(layer), b.label), (b.points.vectors().get(layer), a.label))
-        found = [one.cosine for one, label in pairs if one and one.same_as == label and one.cosine is not None]
+        found = [pair.cosine for pair, label in pairs if pair and pair.same_as == label and pair.cosine is not None]
         yield from ((f"cosine {cosine:.6f}", cosine) for cosine in found[:1] if cosine > DEFAULT_ALIKE)
 
 
 def _is_algebra(a: Side, b: Side) -> bool:
     recipes = (recipe_of(a.label), recipe_of(b.label))
-    if recipes[0] is None or recipes[1] is None or {one.method for one in recipes if one} != {"mean_diff"}:
+    if recipes[0] is None or recipes[1] is None or {recipe.method for recipe in recipes if recipe} != {"mean_diff"}:
         return False
     first, second = recipes[0].cleaning, recipes[1].cleaning
     if {first.when, second.when} != {"before", "after"} or (first.scope, first.mode) != (second.scope, second.mode):

@@ -167,7 +167,10 @@ class RelativeStrength:
 
     def alt(self) -> str:
         known = [spread for spread in spreads(self.evidence) if spread.strength is not None]
-        words = [f"{one.name}: {counted(one.n_groups, 'best')}, median {one.strength:.2f}" for one in known]
+        words = [
+            f"{strength.name}: {counted(strength.n_groups, 'best')}, median {strength.strength:.2f}"
+            for strength in known
+        ]
         return (
             "Delta and coherence against relative strength, all models on one axis. "
             f"{some_words(words) or 'No best with an effect'}."

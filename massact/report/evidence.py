@@ -204,7 +204,9 @@ class Evidence:
         """The relative strengths that the file declares for a model, in any phase."""
         grids = (phase.grid(self.experiment.model(model)) for phase in self.experiment.phases if model in phase.models)
         declared = (grid.coefficients for grid in grids)
-        return tuple(dict.fromkeys(v for one in declared if one.is_relative for v in one.values))
+        return tuple(
+            dict.fromkeys(v for coefficients in declared if coefficients.is_relative for v in coefficients.values)
+        )
 
     def of_phase(self, phase: str) -> "Evidence":
         """The part that a phase declares; nothing where the file declares no such phase."""

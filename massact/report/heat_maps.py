@@ -97,7 +97,7 @@ class HeatGrid:
     def of(cls, label: str, points: Sequence[StoredPoint], strengths: tuple[float, ...]) -> "HeatGrid":
         if any(point.relative_strength is None for point in points):
             strengths = ()
-        return cls(label, strengths, {(one.layer, _column(one, strengths)): one for one in points})
+        return cls(label, strengths, {(point.layer, _column(point, strengths)): point for point in points})
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ def _column(point: AnyPoint, strengths: Sequence[float]) -> float:
     strength = point.relative_strength
     if not strengths or strength is None:
         return point.coefficient or 0.0
-    return next((one for one in strengths if is_same_strength(one, strength)), float(f"{strength:.2e}"))
+    return next((other for other in strengths if is_same_strength(other, strength)), float(f"{strength:.2e}"))
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Report:
     def about(self) -> tuple[str, ...]:
         """What was asked, and of whom."""
         evidence, experiment = self.evidence, self.evidence.experiment
-        judges = [judge_in_words(*one) for one in judges_held(evidence).items()]
+        judges = [judge_in_words(*named) for named in judges_held(evidence).items()]
         judged = f"{'Judge' if len(judges) < 2 else 'Judges'}: {listed(judges)}. " if judges else ""
         models = listed([model.name for model in experiment.models], limit=8)
         traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
@@ -139,7 +139,9 @@ def build_report(evidence: Evidence, kept: Path | None = None) -> Report:
     glance, made = glance_section(evidence), (make(evidence) for make in SECTIONS)
     # what the first screen shows whole is not shown twice
     sections = tuple(
-        replace(one, tables=tuple(table for table in one.tables if table not in glance.tables)) for one in made if one
+        replace(section, tables=tuple(table for table in section.tables if table not in glance.tables))
+        for section in made
+        if section
     )
     drawn = _kept(evidence, (glance, *sections), kept) if kept else _drawn((glance, *sections))
     return Report(
@@ -159,9 +161,12 @@ def _kept(evidence: Evidence, sections: Sequence[Section], file: Path) -> dict[s
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = json.loads(file.read_bytes())
         if key and content["drawn_from"] == key:
-            return {name: tuple(Picture(**one) for one in some) for name, some in content["pictures"].items()}
+            return {name: tuple(Picture(**picture) for picture in some) for name, some in content["pictures"].items()}
     drawn = _drawn(sections)
-    content = {"drawn_from": key, "pictures": {name: [asdict(one) for one in some] for name, some in drawn.items()}}
+    content = {
+        "drawn_from": key,
+        "pictures": {name: [asdict(picture) for picture in some] for name, some in drawn.items()},
+    }
     with suppress(OSError, UsageError):  # there may be no room
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, [json.dumps(content).encode()], "")

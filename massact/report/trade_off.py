@@ -246,7 +246,9 @@ def draw_line(
 ) -> None:
     """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
     xs = [x_of(point) for point in points]
-    for panel, ys in zip(axes, ([one.delta for one in points], [floor.value_of(one) for one in points]), strict=True):
+    for panel, ys in zip(
+        axes, ([point.delta for point in points], [floor.value_of(point) for point in points]), strict=True
+    ):
         heights = [math.nan if y is None else y for y in ys]
         panel.plot(xs, heights, **look)
         for wanted, face in ((True, look["color"]), (False, "none")) if with_points else ():

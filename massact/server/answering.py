@@ -52,49 +52,49 @@ def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
     """All that a request may give, with their defaults; of pages the limit has one and is bounded."""
     found = []
     for parameter in posed.parameters:
-        one = parameter
-        default = posed.default(one) if one in posed.own else None
-        if posed.traits.has_pages and one.name == "limit":
-            one, default = whole(one.name, one.meaning, 1, MAX_ROWS), str(ROWS)
-        schema = dict(one.schema)
+        own = parameter
+        default = posed.default(own) if own in posed.own else None
+        if posed.traits.has_pages and own.name == "limit":
+            own, default = whole(own.name, own.meaning, 1, MAX_ROWS), str(ROWS)
+        schema = dict(own.schema)
         if default is not None:  # a number or a truth value as such
-            schema["default"] = default if schema["type"] == "string" else one.read(default)
-        found.append(replace(one, schema=schema))
+            schema["default"] = default if schema["type"] == "string" else own.read(default)
+        found.append(replace(own, schema=schema))
     return tuple(found)
 
 
 def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The values by what the function calls each; one that was not given is absent."""
-    known = {one.name: one for one in allowed}
+    known = {parameter.name: parameter for parameter in allowed}
     for name in given:
         if name not in known:
             there = ", ".join(known) or "none"
             raise ProblemError(Kinds.BAD_PARAMETER, f"there is no parameter {shown(name)}; there are {there}")
     values = {}
-    for one in allowed:
-        texts = given.get(one.name, ())
+    for parameter in allowed:
+        texts = given.get(parameter.name, ())
         if texts:
-            values[one.key] = _read(one, texts)
-        elif one.is_required:
-            raise ProblemError(Kinds.BAD_PARAMETER, f"the parameter {one.name!r} is missing: {one.meaning}")
+            values[parameter.key] = _read(parameter, texts)
+        elif parameter.is_required:
+            raise ProblemError(Kinds.BAD_PARAMETER, f"the parameter {parameter.name!r} is missing: {parameter.meaning}")
     return values
 
 
-def _read(one: Parameter, texts: Sequence[str]) -> Any:
-    if len(texts) > (MAX_REPEATED if one.is_repeated else 1):
-        most = f"at most {MAX_REPEATED} times" if one.is_repeated else "once"
-        raise ProblemError(Kinds.BAD_PARAMETER, f"the parameter {one.name!r} may be given {most}")
+def _read(parameter: Parameter, texts: Sequence[str]) -> Any:
+    if len(texts) > (MAX_REPEATED if parameter.is_repeated else 1):
+        most = f"at most {MAX_REPEATED} times" if parameter.is_repeated else "once"
+        raise ProblemError(Kinds.BAD_PARAMETER, f"the parameter {parameter.name!r} may be given {most}")
     values = []
     for written in texts:
         try:
-            values.append(one.read(written))
+            values.append(parameter.read(written))
         except ValueError as error:
             raise ProblemError(
-                Kinds.BAD_PARAMETER, f"the parameter {one.name!r}: {shown(written)} {error} ({one.meaning})"
+                Kinds.BAD_PARAMETER, f"the parameter {parameter.name!r}: {shown(written)} {error} ({parameter.meaning})"
             ) from None
         except UsageError as error:  # it is written as it should be, and makes no sense
             raise problem_of(error, "") from error
-    return values if one.is_repeated else values[0]
+    return values if parameter.is_repeated else values[0]
 
 
 _log = logging.getLogger(__name__)
@@ -241,13 +241,13 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
         raise ProblemError(Kinds.BAD_BODY, f"the body has to be JSON, an object with {', '.join(schemas)} alone")
     for key, schema in schemas.items():
         values = body[key] if schema["type"] == "array" else [body[key]]
-        one = schema.get("items", schema)
+        stored = schema.get("items", schema)
         if not isinstance(values, list) or len(values) > schema.get("maxItems", 1):
             raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
         texts = (value if isinstance(value, str) else "" for value in values)
-        if not all(len(text) <= one["maxLength"] and re.fullmatch(one["pattern"], text) for text in texts):
-            length = f"1 to {one['maxLength']} characters"
-            raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {one['pattern']}")
+        if not all(len(text) <= stored["maxLength"] and re.fullmatch(stored["pattern"], text) for text in texts):
+            length = f"1 to {stored['maxLength']} characters"
+            raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {stored['pattern']}")
     return body
 
 

@@ -101,7 +101,7 @@ def _may_read_proxied(username: str, paths: Iterator[str]) -> bool:
     if _is_admin(username):
         return True
     found = [experiment_of(path) for path in paths]
-    experiments = {one for one in found if one is not None}
+    experiments = {experiment for experiment in found if experiment is not None}
     if not found or None in found:
         return False
     store: Any = _get_tracking_store()
@@ -110,7 +110,7 @@ def _may_read_proxied(username: str, paths: Iterator[str]) -> bool:
             store.get_experiment(experiment)  # rights may be granted on what is not there
     except MlflowException:
         return False
-    return all(auth._get_experiment_permission(one, username).can_read for one in experiments)
+    return all(auth._get_experiment_permission(experiment, username).can_read for experiment in experiments)
 
 
 def _proxied_paths(in_address: str | None) -> Iterator[str]:

@@ -96,7 +96,7 @@ class Schemas:
         hints, meanings = typing.get_type_hints(cls), field_docstrings(cls)
         found = {}
         # what `differs` holds stands in the row itself, under names that depend on the answer
-        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs", "metrics"}):
+        for field in (field for field in fields(cls) if field.name not in {*left_out, "differs", "metrics"}):
             schema = self._of(hints[field.name])
             text = meanings.get(field.name)
             found[field.name] = {**schema, "description": text} if text else schema
@@ -111,9 +111,9 @@ class Schemas:
         if origin is Literal:
             return {"enum": list(inner)}
         if origin in (typing.Union, types.UnionType):
-            schemas = [self._of(one) for one in inner]
-            is_plain = all(set(one) == {"type"} for one in schemas)
-            return {"type": [one["type"] for one in schemas]} if is_plain else {"anyOf": schemas}
+            schemas = [self._of(hint) for hint in inner]
+            is_plain = all(set(schema) == {"type"} for schema in schemas)
+            return {"type": [schema["type"] for schema in schemas]} if is_plain else {"anyOf": schemas}
         if origin is tuple and inner[1:] == (Ellipsis,):
             return {"type": "array", "items": self._of(inner[0])}
         if is_dataclass(hint) and inspect.isclass(hint):
@@ -154,7 +154,7 @@ _PROBLEM = _object(
 @cache
 def description(*, has_login: bool) -> str:
     schemas = Schemas()
-    paths: dict[str, Any] = {f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()}
+    paths: dict[str, Any] = {f"{API}/{posed.name}": {"get": _question(posed, schemas)} for posed in served().values()}
     for name, (view, parameters) in VIEWS.items():
         paths[f"{API}/view/{name}"] = {"get": _view(name, inspect.cleandoc(view.__doc__ or ""), parameters)}
     for name, (summary, body, _) in READINGS.items():
@@ -214,27 +214,27 @@ def _operation(
     name: str, summary: str, tag: str, answered: Schema, refused: Iterable[int], **asked: object
 ) -> dict[str, Any]:
     about = {"operationId": name, "summary": summary, "tags": [tag]}
-    refusals = {str(status): _refusal([one for one in KINDS if one.status == status]) for status in sorted(refused)}
+    refusals = {str(status): _refusal([kind for kind in KINDS if kind.status == status]) for status in sorted(refused)}
     return {**about, **asked, "responses": {"200": answered, **refusals}}
 
 
-def _parameter(one: Parameter) -> dict[str, Any]:
-    schema = dict(one.schema)
-    if one.is_repeated:
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = dict(parameter.schema)
+    if parameter.is_repeated:
         schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": MAX_REPEATED}
     found: dict[str, Any] = {
-        "name": one.name,
+        "name": parameter.name,
         "in": "query",
-        "description": one.meaning,
-        "required": one.is_required,
+        "description": parameter.meaning,
+        "required": parameter.is_required,
         "schema": schema,
     }
-    return found | ({"style": "form", "explode": True} if one.is_repeated else {})
+    return found | ({"style": "form", "explode": True} if parameter.is_repeated else {})
 
 
 def _refusal(kinds: Sequence[Kind]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "description": "; ".join(f"`{one.name}`: {one.title}" for one in kinds) + ".",
+        "description": "; ".join(f"`{kind.name}`: {kind.title}" for kind in kinds) + ".",
         "content": {PROBLEM_TYPE: {"schema": _ref("Problem")}},
     }
     if kinds[0].status == 503:

@@ -50,7 +50,7 @@ def explore(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
             "value": float(loaded.floor),
             **{name: getattr(loaded.floor, name) for name in ("metric", "limit", "is_most")},
         },
-        "places": [_place(one, loaded.floor) for one in strata(by_group) if one.slices],
+        "places": [_place(stratum, loaded.floor) for stratum in strata(by_group) if stratum.slices],
         "notes": loaded.notes,
     }
 
@@ -93,9 +93,9 @@ def standings(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     about: Any = {"only": only, "all_settings": True, "floor": given.get("floor")}
     loaded = load(store, given["experiment"], about, Needs(scores="all"), None)
     answers, declared, baseline = loaded.answers, loaded.floor, given.get("baseline")
-    found = (one for one in strata(slices(answers.evaluations)) if one.setting == given["setting"])
+    found = (stratum for stratum in strata(slices(answers.evaluations)) if stratum.setting == given["setting"])
     if baseline is not None:
-        found = (one for one in found if abs((one.baseline_trait_mean or 0.0) - baseline) < 10**-_DIGITS)
+        found = (stratum for stratum in found if abs((stratum.baseline_trait_mean or 0.0) - baseline) < 10**-_DIGITS)
     stratum = next(found, None)
     if stratum is None or answers.scores is None:
         raise UnknownNameError(f"nothing was evaluated there in the setting {shown(given['setting'])}")
@@ -119,7 +119,7 @@ def evaluation(store: RunStore, given: Mapping[str, Any]) -> dict[str, Any]:
     row = store.rows([run_id]).get(run_id)
     if row is None:
         raise UnknownNameError(f"there is no finished evaluation with the run {shown(run_id)} that you may read")
-    baselines = {one.row.key: one.run_id for one in store.baselines(row.experiment)}
+    baselines = {baseline.row.key: baseline.run_id for baseline in store.baselines(row.experiment)}
     lender = store.finished_keys(row.experiment).get(row.same_as_key, run_id) if row.same_as_key else run_id
     facts = {name: value for name, value in asdict(row).items() if value is not None and name not in _FACTS_LEFT_OUT}
     return {

@@ -250,7 +250,7 @@ def open_phase(
     """The run of an entry point; what judges and workers did is kept on it and, with `say`, told."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.usage
-        reports = {one.number: one for one in session.reports}
+        reports = {report.number: report for report in session.reports}
         logs: tuple[Callable[[], None], ...] = (
             lambda: _log_workers(session, run, reports, say=say),
             lambda: _log_judging(session, run, session.usage - used, say=say),
@@ -307,10 +307,10 @@ def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> N
 
 
 def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
-    since = (_since(before.get(one.number), one) for one in session.reports)
-    if not (reports := [one for one in since if one.present_seconds > 0]):
+    since = (_since(before.get(report.number), report) for report in session.reports)
+    if not (reports := [report for report in since if report.present_seconds > 0]):
         return
-    steps, text = [step for one in reports for step in _steps(one)], _text(reports)
+    steps, text = [step for report in reports for step in _steps(report)], _text(reports)
     session.stores.tracker.log(run, metrics={WorkerMetric.WORKERS.value: float(len(reports))}, steps=steps)
     session.stores.tracker.set_tag(run, Tag.EXECUTOR, f"ray: {text}")
     if say:
@@ -325,21 +325,21 @@ def _since(before: WorkerReport | None, after: WorkerReport) -> WorkerReport:
     return replace(after, is_lost=after.is_lost and not before.is_lost, **since)
 
 
-def _steps(one: WorkerReport) -> list[Step]:
+def _steps(worker_report: WorkerReport) -> list[Step]:
     values = {
-        WorkerMetric.CELLS: one.cells,
-        WorkerMetric.CELL_RATE: one.cells / one.present_seconds,
-        WorkerMetric.SPEED: one.tokens / one.present_seconds,
-        WorkerMetric.UTILISATION: min(1.0, one.busy_seconds / one.present_seconds),
-        WorkerMetric.LOST: one.is_lost,
+        WorkerMetric.CELLS: worker_report.cells,
+        WorkerMetric.CELL_RATE: worker_report.cells / worker_report.present_seconds,
+        WorkerMetric.SPEED: worker_report.tokens / worker_report.present_seconds,
+        WorkerMetric.UTILISATION: min(1.0, worker_report.busy_seconds / worker_report.present_seconds),
+        WorkerMetric.LOST: worker_report.is_lost,
     }
-    return [Step(name.value, float(value), one.number) for name, value in values.items()]
+    return [Step(name.value, float(value), worker_report.number) for name, value in values.items()]
 
 
 def _text(reports: Sequence[WorkerReport]) -> str:
-    n, n_nodes = len(reports), len({one.node for one in reports if one.node})
-    busy = sum(one.busy_seconds for one in reports) / sum(one.present_seconds for one in reports)
-    n_lost, n_cells = sum(one.is_lost for one in reports), sum(one.cells for one in reports)
+    n, n_nodes = len(reports), len({report.node for report in reports if report.node})
+    busy = sum(report.busy_seconds for report in reports) / sum(report.present_seconds for report in reports)
+    n_lost, n_cells = sum(report.is_lost for report in reports), sum(report.cells for report in reports)
     lost = f", {n_lost} of them lost" if n_lost else ""
     where = f"{counted(n, 'worker')} on {counted(n_nodes, 'machine')}{lost}"
     return f"{where}: {counted(n_cells, 'cell')}, busy {min(1.0, busy):.0%} of the time"

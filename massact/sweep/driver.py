@@ -228,21 +228,21 @@ class Driver:
     def _take_over(self, plan: Plan, tally: Tally) -> None:
         """Write the results that are the same as another's, once the store has that one."""
         waited_for = {key for key in plan.cells if key not in plan.same} - self._came
-        mine = [key for key, one in plan.same.items() if one.key not in waited_for]
+        mine = [key for key, cell in plan.same.items() if cell.key not in waited_for]
         mine = self._sharing.take(mine, len(mine)) if mine else []
         sources = read_sources(self._session, {plan.same[key].key for key in mine})
         for key in mine:
-            one, planned = plan.same[key], plan.cells[key]
+            result, planned = plan.same[key], plan.cells[key]
             self._came.add(key)
-            if (source := sources.get(one.key)) is not None:
-                run = taken_over_run(self._place, planned, source, one.likeness, parent=self._parent)
+            if (source := sources.get(result.key)) is not None:
+                run = taken_over_run(self._place, planned, source, result.likeness, parent=self._parent)
                 tally.same += 1
             elif not self._generates:
-                self._leave_out([key], f"the same as {one.label}, which could not be scored")
+                self._leave_out([key], f"the same as {result.label}, which could not be scored")
                 continue
             else:
-                reason = self._failed.get(one.key, "its result is not in the store")
-                failed = FailedCell(planned, f"the same as {one.label}, which failed: {reason}")
+                reason = self._failed.get(result.key, "its result is not in the store")
+                failed = FailedCell(planned, f"the same as {result.label}, which failed: {reason}")
                 run = RunMaker(place=self._place, parent=self._parent)(failed)
                 tally.failed += 1
             self._session.stores.spool.put(run, experiment_id=self._parent.experiment_id)
@@ -250,8 +250,8 @@ class Driver:
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None) -> None:
         session, baseline, questions = self._session, self._known_baseline(), self._source.questions
         if baseline is not None and screening is not None and screening.n_first < len(questions):
-            for one in self._screened(todo, screening):
-                self._put(one, baseline, tally)
+            for cell in self._screened(todo, screening):
+                self._put(cell, baseline, tally)
         else:
             cells = todo if baseline else [self._source.unsteered(), *todo]
             with self._results(cells, Part(questions)) as results:
@@ -282,7 +282,7 @@ class Driver:
                     kept[cell_key(result.planned.cell)] = result
         if not kept or self._session.interruption.is_requested:
             return
-        with self._results([one.planned for one in kept.values()], whole.only(rest)) as results:
+        with self._results([generated.planned for generated in kept.values()], whole.only(rest)) as results:
             for result in results:
                 if isinstance(result, FailedCell):
                     yield result
@@ -300,10 +300,10 @@ class Driver:
             replace(part, measured=Measured.by(session.experiment.metrics, session.experiment.metric_tokens)),
             session.workload.batch_rows or None,
         )
-        keys = {id(one): cell_key(one.cell) for one in cells}
+        keys = {id(cell): cell_key(cell.cell) for cell in cells}
 
         def take(wanted: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
-            by_key = {keys[id(one)]: one for one in wanted}
+            by_key = {keys[id(cell)]: cell for cell in wanted}
             return [by_key[key] for key in self._sharing.take(by_key, n)]
 
         results = session.models.executor.evaluate(
@@ -345,9 +345,9 @@ class Driver:
         floor = as_floor(self._session.experiment.coherence_floor)
         if stored is None or (self._generates and floor.is_lacking(stored.row)):
             return None
-        for one in judged_again(*self._work, {stored.run_id: self._source.unsteered()}):
-            put_again(self._session, self._parent, self._place, one, None)
-            return checked_baseline(self._session, self._model.name, one.evaluation)
+        for baseline in judged_again(*self._work, {stored.run_id: self._source.unsteered()}):
+            put_again(self._session, self._parent, self._place, baseline, None)
+            return checked_baseline(self._session, self._model.name, baseline.evaluation)
         return None
 
     def _baseline_of_another(self) -> Baseline:

@@ -169,7 +169,9 @@ class Judges:
             if any(part.kind == "likelihood" for part in config.parts):
                 from massact.judges.likelihood import check_scope
 
-                named = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
+                named = {
+                    model.name: self._experiment.resolve(model.instruct.reference) for model in self._experiment.models
+                }
                 check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=named)
             judge = self._placed(open_judge(config, subject), config, subject, model)
             self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
@@ -181,7 +183,7 @@ class Judges:
         use = JudgeUse(
             config=config,
             subject=replace(subject, steered=None, resolve=str),
-            models=tuple((one.model, subject.resolve(one.model)) for one in config.parts if one.kind == "hf"),
+            models=tuple((part.model, subject.resolve(part.model)) for part in config.parts if part.kind == "hf"),
             steered=None if model is None else self._models.use(model, model.instruct),
             identity=judge.identity,
             cache=None if cache is None else cache.absolute(),
@@ -206,16 +208,16 @@ class Judges:
 
     def check(self, config: JudgeConfig, judge: CachingJudge, *, repeats: int) -> tuple[list[CanaryResult], str]:
         """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered."""
-        is_toy_text = all(is_toy(one.instruct.reference) for one in self._experiment.models)
+        is_toy_text = all(is_toy(model.instruct.reference) for model in self._experiment.models)
         results = canaries.run_canaries(judge.inner, canaries_for(config, is_toy_text), repeats=repeats)
-        failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
+        failures = "; ".join(f"{result.canary.name}: {result.failure}" for result in results if result.failure)
         self.tell_note(judge)
         digest, cache = _check_digest(judge), self._cache(config)
         self._failures[digest] = failures
-        unscored = [one for one in results if not all(verdict.scored for verdict in one.verdicts)]
+        unscored = [result for result in results if not all(verdict.scored for verdict in result.verdicts)]
         self._mute[digest] = f"{len(unscored)} of {len(results)}" if 2 * len(unscored) > len(results) else ""
         # what could not be asked may be answered the next time
-        if cache is not None and all(verdict.scored for one in results for verdict in one.verdicts):
+        if cache is not None and all(verdict.scored for result in results for verdict in result.verdicts):
             cache.keep_check(digest, failures)
         return results, failures
 
@@ -228,7 +230,7 @@ class Judges:
     @property
     def all_failures(self) -> str:
         """Those of all judges that were checked so far."""
-        return "; ".join(dict.fromkeys(one for one in self._failures.values() if one))
+        return "; ".join(dict.fromkeys(failure for failure in self._failures.values() if failure))
 
     def is_mute(self, judge: CachingJudge) -> str:
         """How many of how many canaries a judge that was checked left unscored; empty where most are scored."""
@@ -282,4 +284,4 @@ def contrasts(dataset: TraitDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
         sides[0] += read_side(folder, "positive")[1]
         sides[1] += read_side(folder, "negative")[1]
     first, second = ([prompt.text for prompt in side] for side in sides)
-    return tuple(one for one in first if one not in second), tuple(one for one in second if one not in first)
+    return tuple(name for name in first if name not in second), tuple(name for name in second if name not in first)

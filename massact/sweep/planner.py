@@ -89,8 +89,8 @@ class Planner:
         """The wanted cells by key, each once; those that steer alike are next to each other. Raises DataError: the
         vectors are of another model; UsageError: a layer or a label asks for more than there is."""
         requests, setting = list(requests), self._setting()
-        wanted = {cell_key(one.cell): one for request in requests for one in self._cells(request, setting)}
-        steerings = {key: one.cell.steering for key, one in wanted.items()}
+        wanted = {cell_key(cell.cell): cell for request in requests for cell in self._cells(request, setting)}
+        steerings = {key: cell.cell.steering for key, cell in wanted.items()}
         order = {key: (s.layer, s.vector_digest, s.coefficient) for key, s in steerings.items() if s}
         return {key: wanted[key] for key in sorted(wanted, key=order.__getitem__)}
 
@@ -151,7 +151,7 @@ class Planner:
 
     def _weights(self, recipe: Recipe, vectors: torch.Tensor, layer: int) -> tuple[float, ...]:
         band = range(layer, layer + recipe.n_layers)
-        units = [unit_strength(vectors[one], self.vectors.calibration, one) for one in band]
+        units = [unit_strength(vectors[layer], self.vectors.calibration, layer) for layer in band]
         if recipe.depth == "relative" and not min(units) > 0:
             raise UsageError(f"{format_label(recipe)}, layer {layer}: a vector lies in massive dims alone")
         return depth_weights(recipe, units)
@@ -165,7 +165,7 @@ class Planner:
         if recipe.operator == "replace":
             activations, calibration = self.vectors.activations(request.position), self.vectors.calibration
             cleaned = recipe.cleaning
-            of_layer = ((vectors[one], activations.sides(one), calibration.dims(cleaned, one)) for one in band)
+            of_layer = ((vectors[layer], activations.sides(layer), calibration.dims(cleaned, layer)) for layer in band)
             rows = torch.cat([subspace(v, sides, cleaned, dims, recipe.n_directions) for v, sides, dims in of_layer])
         if gate is not None:
             rows = torch.cat([rows, gate[1][None]])
@@ -175,7 +175,7 @@ class Planner:
         """A gate that the experiment file declares, and its condition vector `[d_model]`; UsageError where it has
         none."""
         experiment = self._session.experiment
-        config = next((one for one in experiment.gates if one.name == name), None)
+        config = next((gate for gate in experiment.gates if gate.name == name), None)
         if config is None or config.layer >= self.n_layers:
             told = "no such gate" if config is None else f"the model has layers 0 to {self.n_layers - 1}"
             raise UsageError(f"+if_{name}: {told}: see the key 'gates' of {experiment.file}")

@@ -49,7 +49,7 @@ class RejudgePlan:
     @property
     def n_responses(self) -> int:
         """Responses that the judge is asked about."""
-        some = ((_is_own(one), one.source.row) for one in (*self.baselines.values(), *self.evaluations))
+        some = ((_is_own(baseline), baseline.source.row) for baseline in (*self.baselines.values(), *self.evaluations))
         return sum(row.n_unscored if is_own else row.n_questions or 0 for is_own, row in some)
 
     def __str__(self) -> str:
@@ -229,13 +229,13 @@ def _source(
     def plan_left() -> Plan:
         now = next(plans)
         scored, following = mine(now.evaluations), mine(now.following)
-        cells = {one.key: cell for one in (*scored, *following) if (cell := planned(one)) is not None}
+        cells = {moved.key: cell for moved in (*scored, *following) if (cell := planned(moved)) is not None}
         same = {
-            one.key: Same(row.same_as or "", one.reused_from or "", row.same_as_cosine or 0.0)
-            for one in following
-            if one.key in cells and (row := one.source.row)
+            moved.key: Same(row.same_as or "", moved.reused_from or "", row.same_as_cosine or 0.0)
+            for moved in following
+            if moved.key in cells and (row := moved.source.row)
         }
-        return Plan(len(cells), cells, same, {one.key: one.source.run_id for one in scored if one.key in cells})
+        return Plan(len(cells), cells, same, {moved.key: moved.source.run_id for moved in scored if moved.key in cells})
 
     unsteered = PlannedCell(replace(first.cell, steering=None), None)
     baseline = earlier.source if earlier else None  # as another judge scored it
@@ -273,17 +273,17 @@ def plan_side_effects(session: Session) -> RejudgePlan:
             of, cell = stored_subject(session, stored.row if stored else None)
             if stored is None or (baseline := baselines.get(stored.row.baseline_key or "")) is None:
                 raise LeftOutError("its baseline is not in the store")
-            for trait in (one for one in experiment.traits if one.name != best.trait):
+            for trait in (trait for trait in experiment.traits if trait.name != best.trait):
                 subject = Subject(of.model, trait)
                 judge, dataset = session.judges.of(trait, subject.model).identity, session.datasets.of(trait)
                 told_of: dict[str, Any] = {"trait": trait.name, "trait_digest": dataset.digest, "judge": judge}
-                one = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
-                if one.key in finished:
+                moved = Moved(stored, subject, replace(cell, setting=replace(cell.setting, **told_of)))
+                if moved.key in finished:
                     plan.n_finished += 1
                     continue
-                plan.evaluations.append(one)
-                if (key := one.baseline_key) not in finished:
-                    unsteered = replace(one.cell, steering=None)
+                plan.evaluations.append(moved)
+                if (key := moved.baseline_key) not in finished:
+                    unsteered = replace(moved.cell, steering=None)
                     plan.baselines.setdefault(key, Moved(scored.get(key, baseline), subject, unsteered))
     return plan
 

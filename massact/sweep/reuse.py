@@ -105,7 +105,7 @@ def finished_rows(
         baseline, mean = baselines.get(row.baseline_key or ""), or_nan(row.baseline_trait_mean)
         return (baseline is None or bool(is_compared(mean, baseline.row, least))) and is_scored(row, least)
 
-    return {key: one for key, one in stored.items() if is_finished(one.row)}
+    return {key: result for key, result in stored.items() if is_finished(result.row)}
 
 
 def is_baseline(session: Session, row: EvaluationRow, *, generates: bool = True) -> bool:
@@ -191,8 +191,8 @@ class Alikeness:
         if digests[0] == digests[1] or a.vector is None or b.vector is None:
             return None
         if digests not in self._measured:
-            one, other = (each.reshape(-1, each.shape[-1]) for each in (a.vector, b.vector))
-            pairs = zip(one, other, strict=True)
+            vector, other = (each.reshape(-1, each.shape[-1]) for each in (a.vector, b.vector))
+            pairs = zip(vector, other, strict=True)
             self._measured[digests] = min(likeness(*pair, self._planner.massive_dims) for pair in pairs)
         return self._measured[digests]
 

@@ -124,7 +124,7 @@ def place_of(row: EvaluationRow) -> Place:
 def stored_by_key(session: Session, kind: Kind) -> dict[str, Stored[EvaluationRow]]:
     """The newest finished run of each result of a kind, whatever scores it has, by key."""
     with session.stores.read() as store:
-        return {one.row.key: one for one in store.evaluations(session.experiment.name, kind)}
+        return {evaluation.row.key: evaluation for evaluation in store.evaluations(session.experiment.name, kind)}
 
 
 def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
@@ -172,7 +172,7 @@ def judged_again(
         if held is None:
             continue
         batch.append(held)
-        if sum(max(len(one.unscored), 1) for one in batch) >= RESPONSES_AT_ONCE:
+        if sum(max(len(result.unscored), 1) for result in batch) >= RESPONSES_AT_ONCE:
             yield from judged(session, parent, subject, batch)
             batch = []
     yield from judged(session, parent, subject, batch)
@@ -283,7 +283,7 @@ def checked_baseline(session: Session, model: str, result: Evaluation | FailedCe
     """A baseline's result as what evaluations are compared with; MissingPrerequisiteError where it cannot be."""
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
-    n_unanswered = sum(not one.is_answered for one in result.responses)
+    n_unanswered = sum(not response.is_answered for response in result.responses)
     if is_short(session, result) and n_unanswered and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} has no answer in {n_unanswered} of its {len(result.responses)} responses: their "

@@ -15,11 +15,11 @@ def newest_extractions(
 ) -> dict[tuple[str, str | None, str | None], Stored[StageRow]]:
     """By model, trait and window: the newest extraction that is meant, else the newest; or just the newest."""
     newest: dict[tuple[str, str | None, str | None], Stored[StageRow]] = {}
-    for one in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
-        place = (one.row.model, one.row.trait, one.row.position)
+    for stage in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
+        place = (stage.row.model, stage.row.trait, stage.row.position)
         known = newest.get(place)
-        if any_settings or known is None or is_meant(one.row, experiment) or not is_meant(known.row, experiment):
-            newest[place] = one
+        if any_settings or known is None or is_meant(stage.row, experiment) or not is_meant(known.row, experiment):
+            newest[place] = stage
     return newest
 
 

@@ -38,16 +38,16 @@ class StoredVectors:
         with session.stores.read() as store:
             extractions = newest_extractions(session.experiment, store)
             stages = store.stages(Kind.CALIBRATION, name)
-            calibrations = [one for one in stages if one.row.model == config.name and one.row.trait is None]
+            calibrations = [stage for stage in stages if stage.row.model == config.name and stage.row.trait is None]
         self._extractions = {
-            position or "": one
-            for (model, of_trait, position), one in extractions.items()
+            position or "": extraction
+            for (model, of_trait, position), extraction in extractions.items()
             if (model, of_trait) == (config.name, trait.name)
         }
         self._imported = [
-            one
-            for one in session.experiment.vectors
-            if one.model in (None, config.name) and one.trait in (None, trait.name)
+            vector
+            for vector in session.experiment.vectors
+            if vector.model in (None, config.name) and vector.trait in (None, trait.name)
         ]
         if not calibrations or not (self._extractions or self._imported):
             lacking, command = ("activations", "extract") if calibrations else ("calibration", "calibrate")
@@ -111,7 +111,7 @@ class StoredVectors:
         if label in found.row.labels:
             vectors: torch.Tensor = self._fetched(found, label)
             return vectors
-        methods = {one.method for one in map(recipe_of, found.row.labels) if one}
+        methods = {label.method for label in map(recipe_of, found.row.labels) if label}
         if recipe.method in (PAIRED_METHOD, NEUTRAL_METHOD) and recipe.method not in methods:
             raise MissingPrerequisiteError(
                 f"{label} cannot be made of what was extracted without {recipe.method}: write that under "
@@ -135,7 +135,7 @@ class StoredVectors:
 
     def _read_imported(self, recipe: Recipe, label: str) -> "torch.Tensor":
         """Unit vectors of another tool's file, cleaned; zero at layers that it has none of, or nothing is left of."""
-        config = next((one for one in self._imported if one.name == recipe.method), None)
+        config = next((imported for imported in self._imported if imported.name == recipe.method), None)
         if config is None or recipe.cleaning.when == "before":
             why = "only cleaned afterwards: a file has no activations" if config else "not in the file's `vectors`"
             raise UsageError(f"{label}: {why} ({self._session.experiment.file}, for {', '.join(self._place)})")
@@ -146,12 +146,12 @@ class StoredVectors:
 
         path, layers = Path(self._session.experiment.resolve(config.file)), self.calibration.layers
         found = read_vectors(path, layer=config.layer, index=config.index)
-        vectors = {number + config.layer_shift: one for number, one in found.items()}
+        vectors = {number + config.layer_shift: vector for number, vector in found.items()}
         if outside := [number for number in vectors if not 0 <= number < len(layers)]:
             raise DataError(f"{path}: layer {outside[0]}, and {self._place[0]} has 0 to {len(layers) - 1}")
         cleaned = torch.zeros(len(layers), len(next(iter(vectors.values()))))
-        for number, one in vectors.items():
-            left = clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number))
+        for number, vector in vectors.items():
+            left = clean(vector, recipe.cleaning, self.calibration.dims(recipe.cleaning, number))
             if left.any():
                 cleaned[number] = normalise(left, f"{label} at layer {number}")
         return cleaned
@@ -165,7 +165,7 @@ def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iter
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
     strengths = {layer: unit_strength(of_recipe[layer], calibration, layer) for layer in layers}
     norms = calibration.layers
-    return {layer: VectorFacts(unit_strength=one, norm=norms[layer].norm) for layer, one in strengths.items()}
+    return {layer: VectorFacts(unit_strength=strength, norm=norms[layer].norm) for layer, strength in strengths.items()}
 
 
 def unit_strength(vector: "torch.Tensor", calibration: Calibration, layer: int) -> float:

@@ -65,7 +65,7 @@ class ConfirmPlan:
 
     def todo(self, subject: Subject) -> list[Moved]:
         """What of a model and trait was not confirmed yet."""
-        return [one for one in self.by_subject.get(subject, ()) if one.key not in self.confirmed]
+        return [moved for moved in self.by_subject.get(subject, ()) if moved.key not in self.confirmed]
 
     @property
     def n_todo(self) -> int:
@@ -103,7 +103,7 @@ def confirmed_rows(session: Session) -> dict[str, Stored[EvaluationRow]]:
     """What was confirmed and counts, by key: it has scores of enough responses, and what the floor is of, and is
     compared with what has too."""
     stored, floor = stored_by_key(session, Kind.CONFIRMATION), as_floor(session.experiment.coherence_floor)
-    whole = {key: one for key, one in stored.items() if not floor.is_lacking(one.row)}
+    whole = {key: control for key, control in stored.items() if not floor.is_lacking(control.row)}
     return finished_rows(session, whole, stored)
 
 
@@ -193,15 +193,15 @@ def _tell(session: Session, verdicts: Mapping[str, str], text: str) -> None:
 def _read_cells(session: Session, todo: Sequence[Moved], tally: Tally) -> dict[str, tuple[Moved, PlannedCell]]:
     """By key, those whose vector can be read from the run that was chosen."""
     cells = {}
-    for one in todo:
+    for moved in todo:
         try:
-            steering = one.cell.steering
+            steering = moved.cell.steering
             if steering and steering.operator_source != own_digest("operators", steering.recipe.operator):
                 raise UsageError(f"the file of the operator {steering.recipe.operator} was changed since")
-            cells[one.key] = (one, stored_plan(session, one.cell, one.source))
+            cells[moved.key] = (moved, stored_plan(session, moved.cell, moved.source))
         except MassactError as error:
             tally.add(Tally(wanted=1, failed=1))
-            session.say(f"failed: the vector of run {one.source.run_id}: {error}")
+            session.say(f"failed: the vector of run {moved.source.run_id}: {error}")
     return cells
 
 
@@ -212,7 +212,7 @@ def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Moved,
 
     def plan() -> Plan:
         confirmed = confirmed_rows(session)
-        return Plan(len(cells), {key: one for key, (_, one) in cells.items() if key not in confirmed})
+        return Plan(len(cells), {key: cell for key, (_, cell) in cells.items() if key not in confirmed})
 
     return CellSource(
         subject,
@@ -224,7 +224,7 @@ def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Moved,
         # each of them is the best of its group, or was
         keeps_responses=lambda *_: session.workload.save_responses != "none",
         confirms={
-            **{key: one.source.row.key for key, (one, _) in cells.items()},
+            **{key: cell.source.row.key for key, (cell, _) in cells.items()},
             baseline_key: first.source.row.baseline_key or "",
         },
     )
@@ -281,9 +281,11 @@ def controls_source(session: Session, subject: Subject, make: Callable[[], dict[
     def plan() -> Plan:
         cells, baseline, controls = make(), stored_baseline(), stored_by_key(session, Kind.CONTROL)
         # what lacks the floor's metric is generated again
-        stored = {key: one for key, one in controls.items() if key in cells and not floor.is_lacking(one.row)}
+        stored = {
+            key: control for key, control in controls.items() if key in cells and not floor.is_lacking(control.row)
+        }
         done = finished_rows(session, stored, {baseline.row.key: baseline} if baseline else {})
-        left = {key: one for key, one in cells.items() if key not in done}
+        left = {key: cell for key, cell in cells.items() if key not in done}
         return Plan(len(cells), left, stored={key: stored[key].run_id for key in left if key in stored})
 
     asked, keeps = planner.questions.questions, session.workload.save_responses != "none"
@@ -308,8 +310,8 @@ def baseline_cells(
         at = ((row.layer,), Coefficients((row.coefficient,)))
         seeds = range(1, session.experiment.baselines.random + 1)
         random = (replace(recipe, method=RANDOM, cleaning=NO_CLEANING, seed=seed) for seed in seeds)
-        cells += planner.cells(GridRequest(row.position, one, *at) for one in random).values()
-    return {cell_key(one.cell): one for one in cells}
+        cells += planner.cells(GridRequest(row.position, recipe, *at) for recipe in random).values()
+    return {cell_key(cell.cell): cell for cell in cells}
 
 
 def _prompts(
@@ -348,7 +350,7 @@ def _examples(session: Session, subject: Subject, direction: str) -> list[tuple[
     else the contrastive prompts that extraction kept, with their continuations."""
     dataset = session.datasets.of(subject.trait)
     if dataset.has_answers:
-        return [(one.text, one.answer or "") for one in getattr(dataset, direction)]
+        return [(prompt.text, prompt.answer or "") for prompt in getattr(dataset, direction)]
     with session.stores.read() as store:
         stored = newest_extractions(session.experiment, store)
     windows = session.experiment.extraction.positions
@@ -361,9 +363,9 @@ def _examples(session: Session, subject: Subject, direction: str) -> list[tuple[
     path = session.stores.fetch(run.run_id, Artifact.CONTINUATIONS)
     try:
         table = parse_object(path.read_bytes())
-        rows = [dict(zip(table["columns"], one, strict=True)) for one in table["data"]]
-        kept = [one for one in rows if one["side"] == direction and one["kept"]]
-        texts = [(str(one["prompt"]), str(one["judged_text"] or one["continuation"] or "").strip()) for one in kept]
+        rows = [dict(zip(table["columns"], values, strict=True)) for values in table["data"]]
+        kept = [row for row in rows if row["side"] == direction and row["kept"]]
+        texts = [(str(row["prompt"]), str(row["judged_text"] or row["continuation"] or "").strip()) for row in kept]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: no table of continuations ({error!r}); run massact extract again") from error
-    return [one for one in texts if one[1]]
+    return [text for text in texts if text[1]]

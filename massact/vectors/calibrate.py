@@ -24,7 +24,7 @@ def calibrate(
     if not any(text.response for text in texts):
         raise DataError("calibration: every response is empty; check the model and its chat template")
     sums = {kind: _Sums(model) for kind in _TOKENS}
-    _read(model, texts, {kind: one.add for kind, one in sums.items()}, "finding massive dims", progress)
+    _read(model, texts, {kind: total.add for kind, total in sums.items()}, "finding massive dims", progress)
     means = sums["response"].stream / sums["response"].n
     for layer, mean in enumerate(means):
         check_finite(mean, layer, model)

@@ -65,13 +65,15 @@ def read_contrast(
     _check_lengths(model, dataset, prompts, longest)
     wanted = Reading(positions, max_new_tokens, longest)
     whole, means = continue_and_read(model, prompts, wanted, kept=kept, progress=progress)
-    texts = tuple(Continued(one.prompt, one.response[:max_new_tokens]) for one in whole)
+    texts = tuple(Continued(continuation.prompt, continuation.response[:max_new_tokens]) for continuation in whole)
     judged = (
         None
         if judged_tokens is None
-        else tuple(read_response(model, one.response[:judged_tokens], is_chat=is_chat)[1] for one in whole)
+        else tuple(
+            read_response(model, continuation.response[:judged_tokens], is_chat=is_chat)[1] for continuation in whole
+        )
     )
-    continuations = tuple(decode(model, one.response) for one in texts)
+    continuations = tuple(decode(model, text.response) for text in texts)
     contrast = Contrast(dataset.prompts, len(dataset.positive), texts, continuations, judged)
     return contrast, dict(zip(positions, means, strict=True))
 

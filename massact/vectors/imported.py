@@ -48,16 +48,16 @@ def read_vectors(path: Path, *, layer: int | None = None, index: int | None = No
             found = dict(enumerate(found))
         told: Iterable[tuple[int | None, torch.Tensor]]
         told = [(layer, found)] if isinstance(found, torch.Tensor) else found.items()
-        read = {number: _real(one) for number, one in told}
+        read = {number: _real(tensor) for number, tensor in told}
     except _UNREADABLE as error:
         raise DataError(f"{path}: no vectors can be read from it ({_reason(path, error)})") from error
-    vectors = {number: one for number, one in read.items() if number is not None and one.any()}
+    vectors = {number: vector for number, vector in read.items() if number is not None and vector.any()}
     if None in read:
         raise DataError(f"{path}: one vector, and nothing says of which layer: write `layer: N`, or --layer N")
     if layer is not None and vectors and [*vectors] != [layer]:
         of = format_layers(sorted(vectors))
         raise DataError(f"{path}: it says itself that it is of layers {of}, not {layer}: leave out `layer`, or --layer")
-    shapes = {tuple(one.shape) for one in vectors.values()}
+    shapes = {tuple(vector.shape) for vector in vectors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise DataError(f"{path}: not vectors [d_model] of one length: {', '.join(map(str, sorted(shapes))) or 'none'}")
     return vectors
@@ -85,9 +85,9 @@ def _safetensors(path: Path) -> torch.Tensor | dict[int, torch.Tensor]:
             return every
         if bases := [name for name in names if name.endswith(".basis")]:  # of saklas; `.mean` only centers activations
             rows = {number: file.get_tensor(name) for name, number in _numbers(bases).items()}
-            if any(name.endswith(".node_params") for name in names) or any(len(one) != 1 for one in rows.values()):
+            if any(name.endswith(".node_params") for name in names) or any(len(row) != 1 for row in rows.values()):
                 raise ValueError("a manifold that is curved or of several directions, not one direction for each layer")
-            return {number: one[0] for number, one in rows.items()}
+            return {number: row[0] for number, row in rows.items()}
         return {number: file.get_tensor(name) for name, number in _numbers(names).items()}
 
 
@@ -179,10 +179,10 @@ def _numbers(names: list[Any]) -> dict[Any, int]:
 def _reason(path: Path, error: Exception) -> str:
     if not path.exists():
         return "there is no such file"
-    for one in filter(Path.is_file, path.iterdir() if path.is_dir() else [path]):
-        with one.open("rb") as file:
+    for member in filter(Path.is_file, path.iterdir() if path.is_dir() else [path]):
+        with member.open("rb") as file:
             if advice := lfs_advice(file.read(100)):
-                return f"{one.name}: {advice}"
+                return f"{member.name}: {advice}"
     if isinstance(error, UnpicklingError):
         return "it is damaged, or holds objects whose code would have to run; save plain tensors"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -106,11 +106,11 @@ def parse_tokens(text: str) -> str:
     A window is `prompt`, `response`, or one such as `prompt[-1]`, `response[:5]` or `response[5:]`; two are joined by
     `+`. Of a response the end is not known while it is written, so that nothing is counted from there.
     Raises UsageError: not such tokens."""
-    windows = sorted((_one_window(part.strip(), text) for part in text.split("+")), key=lambda one: one.frame)
-    frames = [one.frame for one in windows]
+    windows = sorted((_one_window(part.strip(), text) for part in text.split("+")), key=lambda window: window.frame)
+    frames = [window.frame for window in windows]
     if len(set(frames)) < len(frames) or (len(frames) > 1 and "all" in frames):
         raise UsageError(f"tokens {text!r}: write all, or one window of the prompt and one of the response at most")
-    spelled = "+".join(str(one).removesuffix("[:]") for one in windows)
+    spelled = "+".join(str(window).removesuffix("[:]") for window in windows)
     return "all" if spelled == "prompt+response" else spelled
 
 

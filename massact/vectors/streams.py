@@ -207,11 +207,11 @@ def _record_while_continuing(
     said = responses(model, batch.written)
     if None in said:
         raise NotFiniteError(model, rows, said)
-    tokens = [one[: wanted.n_new] for one in said if one is not None]
+    tokens = [ids[: wanted.n_new] for ids in said if ids is not None]
     means = torch.full((len(wanted.positions), len(rows), shape.n_layers, shape.d_model), torch.nan)
     for p, position in enumerate(wanted.positions):
-        for i, one in enumerate(tokens):
-            if window := position.tokens(0, min(len(one), wanted.n_read)):
+        for i, ids in enumerate(tokens):
+            if window := position.tokens(0, min(len(ids), wanted.n_read)):
                 means[p, i] = streams[i, window.start : window.stop].mean(0)
                 for layer, mean in enumerate(means[p, i]):
                     check_finite(mean, layer, model)
@@ -221,7 +221,7 @@ def _record_while_continuing(
 def _read_afterwards(model: SteerableModel, rows: Sequence[Row], wanted: Reading, generator: Generator) -> _Read:
     nothing: list[tuple[int, ...]] = [()] * len(rows)
     tokens = generator.generate(rows, Generation(wanted.n_new)) if wanted.n_new else nothing
-    texts = [Continued(row.prompt, one[: wanted.n_read]) for row, one in zip(rows, tokens, strict=True)]
+    texts = [Continued(row.prompt, ids[: wanted.n_read]) for row, ids in zip(rows, tokens, strict=True)]
     return tokens, window_means(model, texts, wanted.positions)
 
 
@@ -229,8 +229,8 @@ def _keep(file: Path | None, read: _Read) -> None:
     if file is None:
         return
     tokens, means = read
-    ends = torch.tensor([len(one) for one in tokens]).cumsum(0)
-    flat = torch.tensor([token for one in tokens for token in one], dtype=torch.long)
+    ends = torch.tensor([len(token) for token in tokens]).cumsum(0)
+    flat = torch.tensor([token for ids in tokens for token in ids], dtype=torch.long)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     save_file({"tokens": flat, "ends": ends, "means": means}, partial)

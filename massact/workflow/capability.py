@@ -89,17 +89,17 @@ def run_capability(session: Session, run_id: str, options: HarnessOptions) -> li
     cannot be steered."""
     require("lm_eval", "capability", "massact capability")
     tasks = _loaded(options.tasks)
-    model, evaluated, one, messages = _stored(session, run_id)
+    model, evaluated, evaluation, messages = _stored(session, run_id)
     lines = []
     with open_phase(session, "capability", params={"tasks": ",".join(options.tasks), "evaluation": run_id}) as phase:
         for name, task in tasks.items():
             asked = (name, task, options, session.progress)
-            result, lm = _run(model, one, *asked, messages)
-            if one is not None and not lm.has_steered:
+            result, lm = _run(model, evaluation, *asked, messages)
+            if evaluation is not None and not lm.has_steered:
                 session.say(
-                    f"note: {name}: no token was steered: {evaluated.label} steers {one.tokens}, of which the task has "
-                    "none (the first token of a continuation is chosen by the last of the context), or its gate was "
-                    "closed to all"
+                    f"note: {name}: no token was steered: {evaluated.label} steers {evaluation.tokens}, of which the "
+                    "task has none (the first token of a continuation is chosen by the last of the context), or its "
+                    "gate was closed to all"
                 )
             settings = _settings(model, name, result, options)
             before = _known_unsteered(session, settings, result) or _run(model, None, *asked)[0].documents
@@ -119,12 +119,12 @@ def held_against(session: Session, run_id: str) -> list[str]:
     only = Filters(models=(row.model,), traits=(row.trait,), positions=(row.position,) if row.position else ())
     about: Any = {"tracking_uri": session.stores.tracking_uri, "only": only}
     rows: Sequence[CostRow] = question("costs").ask(session.experiment.name, about, {}).rows
-    found = [one for one in rows if one.setting == row.setting]
-    if all(one.what == "winner" for one in found):
+    found = [other for other in rows if other.setting == row.setting]
+    if all(row.what == "winner" for row in found):
         raise UsageError(
             "nothing is held against this evaluation: name `baselines` in the experiment file and run massact baselines"
         )
-    return [str(one.run_id) for one in found]
+    return [str(row.run_id) for row in found]
 
 
 def _stored(
@@ -172,14 +172,14 @@ def _loaded(names: Sequence[str]) -> dict[str, Any]:
                 "whose data set can be had, or a YAML file whose data files lie where it says, as seen from the "
                 "working directory"
             ) from error
-        inner = {task.task_name for one in loaded["groups"].values() for task in one.get_all_tasks()}
+        inner = {task.task_name for group in loaded["groups"].values() for task in group.get_all_tasks()}
         found |= loaded["groups"] | {key: task for key, task in loaded["tasks"].items() if key not in inner}
     return found
 
 
 def _run(
     model: SteerableModel,
-    one: Intervention | None,
+    intervention: Intervention | None,
     name: str,
     task: Any,
     options: HarnessOptions,
@@ -192,7 +192,9 @@ def _run(
     from massact.models.harness import SteeredLM
 
     with _quiet():
-        lm = SteeredLM(model, one, before=before, batch_size=options.batch_size, progress=partial(progress, name))
+        lm = SteeredLM(
+            model, intervention, before=before, batch_size=options.batch_size, progress=partial(progress, name)
+        )
         try:
             how = {"num_fewshot": options.num_fewshot, "limit": options.limit, "bootstrap_iters": 0}
             told = simple_evaluate(lm, tasks=[task], apply_chat_template=options.is_chat, **how)
@@ -228,24 +230,24 @@ def _quiet() -> Iterator[None]:
 
 def _result(name: str, task: Any, told: Mapping[str, Any]) -> _Result:
     """A task's marks by document, of a group those of all its tasks."""
-    parts = [one.task_name for one in task.get_all_tasks()] if hasattr(task, "get_all_tasks") else [name]
+    parts = [part.task_name for part in task.get_all_tasks()] if hasattr(task, "get_all_tasks") else [name]
     samples = [(part, sample) for part in parts for sample in told["samples"][part]]
     first = samples[0][1]["filter"]  # of several ways of reading an answer the task's first
     samples = [(part, sample) for part, sample in samples if sample["filter"] == first]
     metric = _metric(name, [sample for _, sample in samples], told["higher_is_better"][parts[0]])
-    documents = {f"{part}/{one['doc_id']}": float(one[metric]) for part, one in samples}
+    documents = {f"{part}/{sample['doc_id']}": float(sample[metric]) for part, sample in samples}
     given = {key: value for key, value in told["results"].get(name, {}).items() if key.endswith(f",{first}")}
     figures = {key.split(",")[0]: float(value) for key, value in given.items() if _is_number(value)}
     if len(parts) == 1 and not math.isclose(figures.get(metric, math.nan), fmean(documents.values()), abs_tol=1e-9):
         raise UsageError(f"the task {name}: its {metric} is no mean over documents, which could be set side by side")
-    hashes = sorted(f"{one['doc_hash']} {one['prompt_hash']} {one['target_hash']}" for _, one in samples)
+    hashes = sorted(f"{sample['doc_hash']} {sample['prompt_hash']} {sample['target_hash']}" for _, sample in samples)
     return _Result(metric, documents, figures, hashlib.sha256("\n".join(hashes).encode()).hexdigest())
 
 
 def _metric(name: str, samples: Sequence[Mapping[str, Any]], is_better: Mapping[str, bool | None]) -> str:
     """`acc_norm` where the task has it, else its first that is a number for each document, the more the better."""
     better = (metric for metric in samples[0]["metrics"] if is_better.get(metric))
-    usable = [metric for metric in better if all(_is_number(one[metric]) for one in samples)]
+    usable = [metric for metric in better if all(_is_number(sample[metric]) for sample in samples)]
     if not usable:
         raise UsageError(
             f"the task {name} has no metric that is a number for each document, the more the better (it has "
@@ -280,7 +282,11 @@ def _settings(model: SteerableModel, task: str, result: _Result, options: Harnes
 def _known_unsteered(session: Session, wanted: str, result: _Result) -> Mapping[str, float] | None:
     """The unsteered model's marks of the same documents, as an earlier run in these settings has them."""
     with session.stores.read() as store:
-        runs = [one.run_id for one in store.capabilities(session.experiment.name) if one.row.settings == wanted]
+        runs = [
+            capability.run_id
+            for capability in store.capabilities(session.experiment.name)
+            if capability.row.settings == wanted
+        ]
     for run_id in reversed(runs):
         try:
             rows = parse_json(session.stores.tracker.fetch(run_id, Artifact.DOCUMENTS).read_bytes())["data"]
@@ -333,7 +339,7 @@ def _finished(
         name,
         ended_at=int(time.time() * 1000),
         tags=parent_tags(run_id) | {MlflowTag.TABLES.value: shown},
-        params={one: format_param(getattr(row, one)) for one in ("task", "metric", "evaluation_key")},
-        metrics={one: float(getattr(row, one)) for one in told} | dict(result.figures),
+        params={name: format_param(getattr(row, name)) for name in ("task", "metric", "evaluation_key")},
+        metrics={name: float(getattr(row, name)) for name in told} | dict(result.figures),
         files={Artifact.DOCUMENTS.value: json.dumps(table).encode()},
     )

@@ -88,11 +88,11 @@ def show_search(session: Session, name: str, plan: SearchPlan) -> None:
         config, of_trait = session.experiment.model(model), session.experiment.trait(trait)
         requests = search_requests(session, config, shapes[model].n_layers, plan, chosen)
         grid = len(config.grid.coefficients) if plan.mode == "scan" else 0
-        n_ladders = sum(len(one.layers) for one in requests)
+        n_ladders = sum(len(request.layers) for request in requests)
         most, n_probes = n_ladders * (plan.budget + grid), n_probes + n_ladders * HALVINGS
         n_questions = len(session.datasets.questions(of_trait).questions)
         calls = (most + 1) * n_questions * calls_per_exchange(session.experiment.judge)
-        layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
+        layers = ", ".join(map(str, sorted({layer for request in requests for layer in request.layers})))
         lines.append(f"| {model} | {trait} | {len(chosen)} | {layers} | {most} | {calls} |")
     grids = "the declared grid first, then " if plan.mode == "scan" else ""
     told = "evaluations of each label at each layer at most; stored ones are used as they are."
@@ -155,7 +155,7 @@ def forecast_confirm(session: Session, grid: Sequence[Forecast]) -> list[Forecas
     forecasts = []
     for subject in (Subject(*each) for each in product(session.experiment.models, session.experiment.traits)):
         names = (subject.model.name, subject.trait.name)
-        if note or any(one.todo for one in grid if (one.model, one.trait) == names):
+        if note or any(forecast.todo for forecast in grid if (forecast.model, forecast.trait) == names):
             forecasts.append(foresight.least_confirmed(subject, plan, note))
         elif subject in plan.by_subject:
             forecasts.append(foresight.confirmed(subject, plan))
@@ -182,7 +182,7 @@ def forecast_baselines(session: Session, grid: Sequence[Forecast] = ()) -> list[
         except MissingPrerequisiteError as error:
             n_cells = n_prompted(session, subject)
             note = f"random directions at the places of winners are not known ({error})"
-        if any(one.todo for one in grid if (one.model, one.trait) == names):
+        if any(forecast.todo for forecast in grid if (forecast.model, forecast.trait) == names):
             note = note or "random directions at the places of winners that are still to be found"
             needs_baseline = False  # the grid's
         n_questions = len(session.datasets.questions(subject.trait).questions)
@@ -209,8 +209,8 @@ class _Foresight:
         with session.stores.read() as store:
             name = session.experiment.name
             self._points = store.points(name)
-            self._baselines = {one.row.key: one.row for one in store.baselines(name)}
-            self._measured = [one.row for one in store.evaluations(name)]
+            self._baselines = {baseline.row.key: baseline.row for baseline in store.baselines(name)}
+            self._measured = [evaluation.row for evaluation in store.evaluations(name)]
 
     def grid(
         self, phase: str, subject: Subject, requests: Sequence[GridRequest], overrides: Overrides = NO_OVERRIDES
@@ -241,7 +241,7 @@ class _Foresight:
         groups = self._session.experiment.groups()
         windows = {group.position for group in groups if (group.model, group.trait) == names}
         cells = plan.by_subject.get(subject, [])
-        confirmed = [one.cell.steering for one in cells if one.key in plan.confirmed]
+        confirmed = [cell.cell.steering for cell in cells if cell.key in plan.confirmed]
         n_done = len({steering.position for steering in confirmed if steering} & windows)
         needs_baseline = n_done < len(windows) and not _has_baseline(plan, cells)
         note = note or (
@@ -289,23 +289,23 @@ class _Foresight:
             return wanted, set(), set(), True, f"all to do, since cells have no vectors yet ({error})"
         cells, without, note = _cells(planner, requests)
         wanted = {spot for request in without for spot in _unplanned(names, request)}
-        wanted |= {_spot(names, one) for one in cells.values()}
+        wanted |= {_spot(names, cell) for cell in cells.values()}
         reuse = Alikeness(planner, self._session)
         held = reuse.known(self._points, subject, baseline)
         ahead = self._ahead.setdefault(names, Known())
-        todo = {key: one for key, one in cells.items() if not held.has(key) and not ahead.has(key)}
+        todo = {key: cell for key, cell in cells.items() if not held.has(key) and not ahead.has(key)}
         both = Known(held.evaluated | ahead.evaluated, labels=held.labels | ahead.labels)
         same = reuse.of(todo, both)
         ahead.evaluated.update(todo.keys() - same.keys())
         ahead.taken.update(same)
         ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
-        done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
+        done = {_spot(names, cell) for key, cell in cells.items() if held.has(key)}
         needs_baseline = baseline is None or not is_baseline(self._session, baseline)
         return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 
 def _has_baseline(plan: ConfirmPlan, cells: Sequence[Moved]) -> bool:
-    return any(one.baseline_key in plan.confirmed for one in cells)
+    return any(cell.baseline_key in plan.confirmed for cell in cells)
 
 
 def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
@@ -347,30 +347,33 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} | {one.same} "
-        f"| {'at least ' if one.is_least else ''}{one.todo} | {_time(one)} | {one.judge_calls} |"
-        for one in forecasts
+        f"| {forecast.phase} | {forecast.model} | {forecast.trait} | {forecast.cells} | {forecast.finished} "
+        f"| {forecast.earlier} | {forecast.same} | {'at least ' if forecast.is_least else ''}{forecast.todo} "
+        f"| {_time(forecast)} | {forecast.judge_calls} |"
+        for forecast in forecasts
     ]
     lines += ["", *_totals(session, forecasts)]
-    lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
-    if session.workload.alike is not None and any(one.note for one in forecasts):
+    lines += dict.fromkeys(
+        f"{forecast.model}, {forecast.trait}: {forecast.note}" for forecast in forecasts if forecast.note
+    )
+    if session.workload.alike is not None and any(forecast.note for forecast in forecasts):
         lines.append("Labels whose vectors turn out to be alike are evaluated once (--alike): it may be less.")
-    if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
+    if len({forecast.phase for forecast in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
         experiment = session.experiment
         n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
         calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
         lines.append(f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most.")
-    if any(one.phase not in ("evaluate", "confirm", BASELINES) for one in forecasts):
+    if any(forecast.phase not in ("evaluate", "confirm", BASELINES) for forecast in forecasts):
         lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)
 
 
 def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
-    todo, calls = sum(one.todo for one in forecasts), sum(one.judge_calls for one in forecasts)
-    known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
-    is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
+    todo, calls = sum(forecast.todo for forecast in forecasts), sum(forecast.judge_calls for forecast in forecasts)
+    known = [forecast.seconds for forecast in forecasts if forecast.todo and forecast.seconds is not None]
+    is_whole = len(known) == sum(forecast.todo > 0 for forecast in forecasts)
     time = f", {_span(sum(known))}" if known and is_whole else ""
-    is_least, asking = any(one.is_least for one in forecasts), counted(calls, "judge call")
+    is_least, asking = any(forecast.is_least for forecast in forecasts), counted(calls, "judge call")
     asked = f"about {asking}" if is_least else f"{asking} at most"
     judge = session.experiment.judge
     is_paid = any(part.kind == "openai" for part in judge.parts)
@@ -384,12 +387,12 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     return lines
 
 
-def _time(one: Forecast) -> str:
-    if not one.todo:
+def _time(forecast: Forecast) -> str:
+    if not forecast.todo:
         return "none"
-    if one.seconds is None:
+    if forecast.seconds is None:
         return "nothing measured yet"
-    return f"{_span(one.seconds)} (from {counted(one.n_measured, 'evaluation')})"
+    return f"{_span(forecast.seconds)} (from {counted(forecast.n_measured, 'evaluation')})"
 
 
 def _span(seconds: float) -> str:

@@ -136,7 +136,7 @@ def extract_model(
     _check_methods(session, trait)
     judge = None if settings.vetting is None else session.judges.of(trait, config)
     cells, fields = _identify(session, config, trait, calibrated.key, judge)
-    missing = [one for one, cell in cells.items() if finished_run(session, digest_text(cell)) is None]
+    missing = [position for position, cell in cells.items() if finished_run(session, digest_text(cell)) is None]
     if not missing:
         session.detail(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
         return 0
@@ -183,7 +183,7 @@ def _identify(
     positions = [parse_position(text) for text in session.experiment.extraction.positions]
     identity = judge.identity if judge is not None else None
     about = (session, model, trait)
-    cells = {one: _extraction_cell(*about, str(one), calibration_key, identity) for one in positions}
+    cells = {position: _extraction_cell(*about, str(position), calibration_key, identity) for position in positions}
     split, vetting = session.experiment.extraction.validation_split, vetting_words(session.experiment)
     row = {"trait": trait.name, "validation_split": split, "vetting": vetting}
     return cells, {**stage_fields(session, config, config.base, model), **row}
@@ -216,7 +216,7 @@ def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: 
 def _vet(session: Session, judge: Judge, contrast: Contrast, rule: VettingConfig) -> Vetting:
     limits = {"positive_at_least": rule.positive_at_least, "negative_at_most": rule.negative_at_most}
     vetting = vet(contrast, judge, **limits, paired=rule.is_paired, progress=session.progress)
-    unscored = [one.reason for one in vetting.verdicts if one.trait is None]
+    unscored = [verdict.reason for verdict in vetting.verdicts if verdict.trait is None]
     if unscored:
         session.say(f"warning: {len(unscored)} continuations have no trait score; the first: {unscored[0]}")
     return vetting
@@ -280,7 +280,7 @@ def _extraction_cell(
         "calibration": calibration_key,
         "labels": sorted(format_label(recipe) for recipe in extraction_recipes(session)),
     }
-    if sources := {one: source for one in _methods(session) if (source := own_digest("methods", one))}:
+    if sources := {method: source for method in _methods(session) if (source := own_digest("methods", method))}:
         fields["sources"] = sources
     if dataset.is_chat:
         fields |= {"chat_template": model.chat_template_digest, **model.chat.key}

@@ -71,7 +71,7 @@ class Wish:
                 raise ApiError(400, f"{name} is not supported: leave it out", param=name, code="unsupported_parameter")
         stops = body.get("stop") or []
         stops = [stops] if isinstance(stops, str) else stops
-        if not isinstance(stops, list) or not all(isinstance(one, str) and one for one in stops):
+        if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
             raise ApiError(400, "stop has to be a text or a list of texts", param="stop")
         if len(stops) > _MOST_STOPS:
             raise ApiError(400, f"stop holds {len(stops)} texts: give {_MOST_STOPS} at most", param="stop")
@@ -112,7 +112,11 @@ def _number(
 def _messages(body: Mapping[str, Any]) -> Conversation:
     """What is said, the last of it by the user."""
     told = _typed(body, "messages", list)
-    said = [(_ROLES.get(str(one.get("role")), ""), one.get("content")) for one in told if isinstance(one, dict)]
+    said = [
+        (_ROLES.get(str(message.get("role")), ""), message.get("content"))
+        for message in told
+        if isinstance(message, dict)
+    ]
     said = [(role, _text(content)) for role, content in said]
     roles = [role for role, _ in said]
     is_right = len(said) == len(told) and roles and all(roles) and roles[-1] == "user" and "system" not in roles[1:]
@@ -127,16 +131,18 @@ def _messages(body: Mapping[str, Any]) -> Conversation:
 def _text(content: object) -> str | None:
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(
-        isinstance(one, dict) and one.get("type") == "text" and isinstance(one.get("text"), str) for one in parts
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts
     ):
         return None
-    return "".join(one["text"] for one in parts)
+    return "".join(part["text"] for part in parts)
 
 
 class Reply:
     """One response, as it comes."""
 
-    def __init__(self, server: "ModelServer", prompt: tuple[int, ...], wish: Wish, one: Intervention | None) -> None:
+    def __init__(
+        self, server: "ModelServer", prompt: tuple[int, ...], wish: Wish, intervention: Intervention | None
+    ) -> None:
         self._server, self._wish = server, wish
         self.n_prompt, self._changed, loop = len(prompt), asyncio.Event(), asyncio.get_running_loop()
 
@@ -144,7 +150,7 @@ class Reply:
             loop.call_soon_threadsafe(self._changed.set)
 
         draw = wish.seed * 1_000_003  # as the engine has it of a seed
-        self.ask = Ask(Row(prompt, one, draw), wish.max_new_tokens, wish.temperature, notify)
+        self.ask = Ask(Row(prompt, intervention, draw), wish.max_new_tokens, wish.temperature, notify)
 
     def start(self) -> None:
         if not self._server.batcher.ask(self.ask):
@@ -184,7 +190,7 @@ class Reply:
         if not self._wish.stops:
             return None
         text = self._raw()
-        found = min(((text.find(one), one) for one in self._wish.stops if one in text), default=None)
+        found = min(((text.find(stop), stop) for stop in self._wish.stops if stop in text), default=None)
         if found is not None:
             self.ask.is_cancelled = True
         return None if found is None else found[1]
@@ -284,13 +290,13 @@ class ModelServer:
         body = await self._body(request)
         wish, told = Wish.of(body), body.get("prompt")
         texts = [told] if isinstance(told, str) else told
-        if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise ApiError(400, "prompt has to be a text or a list of texts", param="prompt")
         if len(texts) > (1 if wish.is_stream else _MOST_PROMPTS):
             raise ApiError(
                 400, f"prompt holds {len(texts)} texts: {_MOST_PROMPTS} at most, of a stream 1", param="prompt"
             )
-        return await self._respond(request, wish, [encode_text(self.model, one) for one in texts], is_chat=False)
+        return await self._respond(request, wish, [encode_text(self.model, text) for text in texts], is_chat=False)
 
     async def _respond(
         self, request: Request, wish: Wish, prompts: Sequence[tuple[int, ...]], *, is_chat: bool
@@ -303,8 +309,8 @@ class ModelServer:
                 400, f"{longest} tokens, prompt and max_tokens together, and the model reads {self._most_tokens}",
                 code="context_length_exceeded",
             )  # fmt: skip
-        one = await self._intervention(wish.model)
-        replies = [Reply(self, prompt, wish, one) for prompt in prompts]
+        intervention = await self._intervention(wish.model)
+        replies = [Reply(self, prompt, wish, intervention) for prompt in prompts]
         form = _Form(wish.model, is_chat)
         if wish.is_stream:
             replies[0].start()
@@ -388,7 +394,7 @@ class _Form:
         return f"data: {json.dumps(told)}\n\n"
 
     def usage(self, replies: Sequence[Reply]) -> dict[str, int]:
-        prompt, said = sum(one.n_prompt for one in replies), sum(len(one.ask.said) for one in replies)
+        prompt, said = sum(reply.n_prompt for reply in replies), sum(len(reply.ask.said) for reply in replies)
         return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
 
 

@@ -69,7 +69,7 @@ def _said_by(session: Session, content: str) -> str | None:
         declared, now = store.declared(name), declared_by_data(session.experiment)
         if declared is None or canonical_json(declared_content(declared)) != canonical_json(declared_content(now)):
             return None
-        runs = [one for one in store.phases(name) if one.status == FINISHED and Tag.CONTENT in one.tags]
+        runs = [phase for phase in store.phases(name) if phase.status == FINISHED and Tag.CONTENT in phase.tags]
         return runs[-1].run_id if runs and runs[-1].tags[Tag.CONTENT] == content else None
 
 
@@ -155,10 +155,10 @@ _OURS = "**Evaluation**: "  # what our line of a note begins with; what others w
 def tell_evaluations(session: Session, run: OpenRun, evidence: Evidence) -> None:
     """Give every evaluation its line and its picture; those whose line is as it was are left alone."""
     uri, name, key = session.stores.tracking_uri, session.experiment.name, MlflowTag.NOTE.value
-    known = {one.run_id: one for one in stored_runs(uri, name, Kind.EVALUATION, tags=(key,))}
+    known = {run.run_id: run for run in stored_runs(uri, name, Kind.EVALUATION, tags=(key,))}
     notes, files = {}, []
     for place, points, top, best in _places(evidence):
-        for point in (one for some in points.values() for one in some if one.run_id in known):
+        for point in (point for some in points.values() for point in some if point.run_id in known):
             stored = known[point.run_id]
             before = stored.tags.get(key, "")
             told = "nothing at its place counts"
@@ -208,18 +208,18 @@ def place_svg(
 ) -> str:
     """Delta against coherence: the evaluation, ringed, on its label's curve, among the bests of its place. Written as
     text, since there are as many as evaluations."""
-    curve = sorted((one for one in of_label if one.layer == point.layer), key=lambda one: one.coefficient)
+    curve = sorted((other for other in of_label if other.layer == point.layer), key=lambda other: other.coefficient)
     others = list(evidence.bests(place, evidence.strata[place].slices).values())
     shown: list[AnyPoint] = [*curve, *others]
-    deltas = [one.delta for one in shown if one.delta is not None]
+    deltas = [point.delta for point in shown if point.delta is not None]
     low, high = min([0.0, *deltas]), max([1.0, *deltas])
 
-    def at(one: AnyPoint) -> tuple[float, float] | None:
-        measure = evidence.floor.measure_of(one)
-        if one.delta is None or measure is None:
+    def at(point: AnyPoint) -> tuple[float, float] | None:
+        measure = evidence.floor.measure_of(point)
+        if point.delta is None or measure is None:
             return None
         across = _EDGE + (100 - measure) / 100 * (_WIDTH - 1.5 * _EDGE)
-        return round(across, 1), round(_HEIGHT - _EDGE - (one.delta - low) / (high - low) * (_HEIGHT - 2 * _EDGE), 1)
+        return round(across, 1), round(_HEIGHT - _EDGE - (point.delta - low) / (high - low) * (_HEIGHT - 2 * _EDGE), 1)
 
     def dots(points: Iterable[AnyPoint], radius: float, look: str) -> list[str]:
         return [f'<circle cx="{x}" cy="{y}" r="{radius}" {look}/>' for x, y in filter(None, map(at, points))]

@@ -42,14 +42,16 @@ def to_label(
     by run, so that a run of many responses has no more of them than another. Equal texts come once.
     `only`: of which evaluations, one trait among them; unsteered responses come with them."""
     draw = random.Random(f"{seed} {only.traits}")  # noqa: S311  # to be drawn again
-    mine = {one.text for one in known if one.annotator == annotator and one.trait in only.traits}
-    others = [one for one in unlabelled(known, annotator) if one.trait in only.traits][: max(n - len(mine), 0)]
-    seen, more = mine | {one.text for one in others}, list[Labelled]()
+    mine = {labelled.text for labelled in known if labelled.annotator == annotator and labelled.trait in only.traits}
+    others = [labelled for labelled in unlabelled(known, annotator) if labelled.trait in only.traits][
+        : max(n - len(mine), 0)
+    ]
+    seen, more = mine | {other.text for other in others}, list[Labelled]()
     stored = _stored(tracking_uri, experiment, only, draw)
-    while len(seen) < n and (one := next(stored, None)) is not None:
-        if one.text not in seen:
-            seen.add(one.text)
-            more.append(replace(one, annotator=annotator))
+    while len(seen) < n and (labelled := next(stored, None)) is not None:
+        if labelled.text not in seen:
+            seen.add(labelled.text)
+            more.append(replace(labelled, annotator=annotator))
     order = random.Random(f"{seed} {annotator}")  # noqa: S311
     return [*order.sample(others, len(others)), *order.sample(more, len(more))]
 
@@ -58,21 +60,21 @@ def _stored(tracking_uri: str, experiment: str, only: Filters, draw: random.Rand
     """Stored responses, drawn: one of every run, then one more of every run, until there are none."""
     with closing(open_source(tracking_uri)) as source:
         store = RunStore(source)
-        rows = [one for one in store.evaluations(experiment) if only.admits_row(one.row)]
-        settings = {one.row.baseline_key for one in rows}
-        rows = [*(one for one in store.baselines(experiment) if one.row.key in settings), *rows]
-        ids = [one.run_id for one in rows if one.row.origin is None and one.row.same_as is None]
+        rows = [evaluation for evaluation in store.evaluations(experiment) if only.admits_row(evaluation.row)]
+        settings = {stored.row.baseline_key for stored in rows}
+        rows = [*(baseline for baseline in store.baselines(experiment) if baseline.row.key in settings), *rows]
+        ids = [stored.run_id for stored in rows if stored.row.origin is None and stored.row.same_as is None]
         runs = source.finished_runs(ids, tags=(MlflowTag.TABLES,))
-    models = {one.run_id: one.row.model for one in rows}
+    models = {stored.run_id: stored.row.model for stored in rows}
     places = sorted((run.run_id, run.artifact_uri) for run in runs if MlflowTag.TABLES in run.tags)
     draw.shuffle(places)
     said: dict[str, list[Labelled]] = {}
     for number in count():
         for run_id, artifact_uri in places:
             if not number:
-                kept = (one for one in kept_responses(artifact_uri, tracking_uri) if one.is_answered)
+                kept = (response for response in kept_responses(artifact_uri, tracking_uri) if response.is_answered)
                 about = (only.traits[0], models[run_id])
-                said[run_id] = [Labelled(one.question, one.response, *about) for one in kept]
+                said[run_id] = [Labelled(response.question, response.response, *about) for response in kept]
                 draw.shuffle(said[run_id])
             yield from said[run_id][number : number + 1]
         if all(len(some) <= number for some in said.values()):
@@ -136,13 +138,13 @@ def hold_against(
         between = {score: list(about[score].people()) for score in _SCORES}
         of_people += [row for score in _SCORES for row in between[score]]
         for config in judges:
-            identity, verdicts = _judged(session, config, trait, [one.labelled for one in texts])
+            identity, verdicts = _judged(session, config, trait, [text.labelled for text in texts])
             for score in _SCORES:
                 row = about[score].judge(identity, verdicts, between[score])
                 if row is not None:
                     of_judges.append(row)
                     notes.append(_in_words(row))
-                elif any(one.said[score] for one in texts):
+                elif any(text.said[score] for text in texts):
                     notes.append(f"{identity.id} scores none of what people scored: {trait}, {score}")
     if not of_judges:
         raise UsageError("no response has a score of a person and of a judge: massact label has people score some")
@@ -155,13 +157,13 @@ def hold_against(
 def _by_trait(session: Session, labels: Sequence[Labelled]) -> dict[str, list[_Text]]:
     """The texts of each trait; where they name none they are of the experiment's only one."""
     traits, texts = session.experiment.traits, dict[tuple[str, str, str], _Text]()
-    for one in labels:
-        if not one.trait and len(traits) > 1:
+    for label in labels:
+        if not label.trait and len(traits) > 1:
             raise UsageError("the labels name no trait, and the experiment file has several: add a column trait")
-        text = texts.setdefault(one.text, _Text(one, {score: {} for score in _SCORES}))
-        for score, value in zip(_SCORES, (one.trait_score, one.coherence_score), strict=True):
+        text = texts.setdefault(label.text, _Text(label, {score: {} for score in _SCORES}))
+        for score, value in zip(_SCORES, (label.trait_score, label.coherence_score), strict=True):
             if value is not None:
-                text.said[score][one.annotator] = value
+                text.said[score][label.annotator] = value
     found: dict[str, list[_Text]] = defaultdict(list)
     for text in texts.values():
         found[session.experiment.trait(text.labelled.trait or traits[0].name).name].append(text)
@@ -172,14 +174,14 @@ def _judged(
     session: Session, config: JudgeConfig, trait: str, texts: Sequence[Labelled]
 ) -> tuple[JudgeIdentity, list[Verdict]]:
     """What a judge makes of the texts; one that reads with the steered model is another for each model."""
-    models = sorted({one.model for one in texts}) if config.reads_steered else [""]
+    models = sorted({text.model for text in texts}) if config.reads_steered else [""]
     if len(models) > 1:
         named = ", ".join(map(shown, models))
         raise UsageError(f"the judge {config.name} is another one for each model: give labels of one, not of {named}")
     model = session.experiment.model(models[0]) if models[0] else None
     judge = session.judges.of(session.experiment.trait(trait), model, config=config)
     judge.prepare()
-    return judge.identity, judge.score([Exchange(one.question, one.response) for one in texts])
+    return judge.identity, judge.score([Exchange(text.question, text.response) for text in texts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class _About:
 
     @property
     def n_bands(self) -> int:
-        said = {value for one in self.texts for value in one.said[self.score].values()}
+        said = {value for text in self.texts for value in text.said[self.score].values()}
         return self.asked_bands or (2 if len(said) <= 2 else 5)
 
     def judge(
@@ -202,16 +204,16 @@ class _About:
     ) -> AgreementRow | None:
         """A judge beside the mean of people; `None` where no response has both."""
         pairs = [
-            (getattr(v, self.score), one.mean(self.score), one) for one, v in zip(self.texts, verdicts, strict=True)
+            (getattr(v, self.score), text.mean(self.score), text) for text, v in zip(self.texts, verdicts, strict=True)
         ]
         between = [row.weighted_kappa for row in people if row.weighted_kappa is not None]
-        n_annotators = len({name for one in self.texts for name in one.said[self.score]})
+        n_annotators = len({name for text in self.texts for name in text.said[self.score]})
         return self._row(identity, pairs, n_annotators, fmean(between) if between else None)
 
     def people(self) -> Iterator[AgreementRow]:
         """Every two people who scored some of the same responses."""
-        for a, b in combinations(sorted({name for one in self.texts for name in one.said[self.score]}), 2):
-            pairs = [(one.said[self.score].get(a), one.said[self.score].get(b), one) for one in self.texts]
+        for a, b in combinations(sorted({name for text in self.texts for name in text.said[self.score]}), 2):
+            pairs = [(text.said[self.score].get(a), text.said[self.score].get(b), text) for text in self.texts]
             if row := self._row(JudgeIdentity(f"{a or 'no name'} beside {b}", "", ""), pairs, 2, None):
                 yield row
 
@@ -219,11 +221,11 @@ class _About:
         self, who: JudgeIdentity, pairs: Iterable[tuple[float | None, float | None, _Text]], n_annotators: int,
         people: float | None,
     ) -> AgreementRow | None:  # fmt: skip
-        known = [(a, b, one.labelled.question) for a, b, one in pairs if a is not None and b is not None]
+        known = [(a, b, pair.labelled.question) for a, b, pair in pairs if a is not None and b is not None]
         if not known:
             return None
         a, b, questions = (list(some) for some in zip(*known, strict=True))
-        said = [[*one.labelled.text, sorted(one.said[self.score].items())] for one in self.texts]
+        said = [[*text.labelled.text, sorted(text.said[self.score].items())] for text in self.texts]
         return AgreementRow(
             kind=Kind.AGREEMENT,
             experiment=self.experiment,
@@ -243,9 +245,9 @@ class _About:
 def _told(found: Agreement) -> dict[str, Any]:
     """The figures of an agreement as rows have them."""
     told: dict[str, Any] = {name: getattr(found, name) for name in ("n_responses", "n_questions", "verdict")}
-    for one in fields(found):
-        if isinstance(estimate := getattr(found, one.name), Estimate):
-            told |= {one.name: estimate.value, f"{one.name}_low": estimate.low, f"{one.name}_high": estimate.high}
+    for field in fields(found):
+        if isinstance(estimate := getattr(found, field.name), Estimate):
+            told |= {field.name: estimate.value, f"{field.name}_low": estimate.low, f"{field.name}_high": estimate.high}
     return told
 
 

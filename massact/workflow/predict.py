@@ -118,7 +118,7 @@ def _of_other_experiments(
             if name == session.experiment.name:
                 continue
             answers, _ = Answers.from_store(store, name, store.declared(name)).in_current_setting()
-            calibrations = {one.row.model: one.run_id for one in store.stages(Kind.CALIBRATION, name)}
+            calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, name)}
             norms: dict[str, Calibration] = {}
             for outcome in find_outcomes(answers.evaluations, floor).counted:
                 model = outcome.model
@@ -204,7 +204,7 @@ def prediction_markdown(
     parts += [verdict.scatter_words(verdict.own_strengths(trial.cases)), _strength_table(trial).markdown()]
     if carried := verdict.carry_overs(trial.cases):
         headers = ("a cliff, as relative strength, carries over", "#half within", "#pairs")
-        rows = [(one.what, f"x{one.factor:.2f}", str(one.n_pairs)) for one in carried]
+        rows = [(pair.what, f"x{pair.factor:.2f}", str(pair.n_pairs)) for pair in carried]
         parts.append(Table.of("", headers, rows).markdown())
     if left_out:
         lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))

@@ -235,10 +235,10 @@ def _samples(
         names = (model.name, trait.name)
         rows = [(gain(row.delta, trait.direction), row) for row in bests if (row.model, row.trait) == names]
         if rows:
-            yield from _of_place(session, answers, baselines, max(rows, key=lambda one: one[0])[1])
+            yield from _of_place(session, answers, baselines, max(rows, key=lambda row: row[0])[1])
             continue
-        unsteered = (one for one in baselines if (one.row.model, one.row.trait) == names)
-        asked: Iterator[_Asked] = ((one.run_id, "baseline", "unsteered", one.row.judge) for one in unsteered)
+        unsteered = (baseline for baseline in baselines if (baseline.row.model, baseline.row.trait) == names)
+        asked: Iterator[_Asked] = ((stored.run_id, "baseline", "unsteered", stored.row.judge) for stored in unsteered)
         yield from _side_by_side(session, ", ".join(names), asked, None)
 
 
@@ -247,7 +247,7 @@ def _of_place(
 ) -> Iterator[Sample]:
     trait = f", {top.trait}" if len(session.experiment.traits) > 1 else ""
     used, floor = answers.evaluations.samples[top.setting or ""], session.experiment.coherence_floor
-    unsteered = [one.run_id for one in baselines if one.row.key == used.baseline_key]
+    unsteered = [baseline.run_id for baseline in baselines if baseline.row.key == used.baseline_key]
     best_run, over = _run_with_responses(answers, top), _over_cliff(answers, top, floor)
     asked: list[_Asked] = [(run_id, "baseline", "unsteered", used.judge) for run_id in unsteered]
     asked.append((best_run, "best", f"coefficient {top.coefficient:g}", used.judge))
@@ -266,7 +266,7 @@ def _broken(responses: Iterable[Response], floor: float) -> str | None:
     scored = [(question, as_floor(floor).measure(value)) for question, value in told if value is not None]
     mean = statistics.fmean(measure for _, measure in scored) if scored else 0.0
     below = ((abs(measure - mean), question) for question, measure in scored if measure < floor)
-    return min(below, key=lambda one: one[0], default=(0.0, None))[1]
+    return min(below, key=lambda entry: entry[0], default=(0.0, None))[1]
 
 
 def _kept(session: Session, run_id: str | None) -> list[Response]:
@@ -282,7 +282,7 @@ def _side_by_side(session: Session, place: str, asked: Iterable[_Asked], questio
     for run_id, role, how, judge in asked:
         if not (responses := _kept(session, run_id)):
             continue
-        response = next((one for one in responses if one.question == question), responses[0])
+        response = next((response for response in responses if response.question == question), responses[0])
         question = question or response.question
         told: dict[str, Any] = {name: getattr(response, name) for name in _TOLD}
         title = f"{role[0].upper()}{role[1:]}: {how}"

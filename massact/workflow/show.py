@@ -31,7 +31,7 @@ class Shown:
     def content(self) -> dict[str, Any]:
         """As JSON can hold it."""
         told = ("model", "trait", "position", "label", "layer", "coefficient", "trait_mean", "coherence_mean", "delta")
-        pairs = [(one, self._unsteered(one.question)) for one in self.responses]
+        pairs = [(response, self._unsteered(response.question)) for response in self.responses]
         return {
             "run_id": self.run_id,
             **{name: getattr(self.row, name) for name in told},
@@ -49,13 +49,13 @@ class Shown:
         for number, response in enumerate(self.responses[:most], 1):
             lines += ["", *textwrap.wrap(f"{number}. {visible(response.question)}", width)]
             pair = (("unsteered", self._unsteered(response.question)), ("steered", response))
-            lines += columns([_told(*one) for one in pair], width)
+            lines += columns([_told(*response) for response in pair], width)
         if most is not None and (left := len(self.responses) - most) > 0:
             lines += ["", f"{left} more: leave --limit out"]
         return "\n".join(lines) + "\n"
 
     def _unsteered(self, question: str) -> Response | None:
-        return next((one for one in self.unsteered if one.question == question), None)
+        return next((response for response in self.unsteered if response.question == question), None)
 
 
 def read_row(run_id: str, tracking_uri: str) -> EvaluationRow:
@@ -81,10 +81,10 @@ def read_shown(run_id: str, tracking_uri: str) -> Shown:
         store = RunStore(source)
         row = steered_row(store, run_id)
         lender = store.finished_keys(row.experiment).get(row.same_as_key or "", run_id)
-        baselines = {one.row.key: one.run_id for one in store.baselines(row.experiment)}
+        baselines = {baseline.row.key: baseline.run_id for baseline in store.baselines(row.experiment)}
         wanted = [lender, *filter(None, [baselines.get(row.baseline_key or "")])]
         runs = {run.run_id: run.artifact_uri for run in source.finished_runs(wanted, tags=())}
-    said = [kept_responses(runs[one], tracking_uri) if one in runs else () for one in wanted]
+    said = [kept_responses(runs[run], tracking_uri) if run in runs else () for run in wanted]
     if not said[0]:
         raise UsageError(
             f"run {run_id} kept no responses (--save-responses): the best of each group has them, or evaluate with "

@@ -65,9 +65,11 @@ def require(experiment: Experiment, store: RunStore, step: str) -> None:
         return
     # phase 4 asks the store alone: it needs no vectors, and so does not care how they were extracted
     listed = list_prerequisites(experiment, store, any_extraction=step == "phase4")
-    missing = [one for one in listed if one.step in NEEDS[step] and one.blocks]
+    missing = [prerequisite for prerequisite in listed if prerequisite.step in NEEDS[step] and prerequisite.blocks]
     if missing:
-        lines = "".join(f"\n  {one.what}: {one.detail}. Run: {one.command}" for one in missing)
+        lines = "".join(
+            f"\n  {prerequisite.what}: {prerequisite.detail}. Run: {prerequisite.command}" for prerequisite in missing
+        )
         raise MissingPrerequisiteError(f"{step} lacks {len(missing)} of what it starts from:{lines}")
 
 
@@ -76,7 +78,7 @@ def _command(experiment: Experiment, step: str) -> str:
 
 
 def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:
-    stored = {one.row.model: one.row for one in store.stages(Kind.CALIBRATION, experiment.name)}
+    stored = {stage.row.model: stage.row for stage in store.stages(Kind.CALIBRATION, experiment.name)}
     for model in experiment.models:
         row = stored.get(model.name)
         dims = ", ".join(map(str, row.massive_dims)) if row else ""
@@ -137,7 +139,9 @@ def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
 
 
 def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
-    finished = [one for one in store.phases(experiment.name) if one.phase == "phase4" and one.status == "FINISHED"]
+    finished = [
+        phase for phase in store.phases(experiment.name) if phase.phase == "phase4" and phase.status == "FINISHED"
+    ]
     detail = f"documented in run {finished[-1].run_id}" if finished else "not documented"
     command = _command(experiment, "phase4")
     return Prerequisite("phase4", "phase4: coefficient patterns", bool(finished), detail, command)

@@ -112,9 +112,9 @@ class Stored:
             found = self.like(found, layer=int(changed["layer"]))
         return found.at(changed["coefficient"]) if "coefficient" in changed else found
 
-    def like(self, one: Steered, *, layer: int | None = None, label: str | None = None) -> Steered:
+    def like(self, steered: Steered, *, layer: int | None = None, label: str | None = None) -> Steered:
         """The best evaluation at another layer, or of another label, else the most coherent one; UsageError: none."""
-        row = one.row
+        row = steered.row
         only = Filters(models=(row.model,), traits=(row.trait,), positions=(str(row.position),))
         only = replace(only, labels=(label or str(row.label),), layers=() if layer is None else (layer,))
         answer = question("runs").ask(
@@ -194,7 +194,7 @@ class Chat:
         asked: list[_Turns] = [[*turns, ("user", question)] for turns in self._said]
         interventions = (None, self.steered.intervention)
         rows = [
-            Row(encode_chat(model, Conversation(turns)), one) for turns, one in zip(asked, interventions, strict=True)
+            Row(encode_chat(model, Conversation(turns)), row) for turns, row in zip(asked, interventions, strict=True)
         ]
         with model_lock(model.model):
             said = generate_thinking(model, self._generator, rows, self._settings)
@@ -251,14 +251,14 @@ def bake_run(session: Session, run_id: str, output: Path) -> Baked:
     assert cell.steering is not None
     assert vector is not None
     n_blocks = session.models.description(subject.model, subject.model.instruct).shape.n_layers
-    one = intervention_of(cell.steering, vector, n_blocks)
-    if reason := why_not(one, n_blocks):  # before weights are loaded
+    intervention = intervention_of(cell.steering, vector, n_blocks)
+    if reason := why_not(intervention, n_blocks):  # before weights are loaded
         raise UsageError(f"it cannot be baked: {reason}")
     model = session.models.get(subject.model, subject.model.instruct)
     if model.identity != cell.setting.model:
         raise UsageError(f"run {shown(run_id)} steered {cell.setting.model}, and the file's model is {model.identity}")
     questions = session.datasets.of(subject.trait).questions[:_COMPARED]
-    baked = bake(model, one, [encode_chat(model, question) for question in questions])
+    baked = bake(model, intervention, [encode_chat(model, question) for question in questions])
     facts = {"run_id": run_id, "cell": json.loads(cell_json(cell))}
     _save(model, json.dumps(facts, indent=2), output)
     return baked

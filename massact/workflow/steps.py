@@ -132,7 +132,7 @@ def run_evaluate(session: Session, request: Request) -> tuple[Tally, frozenset[s
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
     # where there is a project's run already, that is to say why it failed
-    if PROJECT_RUN not in os.environ and not all(one.is_imported for one in request.recipes):
+    if PROJECT_RUN not in os.environ and not all(recipe.is_imported for recipe in request.recipes):
         vectors.extraction(request.position)
     params = {
         "model": request.model.name,
@@ -157,13 +157,13 @@ def run_evaluate(session: Session, request: Request) -> tuple[Tally, frozenset[s
 
 def _result_table(points: Sequence[StoredPoint]) -> str:
     """What came of each cell that a command line asked for, by label, layer and coefficient."""
-    rows = sorted(points, key=lambda one: (one.position, one.label, one.layer, one.coefficient))
+    rows = sorted(points, key=lambda point: (point.position, point.label, point.layer, point.coefficient))
     lines = ["| position | label | layer | coefficient | delta | coherence | scored |", "|---|---|---|---|---|---|---|"]
-    for one in rows[:_MOST_ROWS]:
-        delta = "" if one.delta is None else f"{one.delta:+.1f}"
-        coherence = "" if one.coherence_mean is None else f"{one.coherence_mean:.1f}"
-        cells = (one.position, one.label, one.layer, f"{one.coefficient:g}", delta, coherence)
-        lines.append(f"| {' | '.join(map(str, cells))} | {one.n_scored} of {one.n_scored + one.n_unscored} |")
+    for row in rows[:_MOST_ROWS]:
+        delta = "" if row.delta is None else f"{row.delta:+.1f}"
+        coherence = "" if row.coherence_mean is None else f"{row.coherence_mean:.1f}"
+        cells = (row.position, row.label, row.layer, f"{row.coefficient:g}", delta, coherence)
+        lines.append(f"| {' | '.join(map(str, cells))} | {row.n_scored} of {row.n_scored + row.n_unscored} |")
     if len(rows) > _MOST_ROWS:
         lines.append(f"\n{len(rows) - _MOST_ROWS} more: massact runs")
     return "\n".join(lines)
@@ -205,7 +205,7 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     tally, declared = Tally(), {phase.name for phase in session.experiment.phases}
     if not declared:
         session.say("no phase is declared: massact evaluate and massact search evaluate what they are told")
-    for name in (one for one in GRID_PHASES if one in declared):
+    for name in (phase for phase in GRID_PHASES if phase in declared):
         tally.add(run_grid_phase(session, name, parent))
     run_patterns(session, parent)
     return tally

@@ -89,12 +89,12 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
     return SteeringVector(vector * row.coefficient, row.layer, n_layers, {**facts, "run_id": run_id})
 
 
-def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:
+def write_vector(vector: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:
     """Write it in one of `FORMATS`; returns the files. UsageError where the format has no place for it."""
     if form == "hub-folder":
-        files = {output / name: content for name, content in folder_files(one).items()}
+        files = {output / name: content for name, content in folder_files(vector).items()}
     else:
-        files = {output: lm_eval_bytes(one, hookpoint) if form == "lm-eval" else FILES[form](one)}
+        files = {output: lm_eval_bytes(vector, hookpoint) if form == "lm-eval" else FILES[form](vector)}
     for path, content in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def import_vectors(files: Sequence[Path], wanted: VectorConfig, experiment_file:
     experiment, vectors = load_experiment(experiment_file), dict[int, torch.Tensor]()
     if parse_label(wanted.name) != Recipe(wanted.name):
         raise UsageError(f"--as {wanted.name}: the name ends as a cleaning or a way of steering does: give another")
-    if wanted.name in [one.name for one in experiment.vectors]:
+    if wanted.name in [vector.name for vector in experiment.vectors]:
         raise UsageError(f"{experiment_file} has {wanted.name} already: give another name with --as")
     for file in files:
         for number, vector in read_vectors(file, layer=wanted.layer, index=wanted.index).items():
@@ -125,7 +125,7 @@ def import_vectors(files: Sequence[Path], wanted: VectorConfig, experiment_file:
             vectors[number + wanted.layer_shift] = vector
     _check_fit(experiment, wanted, vectors)
     origin = ", ".join(f"{file.name} (sha256 {_sha256(file)[:12]})" for file in files)
-    content = save({f"layer_{n}": one.contiguous() for n, one in vectors.items()}, {"origin": origin})
+    content = save({f"layer_{n}": vector.contiguous() for n, vector in vectors.items()}, {"origin": origin})
     told = {name: value for name in ("file", "model", "trait") if (value := getattr(wanted, name)) is not None}
     comment = f"layers {format_layers(sorted(vectors))}, of {shown(origin)}"
     text = _with_entry(experiment_file.read_bytes().decode(), {wanted.name: told}, comment, experiment_file)
@@ -182,8 +182,8 @@ def _with_entry(text: str, entry: Mapping[str, Mapping[str, str]], comment: str,
 def _sha256(path: Path) -> str:
     """Of a file, or of a folder's files in the order of their names."""
     digest = hashlib.sha256()
-    for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if one.is_file():
-            with one.open("rb") as file:
+    for member in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if member.is_file():
+            with member.open("rb") as file:
                 hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

@@ -173,6 +173,25 @@ def moved(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPat
     return old, new, run_id
 
 
+def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
+    moved: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    old, new, run_id = moved
+    shutil.copytree(new, old)  # both are there
+    files = {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()}
+    uri = f"sqlite:///{new}/mlflow.db"
+    assert fetch_from(artifact_uri(new, run_id), Artifact.VECTOR, tracking_uri=uri).is_relative_to(new)
+    with pytest.raises(UnusableStoreError, match="moved or copied"):
+        Tracker(uri, "study", floor=68.0)
+    command = ["doctor", "--experiment", "study", "--tracking-uri", uri, "--spool", str(tmp_path), "--fix"]
+    assert "mended" in CliRunner().invoke(cli, command).output
+    assert artifact_uri(new, write_one(uri)).startswith(str(new))
+    assert {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()} == files
+    original = f"sqlite:///{old}/mlflow.db"
+    assert fetch_from(artifact_uri(old, run_id), Artifact.VECTOR, tracking_uri=original).is_relative_to(old)
+    Tracker(original, "study", floor=68.0)
+
+
 def artifact_uri(new: Path, run_id: str) -> str:
     with closing(sqlite3.connect(new / "mlflow.db")) as database:
         ((found,),) = database.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,))
@@ -206,12 +225,12 @@ def test_a_store_that_was_moved_says_so_and_doctor_writes_its_new_place(
 
     command = ["doctor", "--experiment", "study", "--tracking-uri", uri, "--spool", str(tmp_path)]
     looked = CliRunner().invoke(cli, command)
-    assert "the store was moved" in looked.output
+    assert "the store was moved or copied" in looked.output
     assert artifact_uri(new, run_id).startswith(str(old))
     fixed = CliRunner().invoke(cli, [*command, "--fix"])
     assert "mended" in fixed.output
     assert artifact_uri(new, run_id) == f"{new}/mlruns/{artifact_uri(new, run_id).split('/mlruns/')[1]}"
-    assert "the store was moved" not in CliRunner().invoke(cli, command).output
+    assert "the store was moved or copied" not in CliRunner().invoke(cli, command).output
     second = write_one(uri)
     assert artifact_uri(new, second).startswith(str(new))
     assert not old.exists()

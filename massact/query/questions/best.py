@@ -230,7 +230,9 @@ def _controls(answers: Answers, floor: float, scores: QuestionScores | None, cur
     for part in held:
         row, point = best_row(part, floor), part.best(floor)
         low, high = own_interval(scores, part, point) if point else (None, None)
-        is_current = part is currency.part(part.group, (one for one in newest if one.group == part.group))
+        is_current = part is currency.part(
+            part.group, (candidate for candidate in newest if candidate.group == part.group)
+        )
         row = replace(row, delta_low=low, delta_high=high, is_current=is_current)
         yield replace(row, costs=answers.costs.get(row.key or "", ()))
 
@@ -239,7 +241,7 @@ def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: fl
     """The same where only that counts whose cost is known and within all limits; and what that leaves out, in words."""
     if not limits:
         return answers, ()
-    known = {key: {one.task: one.delta for one in costs} for key, costs in answers.costs.items()}
+    known = {key: {cost.task: cost.delta for cost in costs} for key, costs in answers.costs.items()}
     tried = {key for key, deltas in known.items() if all(task in deltas for task, _ in limits)}
     kept = {key for key in tried if all(known[key][task] >= points for task, points in limits)}
     everything = answers.evaluations if answers.everything is None else answers.everything
@@ -250,9 +252,9 @@ def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: fl
     never, n_dear = list[tuple[float, str, StoredPoint]](), 0
     for place, points in answers.evaluations.by_place.items():
         coherent = points.coherent(floor)
-        n_dear += sum(one.key in tried - kept for one in coherent)
+        n_dear += sum(point.key in tried - kept for point in coherent)
         direction = answers.evaluations.samples[place[0]].direction
-        never += [(gain(one.delta, direction), one.key, one) for one in coherent if one.key not in tried]
+        never += [(gain(point.delta, direction), point.key, point) for point in coherent if point.key not in tried]
     tasks = ",".join(dict.fromkeys(task for task, _ in limits))
     notes = [f"{counted(n_dear, 'coherent evaluation costs', 'coherent evaluations cost')} more"] if n_dear else []
     if never:
@@ -263,7 +265,7 @@ def _affordable(answers: Answers, limits: Sequence[tuple[str, float]], floor: fl
             f"{tasks}"
         )
     whole = answers.everything and answers.everything.doubting(left)
-    controls = tuple(one for one in answers.controls if one.row.key in kept)
+    controls = tuple(control for control in answers.controls if control.row.key in kept)
     evaluations = answers.evaluations.doubting(left)
     return replace(answers, evaluations=evaluations, everything=whole, controls=controls), tuple(notes)
 
@@ -306,7 +308,7 @@ def best_row(
     sample = part.sample
     believed = beliefs.of(part, point) if point and beliefs else NOTHING
     standing = beliefs.standing(part.group.label, point.run_id) if point and beliefs else None
-    found = {one.name: getattr(point, one.name) for one in fields(Point)} if point else {}
+    found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
     return BestRow(
         **asdict(part.group),
         **_recipe_fields(part.group.label),

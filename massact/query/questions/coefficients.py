@@ -76,11 +76,11 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     by_group, labels = slices(answers.side_by_side), answers.filters.labels
     shown = {group: parts for group, parts in by_group.items() if not labels or group.label in labels}
     all_strata = strata(by_group)
-    found = [best_row(part, floor) for one in strata(shown) for _, part in sorted(one.slices.items())]
+    found = [best_row(part, floor) for stratum in strata(shown) for _, part in sorted(stratum.slices.items())]
     bests = tuple(row for row in found if row.status == "ok")
     telling, silent = (tuple(row for row in bests if tells(row) is wanted) for wanted in (True, False))
     ratios, shifts = (
-        tuple(one for one in some if not labels or {one.label, one.reference} & set(labels))
+        tuple(ratio for ratio in some if not labels or {ratio.label, ratio.reference} & set(labels))
         for some in (
             _ratios(all_strata, [("mean_diff", "probe")], floor),
             _ratios(all_strata, [(f"{method}_top1", method) for method in all_methods()], floor),
@@ -88,7 +88,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     )
     strengths = _strengths(telling)
     # of a method that nobody declared or evaluated nothing is asked
-    named = labels or {one for group in by_group for one in (group.label, f"{group.label}_top1")}
+    named = labels or {label for group in by_group for label in (group.label, f"{group.label}_top1")}
     notes = (*usual_notes(shown), *_left_out(found, bests, silent))
     answer = CoefficientsAnswer(
         question="coefficients",
@@ -251,8 +251,8 @@ def _strengths(rows: Iterable[BestRow]) -> list[float]:
 
 def _factor(ratios: Sequence[CoefficientRatio]) -> tuple[str, str]:
     """The median factor; and how many positions it rests on, its spread, and whether layers are mixed."""
-    values = sorted(one.ratio for one in ratios)
+    values = sorted(ratio.ratio for ratio in ratios)
     spread = f", {values[0]:.2f} to {values[-1]:.2f}" if len(values) > 1 else ""
-    n_mixed = sum(one.layer != one.reference_layer for one in ratios)
+    n_mixed = sum(ratio.layer != ratio.reference_layer for ratio in ratios)
     mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
     return f"{statistics.median(values):.2f}", f"{counted(len(ratios), 'position')}{spread}{mixed}"

@@ -141,7 +141,7 @@ def ask_compare(
     """
     by_group = slices(answers.side_by_side)
     declared, known = set(answers.groups), {group.label for group in by_group}
-    controls = {control_label(one.row) for one in answers.controls}
+    controls = {control_label(control.row) for control in answers.controls}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
     kept = [pair for pair in wanted if all(answers.shows(one_spelling(label)) for label in pair)]
     if pairs is None and not kept and len(answers.filters.labels) == 2:
@@ -303,7 +303,7 @@ def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> di
 def _warnings(labels: Sequence[str], a: Point, b: Point, floor: Floor, *, is_same: bool) -> Iterator[str]:
     if None not in (a.layer, b.layer) and a.layer != b.layer:
         yield f"the bests lie at different layers: {a.layer} and {b.layer}"
-    of_a, of_b = (floor.value_of(one) for one in (a, b))
+    of_a, of_b = (floor.value_of(point) for point in (a, b))
     if of_a is not None and of_b is not None:
         gap, shown = abs(floor.measure(of_a) - floor.measure(of_b)), "{:.1f}" if floor.is_coherence else "{:.3g}"
         if gap > COHERENCE_WARNING_POINTS:

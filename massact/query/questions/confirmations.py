@@ -166,8 +166,8 @@ def ask_confirmations(answers: Answers, floor: float, /, **_about: Unpack[About]
     asked, scores = answers.filters, answers.choosing_scores or QuestionScores({}, {})
     confirmed = answers.confirmed.only(replace(asked, labels=(), layers=()))
     by_key: dict[str, list[Stored[EvaluationRow]]] = defaultdict(list)
-    for one in confirmed.cells:
-        by_key[one.row.confirms or ""].append(one)
+    for answered in confirmed.cells:
+        by_key[answered.row.confirms or ""].append(answered)
     by_group = slices(answers.whatever_the_cell)
     places = [_Place(stratum, confirmed, scores, floor, by_key) for stratum in strata(by_group)]
     places = [place for place in places if place.is_asked]
@@ -195,7 +195,7 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
             "experiment file, evaluate, and run massact confirm"
         )
     statuses = [row.status for row in rows]
-    for n, one, several, rest in (
+    for n, confirmed, several, rest in (
         (statuses.count("unconfirmed"), "winner or tied label is", "winners and tied labels are",
          "not confirmed yet: run massact confirm"),
         (statuses.count("outdated"), "confirmed cell is", "confirmed cells are",
@@ -204,7 +204,7 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
          "of evaluations that are not in the run store any more, left out"),
     ):  # fmt: skip
         if n:
-            yield f"{counted(n, one, several)} {rest}"
+            yield f"{counted(n, confirmed, several)} {rest}"
 
 
 class _Place:
@@ -222,17 +222,17 @@ class _Place:
         points = [(label, point) for label, part in stratum.slices.items() for point in part.points.with_keys(by_key)]
         self.repeated = {point.key for _, point in points}
         """Keys of the evaluations that were confirmed, on whatever questions."""
-        several = [one for key in self.repeated for one in by_key[key]]
-        newest = max(several, key=lambda one: (one.finished_at or -1, one.run_id), default=None)
-        current = [one for one in several if newest and one.row.setting == newest.row.setting]
-        self._by_key = {one.row.confirms: one for one in current}
+        several = [stored for key in self.repeated for stored in by_key[key]]
+        newest = max(several, key=lambda stored: (stored.finished_at or -1, stored.run_id), default=None)
+        current = [stored for stored in several if newest and stored.row.setting == newest.row.setting]
+        self._by_key = {stored.row.confirms: stored for stored in current}
         self._n_older = len(several) - len(current)
         self.is_asked = bool(several) or (stratum.sample is not None and stratum.sample.confirm_share is not None)
         self._beliefs = Beliefs(stratum, floor, scores)
         self._standing = self._beliefs.standings if self.is_asked else {}
-        self._chosen = [one for one in stratum.ranked(floor) if self._standing.get(one[0], "behind") != "behind"]
+        self._chosen = [best for best in stratum.ranked(floor) if self._standing.get(best[0], "behind") != "behind"]
         keys = {best.key for _, best in self._chosen}
-        self._past = [one for one in points if one[1].key in self._by_key and one[1].key not in keys]
+        self._past = [point for point in points if point[1].key in self._by_key and point[1].key not in keys]
         self.rows = self._rows()
 
     @property
@@ -264,13 +264,13 @@ class _Place:
         return gain(row.confirmed_delta, self._stratum.direction)
 
     def _row(self, label: str, point: Point, standing: Standing | None) -> ConfirmationRow:
-        one = self._by_key.get(point.key)
+        stored = self._by_key.get(point.key)
         part = self._stratum.slices[label]
         believed = self._beliefs.of(part, point) if standing else NOTHING
         row = ConfirmationRow(
             **{**self._stratum.fields(), "baseline_trait_mean": point.baseline_trait_mean},
             label=label,
-            status=_status(one, standing),
+            status=_status(stored, standing),
             standing=standing,
             layer=point.spot[0],
             coefficient=point.spot[1],
@@ -282,11 +282,11 @@ class _Place:
             key=point.key,
             run_id=point.run_id,
         )
-        return row if one is None else self._with_confirmation(row, one)
+        return row if stored is None else self._with_confirmation(row, stored)
 
-    def _with_confirmation(self, row: ConfirmationRow, one: Stored[EvaluationRow]) -> ConfirmationRow:
-        delta, coherence = one.row.delta, one.row.coherence_mean
-        limits = self._confirmed.interval(one)
+    def _with_confirmation(self, row: ConfirmationRow, stored: Stored[EvaluationRow]) -> ConfirmationRow:
+        delta, coherence = stored.row.delta, stored.row.coherence_mean
+        limits = self._confirmed.interval(stored)
         low, high = (None, None) if isinstance(limits, str) else limits
         shrinkage = None if delta is None or row.selected_delta is None else row.selected_delta - delta
         if shrinkage is not None and row.direction == "negative":
@@ -299,11 +299,11 @@ class _Place:
             confirmed_note=limits if isinstance(limits, str) else None,
             shrinkage=shrinkage,
             confirmed_coherence=coherence,
-            holds_floor=None if coherence is None else as_floor(self._floor).is_met(one.row),
-            n_confirming=one.row.n_scored,
-            confirmed_baseline_trait_mean=one.row.baseline_trait_mean,
-            confirmed_key=one.row.key,
-            confirmed_run_id=one.run_id,
+            holds_floor=None if coherence is None else as_floor(self._floor).is_met(stored.row),
+            n_confirming=stored.row.n_scored,
+            confirmed_baseline_trait_mean=stored.row.baseline_trait_mean,
+            confirmed_key=stored.row.key,
+            confirmed_run_id=stored.run_id,
         )
 
     @property
@@ -341,15 +341,15 @@ class _Place:
             return {}
         low, high = (usual[0], strict[1]) if is_negative else (strict[0], usual[1])
         of_all = [self._confirmed.deltas(self._by_key[row.key]) for row in ranked]
-        deltas = np.array([[d for d, _ in one] for one in of_all if not isinstance(one, str)], dtype=float)
+        deltas = np.array([[d for d, _ in deltas] for deltas in of_all if not isinstance(deltas, str)], dtype=float)
         pulled = pulled_mean(deltas, ranked.index(first)) if len(deltas) == len(ranked) else None
         delta = None if pulled is None else min(max(pulled, low), high)
         return {"confirmed_winner_delta": delta, "confirmed_winner_low": low, "confirmed_winner_high": high}
 
 
-def _status(one: Stored[EvaluationRow] | None, standing: Standing | None) -> ConfirmationStatus:
-    if one is None:
+def _status(stored: Stored[EvaluationRow] | None, standing: Standing | None) -> ConfirmationStatus:
+    if stored is None:
         return "unconfirmed"
     if standing is None:
         return "outdated"
-    return "unscored" if one.row.delta is None else "confirmed"
+    return "unscored" if stored.row.delta is None else "confirmed"

@@ -103,7 +103,7 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
         return
     label, best = winner
     random = random_rows(answers, place, floor)
-    deltas = [one.row.delta for one in random if one.row.delta is not None]
+    deltas = [control.row.delta for control in random if control.row.delta is not None]
     believed = Beliefs(place, floor, answers.scores).of(place.slices[label], best) if answers.scores else NOTHING
     p_value = None if best.delta is None else random_p(best.delta, deltas, place.direction)
     row = _row(answers, place, "winner", label, best, "ok")
@@ -115,7 +115,7 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
         row = _row(answers, place, part.group.label, part.group.label, point, part.status(floor))
         low, high = own_interval(answers.scores, part, point)
         if part.group.label == RANDOM_LABEL:
-            coherences = [one.row.coherence_mean for one in random if one.row.coherence_mean is not None]
+            coherences = [control.row.coherence_mean for control in random if control.row.coherence_mean is not None]
             coherence, metrics = fmean(coherences) if coherences else None, _mean_metrics(random)
             low, high = (float(end) for end in np.quantile(deltas, (0.025, 0.975)))
             row = replace(row, delta=fmean(deltas), coherence_mean=coherence, n_random=len(deltas), metrics=metrics)
@@ -125,9 +125,9 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[C
 
 def _mean_metrics(random: Sequence[Stored[EvaluationRow]]) -> dict[str, float] | None:
     """The mean of each metric that all have."""
-    several = [one.row.metrics or {} for one in random]
-    names = [name for name in several[0] if all(name in one for one in several)] if several else []
-    return {name: fmean(one[name] for one in several) for name in names} or None
+    several = [control.row.metrics or {} for control in random]
+    names = [name for name in several[0] if all(name in metrics for metrics in several)] if several else []
+    return {name: fmean(metrics[name] for metrics in several) for name in names} or None
 
 
 def _row(answers: Answers, place: ComparableGroups, what: Any, label: str, point: Point, status: Status) -> CostRow:

@@ -100,15 +100,15 @@ def ask_curve(
     kind = _Kind(recipe, when, scope, "keep" if mode == "keep" else None)
     by_group = {g: parts for g, parts in slices(answers.side_by_side).items() if kind.covers(g.label)}
     declared = [group for group in answers.groups if kind.covers(group.label)]
-    curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]
-    shown = tuple(r for one in curves for r in _rows(one.stratum, kind, floor) if answers.shows(r.label))
+    curves = [on_equal_grids(stratum, stratum.slices, floor) for stratum in strata(by_group, declared)]
+    shown = tuple(r for curve in curves for r in _rows(curve.stratum, kind, floor) if answers.shows(r.label))
     beside = strata(slices(answers.side_by_side)) if answers.controls and shown else []
     shown += tuple(
         _row(with_controls(answers, place, floor), None, part.group.label, floor)
         for place in beside
         for part in controls_of(answers, place, floor)
     )
-    unequal = tuple(f"{one.stratum.place}: the steps are {one.words}" for one in curves if one.words)
+    unequal = tuple(f"{curve.stratum.place}: the steps are {curve.words}" for curve in curves if curve.words)
     if curves and not shown:
         unequal = (f"no step of {method}'s curve is among the labels of --label: --method names another curve",)
     notes = (*usual_notes(by_group), *unequal)
@@ -124,7 +124,7 @@ def _rows(stratum: ComparableGroups, kind: _Kind, floor: float) -> Iterator[Curv
         row = _row(stratum, n_dims, format_label(kind.recipe(n_dims)), floor)
         if row.best is not None:
             side = stratum.side(row.label, row.best)
-            reasons = ((one.label, same_vector(one, side)) for one in sides)
+            reasons = ((other.label, same_vector(other, side)) for other in sides)
             same = next((f"{label}: {why}" for label, why in reasons if why), None)
             row = replace(row, same_vector=same)
             sides.append(side)

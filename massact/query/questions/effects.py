@@ -95,12 +95,14 @@ def _rows(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[S
         run_id=best.run_id,
     )
     yield own
-    newest = {one.row.trait: one for one in answers.side_effects.cells if _is_of(place, label, best, one.row)}
+    newest = {
+        stored.row.trait: stored for stored in answers.side_effects.cells if _is_of(place, label, best, stored.row)
+    }
     newest.pop(place.trait, None)
-    for trait, one in sorted(newest.items()):
-        figures = {name: getattr(one.row, name) for name in ("delta", "trait_mean", "baseline_trait_mean")}
+    for trait, effect in sorted(newest.items()):
+        figures = {name: getattr(effect.row, name) for name in ("delta", "trait_mean", "baseline_trait_mean")}
         unknown = dict.fromkeys(("delta_low", "delta_high", "moves"))
-        yield replace(own, scored_for=trait, is_own=False, run_id=one.run_id, **figures | unknown)
+        yield replace(own, scored_for=trait, is_own=False, run_id=effect.run_id, **figures | unknown)
 
 
 _SETTING = (
@@ -118,8 +120,8 @@ def _is_of(place: ComparableGroups, label: str, best: Point, row: EvaluationRow)
 
 def _judged(answers: Answers, row: SideEffectRow, confidence: float) -> SideEffectRow:
     """A row of another trait with its interval, and whether that is more than noise at a confidence."""
-    (one,) = (cell for cell in answers.side_effects.cells if cell.run_id == row.run_id)
-    usual, strict = answers.side_effects.interval(one), answers.side_effects.interval(one, confidence=confidence)
+    (stored,) = (cell for cell in answers.side_effects.cells if cell.run_id == row.run_id)
+    usual, strict = answers.side_effects.interval(stored), answers.side_effects.interval(stored, confidence=confidence)
     if isinstance(usual, str) or isinstance(strict, str):
         return row
     is_more = abs(row.delta or 0.0) >= NEGLIGIBLE and not strict[0] <= 0 <= strict[1]

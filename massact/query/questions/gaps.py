@@ -120,7 +120,7 @@ def _ladder(
     exact = (start * (end / start) ** (index / n_steps) for index in indices)
     rungs = {float(f"{rung:.{SIGNIFICANT_DIGITS - 1}e}") for rung in exact}
     inner = [rung for rung in sorted(rungs) if (low or 0.0) < rung < high and least <= rung <= most]
-    kept = [rung for rung in inner if not any(math.isclose(rung, one, rel_tol=1e-9) for one in tried)]
+    kept = [rung for rung in inner if not any(math.isclose(rung, size, rel_tol=1e-9) for size in tried)]
     reason = None if kept else f"everything {inside} is tried, to {SIGNIFICANT_DIGITS} digits"
     return tuple(kept), reason
 
@@ -258,8 +258,8 @@ def _brackets(
         return found
     layer, coefficient = best.spot
     return tuple(
-        widened(one, abs(coefficient), part.points, allowed)
-        if one.layer == layer and (one.low or 0.0) * coefficient > 0
-        else one
-        for one in found
+        widened(row, abs(coefficient), part.points, allowed)
+        if row.layer == layer and (row.low or 0.0) * coefficient > 0
+        else row
+        for row in found
     )

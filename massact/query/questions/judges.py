@@ -147,13 +147,15 @@ def judged_twice(parts: Iterable[GroupInSetting]) -> Iterator[JudgedTwice]:
         if len(part.points) and _judge_of(part) not in map(_judge_of, others):
             others.append(part)
     for last, *earlier in alike.values():
-        yield from (_pair(one, last) for one in earlier)
+        yield from (_pair(side, last) for side in earlier)
 
 
 def _pair(a: GroupInSetting, b: GroupInSetting) -> JudgedTwice:
-    of_a, of_b = ({(one.vector_digest, one.layer, one.coefficient): one for one in side.points} for side in (a, b))
+    of_a, of_b = (
+        {(point.vector_digest, point.layer, point.coefficient): point for point in side.points} for side in (a, b)
+    )
     both = [(of_a[place], of_b[place]) for place in of_a if place in of_b]
-    first, last = _only(a, {one.run_id for one, _ in both}), _only(b, {one.run_id for _, one in both})
+    first, last = _only(a, {point.run_id for point, _ in both}), _only(b, {point.run_id for _, point in both})
     return JudgedTwice(first, last, both, len(of_a.keys() ^ of_b.keys()))
 
 
@@ -264,7 +266,7 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
             flips = bool(a or b) and not (a and b and is_one(a, b))
             bests = {"label_a": a and a.label, "label_b": b and b.label, "best_a": a and a.best, "best_b": b and b.best}
             found.append(JudgesWinner(**about | at | bests, flips=flips))
-    return tuple(sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b)))
+    return tuple(sorted(found, key=lambda row: (row.model, row.trait, row.position, row.judge_a, row.setting_b)))
 
 
 def _best_labels(
@@ -290,9 +292,9 @@ def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
         yield f"{counted(n_alone, 'evaluation')} left out, which one judge of a pair alone has scored"
 
 
-def _in_words(one: JudgesWinner) -> str:
-    label_a, label_b = (label or "nothing at the floor" for label in (one.label_a, one.label_b))
-    if not one.flips:
+def _in_words(row: JudgesWinner) -> str:
+    label_a, label_b = (label or "nothing at the floor" for label in (row.label_a, row.label_b))
+    if not row.flips:
         same = "" if label_a == label_b else f"{label_b}, of the same vector, "
-        return f"{one.place}: {label_a} under {one.judge_a} and {same}under {one.judge_b}"
-    return f"{one.place}: the winner flips from {label_a} under {one.judge_a} to {label_b} under {one.judge_b}"
+        return f"{row.place}: {label_a} under {row.judge_a} and {same}under {row.judge_b}"
+    return f"{row.place}: the winner flips from {label_a} under {row.judge_a} to {label_b} under {row.judge_b}"

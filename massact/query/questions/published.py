@@ -91,14 +91,14 @@ def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[Ab
     """
     names = {name: name for name in answers.models}
     names |= answers.declared.printed_models if answers.declared else {}
-    figures = {one.key: one for one in answers.published}
-    groups, only = {key: _our_group(one, names) for key, one in figures.items()}, normalised(answers.filters)
-    asked = sorted((one for key, one in figures.items() if _is_asked(only, one, groups[key])), key=_order)
+    figures = {figure.key: figure for figure in answers.published}
+    groups, only = {key: _our_group(figure, names) for key, figure in figures.items()}, normalised(answers.filters)
+    asked = sorted((figure for key, figure in figures.items() if _is_asked(only, figure, groups[key])), key=_order)
     by_group, flags = slices(answers.evaluations), published_flags(asked)
     rule = answers.currency.over(by_group)
-    measured = {one.key: group for one in asked if (group := groups[one.key]) and group in by_group}
+    measured = {figure.key: group for figure in asked if (group := groups[figure.key]) and group in by_group}
     current = {key: rule.part(group, by_group[group]) for key, group in measured.items()}
-    rows = [_row(one, groups[one.key], current.get(one.key), floor, flags[one.key]) for one in asked]
+    rows = [_row(figure, groups[figure.key], current.get(figure.key), floor, flags[figure.key]) for figure in asked]
     n_several = sum(len(by_group[group]) > 1 for group in measured.values())
     notes = list(_notes(rows, groups, set(answers.groups), floor))
     if n_several:
@@ -112,10 +112,10 @@ def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[Ab
     return told_apart(answer, {group: by_group[group][:1] for group in measured.values()})
 
 
-def _is_asked(only: Filters, one: PublishedRow, group: Group | None) -> bool:
+def _is_asked(only: Filters, figure: PublishedRow, group: Group | None) -> bool:
     """By our names, and by layer where it has one."""
-    group = group or Group(one.model, one.trait, one.position, one.label)
-    return only.admits_group(group) and (not only.layers or one.layer is None or one.layer in only.layers)
+    group = group or Group(figure.model, figure.trait, figure.position, figure.label)
+    return only.admits_group(group) and (not only.layers or figure.layer is None or figure.layer in only.layers)
 
 
 def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
@@ -132,27 +132,27 @@ def _bare(name: str) -> str:
     return _VARIANT.sub("", name.strip().rstrip("/").rpartition("/")[2].casefold())
 
 
-def _our_group(one: PublishedRow, model_names: Mapping[str, str]) -> Group | None:
+def _our_group(figure: PublishedRow, model_names: Mapping[str, str]) -> Group | None:
     """Where our counterpart lies, in our spelling; `None` where the experiment has no such model."""
-    model = match_model(one.model, model_names)
+    model = match_model(figure.model, model_names)
     if model is None:
         return None
     try:
-        position = str(parse_position(one.position))
+        position = str(parse_position(figure.position))
     except UsageError:
-        position = one.position
-    return Group(model, one.trait, position, one_spelling(one.label))
+        position = figure.position
+    return Group(model, figure.trait, position, one_spelling(figure.label))
 
 
 def _row(
-    one: PublishedRow, group: Group | None, part: GroupInSetting | None, floor: float, flags: tuple[str, ...]
+    figure: PublishedRow, group: Group | None, part: GroupInSetting | None, floor: float, flags: tuple[str, ...]
 ) -> PublishedComparison:
-    printed = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in ("kind", "experiment", "cell")}
+    printed = {f.name: getattr(figure, f.name) for f in fields(figure) if f.name not in ("kind", "experiment", "cell")}
     ours = part.best(floor) if part else None
     status: Status = part.status(floor) if part else "missing"
     difference = None
-    if ours is not None and ours.delta is not None and one.delta is not None:
-        difference = round(ours.delta - one.delta, 6)
+    if ours is not None and ours.delta is not None and figure.delta is not None:
+        difference = round(ours.delta - figure.delta, 6)
     return PublishedComparison(
         **printed,
         our_model=group.model if group else None,
@@ -167,10 +167,10 @@ def _row(
     )
 
 
-def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, str]:
-    layer = -1 if one.layer is None else one.layer
-    coefficient = float("-inf") if one.coefficient is None else one.coefficient
-    return (one.source, one.model, one.trait, one.position, one.label, layer, coefficient, one.key)
+def _order(figure: PublishedRow) -> tuple[str, str, str, str, str, float, float, str]:
+    layer = -1 if figure.layer is None else figure.layer
+    coefficient = float("-inf") if figure.coefficient is None else figure.coefficient
+    return (figure.source, figure.model, figure.trait, figure.position, figure.label, layer, coefficient, figure.key)
 
 
 def _notes(
@@ -192,7 +192,9 @@ def _notes(
         yield f"no model of the experiment matches {model} ({count} of {total})"
     others = [row.coherence_floor for row in found if row.coherence_floor not in (None, floor)]
     if others:
-        named = ", ".join(f"{one:g}" for one in sorted({one for one in others if one is not None}))
+        named = ", ".join(
+            f"{baseline:g}" for baseline in sorted({baseline for baseline in others if baseline is not None})
+        )
         yield f"{len(others)} of {total} were picked at another coherence floor ({named}) than {floor:g}"
 
 
@@ -262,12 +264,12 @@ def _contradictions(rows: Sequence[PublishedRow]) -> Iterator[tuple[str, str]]:
             values = sorted({_exact(value) for row in several if (value := getattr(row, name)) is not None})
             if not any(b - a > _rounding(a, b) for a, b in combinations(values, 2)):
                 continue
-            one, shown = several[0], _listed(values, _signed if name == "delta" else str)
-            what = f"{one.model}, {one.trait} {len(values)} baselines"
+            first, shown = several[0], _listed(values, _signed if name == "delta" else str)
+            what = f"{first.model}, {first.trait} {len(values)} baselines"
             if name in _RESULTS:
-                place = f"{one.label}, {one.position}, layer {one.layer}, coefficient {one.coefficient:g}"
+                place = f"{first.label}, {first.position}, layer {first.layer}, coefficient {first.coefficient:g}"
                 what = f"one cell ({place}) {len(values)} values of {name}"
-            yield from ((row.key, f"{one.source} gives {what}: {shown}") for row in several)
+            yield from ((row.key, f"{first.source} gives {what}: {shown}") for row in several)
 
 
 def _one_direction(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:

@@ -102,8 +102,8 @@ def ask_runs(
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: ask for 1 row or more")
     by_group = slices(answers.evaluations, answers.failures)
-    found = [one for stratum in strata(by_group) for one in _listed(stratum)]
-    found.sort(key=lambda one: tuple(getattr(one.point, name) for name in _PLACE))
+    found = [listed for stratum in strata(by_group) for listed in _listed(stratum)]
+    found.sort(key=lambda listed: tuple(getattr(listed.point, name) for name in _PLACE))
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
     shown = found[offset:][:limit]
@@ -112,7 +112,7 @@ def ask_runs(
         left_out = len(found) - len(shown)
         passed_over = f" and the offset of {offset}" if offset else ""
         notes += (f"{left_out} of {counted(len(found), 'evaluation')} left out by the limit of {limit}{passed_over}",)
-    rows_shown = tuple(_row(one, floor) for one in shown)
+    rows_shown = tuple(_row(listed, floor) for listed in shown)
     return told_apart(Answer(question="runs", floor=floor, rows=rows_shown, notes=notes), by_group)
 
 
@@ -140,7 +140,7 @@ def _listed(stratum: ComparableGroups) -> Iterator[_Listed]:
                 yield _Listed(point, part, point, failure.error)
 
 
-_OF_POINT = tuple(one.name for one in fields(RunRow) if one.name in StoredPoint._fields)
+_OF_POINT = tuple(field.name for field in fields(RunRow) if field.name in StoredPoint._fields)
 
 
 def _row(listed: _Listed, floor: float) -> RunRow:
@@ -170,9 +170,9 @@ def _iso(milliseconds: int) -> str | None:
 
 
 _ORDERS: dict[str, Callable[[_Listed], tuple[bool, float] | float]] = {
-    "finished": lambda one: -one.point.finished_at,  # no end is -1, and so last
-    "delta": lambda one: (one.counted.delta is None, -gain(one.counted.delta, one.part.sample.direction)),
-    "coherence": lambda one: (one.counted.coherence_mean is None, -(one.counted.coherence_mean or 0.0)),
-    "coefficient": lambda one: one.point.coefficient,
-    "layer": lambda one: one.point.layer,
+    "finished": lambda listed: -listed.point.finished_at,  # no end is -1, and so last
+    "delta": lambda listed: (listed.counted.delta is None, -gain(listed.counted.delta, listed.part.sample.direction)),
+    "coherence": lambda listed: (listed.counted.coherence_mean is None, -(listed.counted.coherence_mean or 0.0)),
+    "coefficient": lambda listed: listed.point.coefficient,
+    "layer": lambda listed: listed.point.layer,
 }

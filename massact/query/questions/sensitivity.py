@@ -83,8 +83,8 @@ def _halves_row(stratum: ComparableGroups, floor: float, scores: QuestionScores)
     first = np.array(list(_splits(n_questions)))
     pairs = [_winners(labels, deltas, coherences, half, floor) for half in (first, ~first)]
     won = Counter(pairs[0] + pairs[1])
-    one = _of_one_vector(stratum, floor, [label for label, _ in won.most_common() if label is not None])
-    pairs = [[one.get(label, label) for label in half] for half in pairs]
+    of_one = _of_one_vector(stratum, floor, [label for label, _ in won.most_common() if label is not None])
+    pairs = [[of_one.get(label, label) for label in half] for half in pairs]
     (winner, n), *rest = Counter(pairs[0] + pairs[1]).most_common(2)
     n_splits = len(first)
     return HalvesRow(
@@ -117,7 +117,7 @@ def _splits(n: int) -> Iterator[list[bool]]:
     if comb(n, n // 2) <= 2 * N_SPLITS:
         chosen: Iterable[Iterable[int]] = combinations(range(n), n // 2)
         if n % 2 == 0:  # the other half of each of these comes by itself
-            chosen = (one for one in combinations(range(n), n // 2) if one[0] == 0)
+            chosen = (combination for combination in combinations(range(n), n // 2) if combination[0] == 0)
     else:
         rng = np.random.default_rng(_SEED)
         chosen = (rng.permutation(n)[: n // 2].tolist() for _ in range(N_SPLITS))
@@ -279,7 +279,7 @@ def _runs(stratum: ComparableGroups, ladder: Sequence[float]) -> list[Sensitivit
     """One row for each maximal run of floors with one winner (or with one reason for none)."""
     found: list[SensitivityRow] = []
     wins = ((floor, _win(stratum, floor)) for floor in ladder)
-    for _, same in groupby(wins, key=lambda one: (*one[1][:2], one[1][2].key if one[1][2] else None)):
+    for _, same in groupby(wins, key=lambda win: (*win[1][:2], win[1][2].key if win[1][2] else None)):
         (first, win), *rest = same
         found.append(_row(stratum, win, (first, rest[-1][0] if rest else first), found[-1] if found else None))
     return found
@@ -337,7 +337,11 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
 
 def _names(all_strata: Sequence[ComparableGroups]) -> Iterator[str]:
     """What the notes call each; with setting and baseline where a place has several."""
-    counts = Counter(one.place for one in all_strata)
-    for one in all_strata:
-        baseline = "no baseline" if one.baseline_trait_mean is None else f"baseline {one.baseline_trait_mean:g}"
-        yield one.place if counts[one.place] == 1 else f"{one.place}, setting {(one.setting or '')[:8]}, {baseline}"
+    counts = Counter(group.place for group in all_strata)
+    for stratum in all_strata:
+        baseline = "no baseline" if stratum.baseline_trait_mean is None else f"baseline {stratum.baseline_trait_mean:g}"
+        yield (
+            stratum.place
+            if counts[stratum.place] == 1
+            else f"{stratum.place}, setting {(stratum.setting or '')[:8]}, {baseline}"
+        )

@@ -88,8 +88,8 @@ def kappas(tables: Numbers, costs: Numbers) -> Numbers:
 def _correlations(weights: Numbers, a: Numbers, b: Numbers) -> Numbers:
     """Pearson's of each draw; NaN where one reader's scores are all the same."""
     shares = weights / weights.sum(1, keepdims=True)
-    x, y = (one - (shares * one).sum(1, keepdims=True) for one in (a, b))
-    spread = [(shares * one**2).sum(1) for one in (x, y)]
+    x, y = (ranks - (shares * ranks).sum(1, keepdims=True) for ranks in (a, b))
+    spread = [(shares * residuals**2).sum(1) for residuals in (x, y)]
     is_flat = np.minimum(*spread) < _FLAT
     r: Numbers = (shares * x * y).sum(1) / np.sqrt(np.where(is_flat, np.nan, spread[0] * spread[1]))
     return r

@@ -337,10 +337,10 @@ Beside = tuple[str, str, str, str, float | None]
 """Model, trait, position, setting and the trait mean of the baseline: labels within are set side by side."""
 
 
-def beside(one: ComparableGroups | GroupInSetting) -> Beside:
+def beside(group: ComparableGroups | GroupInSetting) -> Beside:
     """What a group, or a place, is set beside."""
-    where = one.group if isinstance(one, GroupInSetting) else one
-    return (where.model, where.trait, where.position, str(one.setting), one.baseline_trait_mean)
+    where = group.group if isinstance(group, GroupInSetting) else group
+    return (where.model, where.trait, where.position, str(group.setting), group.baseline_trait_mean)
 
 
 def hidden_winners(places: Iterable[Beliefs], shown: Collection[str | None]) -> list[str]:

@@ -27,7 +27,7 @@ def delta_ends(baseline: Sequence[float], steered: Sequence[float], direction: D
         from scipy.special import stdtrit
 
         mean = math.fsum(room) / n
-        spread = math.sqrt(math.fsum((one - mean) ** 2 for one in room) / (n - 1) * (1 + 1 / n))
+        spread = math.sqrt(math.fsum((score - mean) ** 2 for score in room) / (n - 1) * (1 + 1 / n))
         worst = min(_SCALE, max(*room, mean + float(stdtrit(n - 1, _BEYOND)) * spread))
     return (-_SCALE, worst) if is_negative else (-worst, _SCALE)
 
@@ -88,7 +88,7 @@ def matched_interval(differences: Sequence[float], scale: float, quantile: float
     without a difference, one of `scale`, one of `-scale`), so that it has a width though all are equal."""
     n = len(differences) + 2
     mean = math.fsum(differences) / n
-    variance = max((math.fsum(one**2 for one in differences) + scale**2) / n - mean**2, 0.0)
+    variance = max((math.fsum(difference**2 for difference in differences) + scale**2) / n - mean**2, 0.0)
     reach = quantile * math.sqrt(variance / n)
     return max(-scale, mean - reach), min(scale, mean + reach)
 

@@ -163,7 +163,9 @@ def _fitted(known: Moments, spots: Spots | None) -> Numbers:
     """What the cells of its label and of its coefficient say of the variance of each."""
     own = known.variances
     fitted = np.full(len(own), float(own.mean()))
-    alike = 1 + 2 * sum(one**2 for one in known.along)  # cells of a label that tell as much as one alone
+    alike = 1 + 2 * sum(
+        correlation**2 for correlation in known.along
+    )  # cells of a label that tell as much as one alone
     for column, size in () if spots is None else ((spots.labels, alike), (spots.coefficients, 1.0)):
         group = np.unique(column, return_inverse=True)[1]
         counts = np.bincount(group)

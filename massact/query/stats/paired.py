@@ -167,7 +167,7 @@ class QuestionScores:
     ) -> "QuestionScores":
         """The scores of evaluations at or above the floor, and of the baselines that they name."""
         wanted = {row.baseline_key for row in evaluations.samples.values()}
-        runs = {key: one.run_id for key, one in baselines.items() if key in wanted}
+        runs = {key: baseline.run_id for key, baseline in baselines.items() if key in wanted}
         of_baselines, asked = store.scores(runs.values()), as_floor(floor)
         scores = store.scores(run for points in evaluations.by_place.values() for run in points.coherent_runs(floor))
         if not asked.is_coherence:
@@ -182,7 +182,7 @@ class QuestionScores:
         found = [self.evaluations.get(run_id) for run_id in run_ids]
         if baseline is None or not run_ids or not _is_of(baseline, part.baseline_trait_mean):
             return None
-        rows = [one.trait for one in found if one is not None and len(one.trait) == len(baseline.trait)]
+        rows = [scores.trait for scores in found if scores is not None and len(scores.trait) == len(baseline.trait)]
         if len(rows) < len(run_ids):
             return None
         deltas = np.array(rows, dtype=float) - np.array(baseline.trait, dtype=float)
@@ -205,7 +205,10 @@ class QuestionScores:
         """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored; or of what
         else the floor is, on its scale."""
         found = [one for run_id in run_ids if (one := self.evaluations.get(run_id))]
-        rows = [one.coherence if self.floor.is_coherence else one.metrics.get(self.floor.metric, ()) for one in found]
+        rows = [
+            scores.coherence if self.floor.is_coherence else scores.metrics.get(self.floor.metric, ())
+            for scores in found
+        ]
         if not all(rows):
             return None
         if not run_ids or len(rows) < len(run_ids) or len({len(row) for row in rows}) > 1:
@@ -280,7 +283,7 @@ def at_matched_coherence(
     that its own luck is no difference. `expected`: by run what is expected of deltas among which some were picked, and
     the neighbours of a best were not. `at_zero` is the coherence of the baseline, the neighbour at coefficient 0.
     Returns `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that."""
-    a, b = (_path(*one, at_zero, as_floor(floor), expected) for one in ((best_a, points_a), (best_b, points_b)))
+    a, b = (_path(*side, at_zero, as_floor(floor), expected) for side in ((best_a, points_a), (best_b, points_b)))
     if not a or not b:
         return None
     is_a_followed = a[0].coherence < b[0].coherence

@@ -174,7 +174,7 @@ class RunStore:
             for run_id, text in self._source.finished_values(list(scores), metric_tag(name)).items():
                 with suppress(ValueError, TypeError):
                     found[run_id][name] = decode_metric(text)
-        return {run_id: replace(one, metrics=found[run_id]) for run_id, one in scores.items()}
+        return {run_id: replace(score, metrics=found[run_id]) for run_id, score in scores.items()}
 
     def close(self) -> None:
         self._source.close()

@@ -143,7 +143,7 @@ class RestSource(RunSource):
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
         """Scores that were read with the points are still known."""
-        told = None if self._scores else self._ask_about("values", run_ids, lambda one: dict(one["values"]), tag=tag)
+        told = None if self._scores else self._ask_about("values", run_ids, lambda data: dict(data["values"]), tag=tag)
         if told is not None:
             return dict(ChainMap(*told))
         known = self._scores if tag == Tag.SCORES else {}
@@ -249,7 +249,7 @@ class RestSource(RunSource):
     ) -> list[T] | None:
         """The answers about some runs, many at a time; `None` as of `_ask`."""
         asked = ({"run_ids": ids, **more} for ids in chunks(run_ids, MAX_RUN_IDS))
-        told = [self._ask(name, one, lambda data: unpack(parse_object(data))) for one in asked]
+        told = [self._ask(name, ids, lambda data: unpack(parse_object(data))) for ids in asked]
         known = [answer for answer in told if answer is not None]
         return known if len(known) == len(told) else None
 

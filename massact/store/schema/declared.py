@@ -158,7 +158,7 @@ def declared_content(declared: Declared) -> dict[str, Any]:
         "floor": float(declared.floor),
         "floor_rule": as_floor(declared.floor).rule,
         "traits": declared.traits,
-        "phases": [[one.name, one.models, one.positions, one.labels] for one in declared.phases],
+        "phases": [[phase.name, phase.models, phase.positions, phase.labels] for phase in declared.phases],
         "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
         "confirm": declared.confirm_share,
         "least_scored": declared.least_scored,

@@ -256,7 +256,9 @@ def run_name(row: EvaluationRow) -> str:
 
 def encode_row(row: Row) -> str:
     """The compact JSON of a row; ValueError or TypeError where it is too long for a tag, or could not be read back."""
-    told = ((one.name, getattr(row, one.name)) for one in fields(row) if one.name != _BESIDE)  # asdict copies values
+    told = (
+        (field.name, getattr(row, field.name)) for field in fields(row) if field.name != _BESIDE
+    )  # asdict copies values
     values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
@@ -355,7 +357,9 @@ def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
         try:
             decoded += _decode_together(some)
         except (ValueError, TypeError, KeyError):  # at least one is none: find which
-            decoded += [None] if len(some) == 1 else chain.from_iterable(decode_many_scores([one]) for one in some)
+            decoded += (
+                [None] if len(some) == 1 else chain.from_iterable(decode_many_scores([scores]) for scores in some)
+            )
     return decoded
 
 

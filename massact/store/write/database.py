@@ -264,7 +264,7 @@ def _is_known(versions: Collection[str]) -> bool:
     from mlflow.store.db.utils import _get_alembic_config
 
     script = ScriptDirectory.from_config(_get_alembic_config(""))  # type: ignore[no-untyped-call]
-    return set(versions) <= {one.revision for one in script.walk_revisions()}
+    return set(versions) <= {revision.revision for revision in script.walk_revisions()}
 
 
 def _copied(path: Path, version: str) -> Path:

@@ -78,8 +78,10 @@ def evaluation_row(
 def evaluation_scores(evaluation: Evaluation) -> Scores:
     """Per-question scores, in the question set's order."""
     responses = evaluation.responses
-    metrics = {name: tuple(one.metrics.get(name) for one in responses) for name in evaluation.summary.metrics}
-    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses), metrics)
+    metrics = {name: tuple(response.metrics.get(name) for response in responses) for name in evaluation.summary.metrics}
+    return Scores(
+        tuple(response.trait for response in responses), tuple(response.coherence for response in responses), metrics
+    )
 
 
 _RESULT = (

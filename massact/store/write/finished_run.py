@@ -55,7 +55,7 @@ def check_runs(runs: Iterable[FinishedRun]) -> None:
 def _problem(run: FinishedRun) -> str | None:
     if run.status not in _STATUSES:
         return f"status {run.status!r} is not an end; there are {', '.join(_STATUSES)}"
-    for key in (*run.params, *run.tags, *run.metrics, *run.files, *(one.name for one in run.steps)):
+    for key in (*run.params, *run.tags, *run.metrics, *run.files, *(step.name for step in run.steps)):
         if not _is_key(key):
             return f"MLflow takes no param, metric, tag or artifact of the name {key!r}"
     texts = [("name", run.name, _KEY_LIMIT)]

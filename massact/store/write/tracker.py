@@ -78,10 +78,10 @@ def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     if any((place / run.info.run_id).is_dir() for run in runs):
         raise UnusableStoreError(
-            f"the run store was moved: it says that artifacts of {experiment.name!r} are in "
-            f"{experiment.artifact_location}, which is not there; they are in {place}. Run `massact doctor "
-            f"--experiment {experiment.name} --fix`, which writes the new place into the store, or move it back; "
-            "questions about it need neither"
+            f"the run store was moved or copied: it says that artifacts of {experiment.name!r} are in "
+            f"{experiment.artifact_location}, and not beside it in {place}. Run `massact doctor --experiment "
+            f"{experiment.name} --fix`, which writes the new place into the store, or use it where it was; questions "
+            "about it need neither"
         )
 
 

@@ -176,7 +176,7 @@ class JudgeThread:
 
     def put(self, batch: Generated) -> None:
         """Hand over a batch, as soon as fewer than `AHEAD` wait; after a failure of the judge nothing is taken."""
-        in_hand_or_waiting = [one for one in self._begun if not one.done()]
+        in_hand_or_waiting = [future for future in self._begun if not future.done()]
         if len(in_hand_or_waiting) > AHEAD:
             wait(in_hand_or_waiting, return_when=FIRST_COMPLETED)
         if self._error is None:
@@ -203,7 +203,7 @@ class JudgeThread:
 def judged(judge: Judge, batch: Generated) -> Iterator[Result]:
     """Score a batch; one that the judge trips over is tried again by halves, so that one cell fails alone."""
     if batch.error is not None:
-        yield from (FailedCell(one, batch.error) for one in batch.cells)
+        yield from (FailedCell(cell, batch.error) for cell in batch.cells)
         return
     try:
         yield from _score(judge, batch)
@@ -220,7 +220,7 @@ def judged(judge: Judge, batch: Generated) -> Iterator[Result]:
 
 def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
     began = time.perf_counter()
-    asked = [one for exchanges in batch.exchanges for one in exchanges]
+    asked = [exchange for exchanges in batch.exchanges for exchange in exchanges]
     verdicts = judge.score(asked)
     seconds = time.perf_counter() - began
     if len(verdicts) != len(asked):

@@ -45,7 +45,7 @@ class CellGenerator:
 
     def _encoded(self, before: tuple[Message, ...]) -> list[tuple[int, ...]]:
         if before not in self._prompts:
-            self._prompts[before] = [encode_chat(self._model, after(before, one)) for one in self._questions]
+            self._prompts[before] = [encode_chat(self._model, after(before, question)) for question in self._questions]
         return self._prompts[before]
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[base.Generated]:
@@ -68,24 +68,24 @@ class CellGenerator:
 
     def _choose(self, batch: Sequence[PlannedCell]) -> Iterator[base.Generated]:
         """What the model's probabilities choose: nothing is generated. Each question is asked in both orders."""
-        for one in batch:
+        for cell in batch:
             began = time.perf_counter()
-            if one.before not in self._choices:
+            if cell.before not in self._choices:
                 orders = [order for question in self._questions for order in cast(Choice, question).orders]
-                self._choices[one.before] = [encode_choice(self._model, one.before, order) for order in orders]
-            asked, intervention = self._choices[one.before], _intervention(one, len(self._model.blocks))
+                self._choices[cell.before] = [encode_choice(self._model, cell.before, order) for order in orders]
+            asked, intervention = self._choices[cell.before], _intervention(cell, len(self._model.blocks))
             rows = self._generator.opened([Row(each.prompt, intervention, n_drawn=each.n_drawn) for each in asked])
             found = self._generator.reader.next_log_probabilities(rows, [each.tokens for each in asked])
             said = [choice_text(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
             exchanges = [Exchange(str(question), text) for question, text in zip(self._questions, said, strict=True)]
-            yield base.Generated([one], [exchanges], time.perf_counter() - began, [0])
+            yield base.Generated([cell], [exchanges], time.perf_counter() - began, [0])
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[base.Generated]:
         width, n_blocks = len(self._questions), len(self._model.blocks)
         rows = [
-            Row(prompt, _intervention(one, n_blocks), draw)
-            for one in batch
-            for draw, prompt in zip(self._draws, self._encoded(one.before), strict=True)
+            Row(prompt, _intervention(cell, n_blocks), draw)
+            for cell in batch
+            for draw, prompt in zip(self._draws, self._encoded(cell.before), strict=True)
         ]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
@@ -103,8 +103,8 @@ class CellGenerator:
             if NEUTRAL not in self._measured.names
             else self._neutral.kl(self._generator, [row.intervention for row in rows[::width]])
         )
-        for n, one in enumerate(batch):
-            if one.before:  # held against the questions alone
+        for n, cell in enumerate(batch):
+            if cell.before:  # held against the questions alone
                 neutral[n], some = (), slice(n * width, (n + 1) * width)
                 if n_read:
                     bare = self._encoded(())
@@ -135,8 +135,8 @@ class CellGenerator:
         """The metrics of a cell's responses."""
         likelihoods = read or [Likelihoods()] * len(said)
         return [
-            self._measured.of(Reading(e.question, e.response, tokens, one.log_probabilities, one.kl, neutral))
-            for e, tokens, one in zip(exchanges, said, likelihoods, strict=True)
+            self._measured.of(Reading(e.question, e.response, tokens, exchange.log_probabilities, exchange.kl, neutral))
+            for e, tokens, exchange in zip(exchanges, said, likelihoods, strict=True)
         ]
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:

@@ -83,10 +83,10 @@ class CoherenceBelief:
         # far below the cliff coherence is the baseline's, at the cliff it is the floor
         self._halves = self._cliffs - widths * math.log(shape.baseline_coherence / shape.floor - 1)
         log_weights = log_prior.copy()
-        for one in observations:
-            if one.coherence is None:
+        for observation in observations:
+            if observation.coherence is None:
                 continue
-            off = (self._curves(np.log([one.coefficient]))[0] - one.coherence) / COHERENCE_NOISE
+            off = (self._curves(np.log([observation.coefficient]))[0] - observation.coherence) / COHERENCE_NOISE
             log_weights -= (_TAIL + 1) / 2 * np.log1p(off**2 / _TAIL)
         weights = np.exp(log_weights - log_weights.max())
         kept = weights > _NEGLIGIBLE
@@ -164,9 +164,11 @@ class GainBelief:
         self, shape: Shape, trend: Process, observations: Sequence[Observation], own_spread: float = OWN_SPREAD
     ) -> None:
         own, self._shape = _kernel(own_spread * shape.ceiling), shape
-        seen = [one for one in observations if one.gain is not None and not one.is_partial]
-        x = self._at([math.log(one.coefficient) for one in seen])
-        gains = np.array([one.gain for one in seen], dtype=float)
+        seen = [
+            observation for observation in observations if observation.gain is not None and not observation.is_partial
+        ]
+        x = self._at([math.log(observation.coefficient) for observation in seen])
+        gains = np.array([observation.gain for observation in seen], dtype=float)
         noise = np.full(len(seen), GAIN_NOISE**2)
         self._process = Process(trend.mean, lambda a, b: trend.covariance(a, b) + own(a, b), x, gains, noise)
 

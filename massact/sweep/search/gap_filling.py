@@ -182,7 +182,7 @@ def search_texts(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int, 
 
 def _bests(endings: Endings) -> Iterator[tuple[tuple[str, str, str, str], Ending]]:
     for names, ladders in _by_group(endings).items():
-        yield names, max(ladders, key=lambda one: -1.0 if one.gain is None else one.gain)
+        yield names, max(ladders, key=lambda ladder: -1.0 if ladder.gain is None else ladder.gain)
 
 
 def _best_line(names: Iterable[str], best: Ending, floor: Floor) -> str:
@@ -198,7 +198,7 @@ def result_table(endings: Endings, floor: Floor) -> str:
     ]
     by_group = _by_group(endings)
     for names, best in _bests(endings):
-        spent = sum(one.spent for one in by_group[names])
+        spent = sum(ladder.spent for ladder in by_group[names])
         figures = " | | | |"
         if best.coefficient is not None and best.delta is not None and best.coherence is not None:
             figures = f" {best.key.layer} | {best.coefficient:g} | {best.delta:.1f} | {floor.shown(best.coherence)} |"
@@ -210,13 +210,13 @@ def reason_lines(endings: Endings) -> list[str]:
     """Why groups have no coherent result, or one that does nothing: a line for each, layer by layer."""
     lines = []
     for names, ladders in _by_group(endings).items():
-        if any(one.is_of_use for one in ladders):
+        if any(member.is_of_use for member in ladders):
             continue
         by_reason: dict[str, dict[str, None]] = defaultdict(dict)
-        for one in ladders:
-            by_reason[one.reason][str(one.key.layer)] = None
+        for ladder in ladders:
+            by_reason[ladder.reason][str(ladder.key.layer)] = None
         reasons = "; ".join(f"layer {', '.join(layers)}: {reason}" for reason, layers in by_reason.items())
-        is_open = all(one.coefficient is None for one in ladders)
+        is_open = all(member.coefficient is None for member in ladders)
         what = "no coherent result" if is_open else "coherent, but of little use"
         lines.append(f"{', '.join(names)}: {what}. {reasons[0].upper()}{reasons[1:]}")
     return lines

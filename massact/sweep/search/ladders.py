@@ -38,10 +38,16 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
     """Why a ladder is over: no text was coherent, the trait did not move, or `why` where there is nothing else to
     say."""
     scored = sorted(
-        ((one.coefficient, one.coherence, one) for one in observations if one.coherence is not None),
+        (
+            (observation.coefficient, observation.coherence, observation)
+            for observation in observations
+            if observation.coherence is not None
+        ),
         key=lambda each: each[0],
     )
-    coherent = [one for _, coherence, one in scored if coherence >= floor and not one.is_partial]
+    coherent = [
+        observation for _, coherence, observation in scored if coherence >= floor and not observation.is_partial
+    ]
     asked = as_floor(floor)
     if scored and not coherent:
         least, coherence, _ = scored[0]
@@ -50,7 +56,7 @@ def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[f
         return Done(f"at {least:g}, {which}, {asked.metric} is {asked.shown(asked.value_at(coherence))}")
     if not coherent:
         return Done(why)
-    gain = max((one.gain for one in coherent if one.gain is not None), default=None)
+    gain = max((observation.gain for observation in coherent if observation.gain is not None), default=None)
     last = coherent[-1].coefficient
     beyond = next(((c, coherence) for c, coherence, _ in scored if c > last and coherence < floor), None)
     if beyond is None or gain is None or gain >= MOVES:
@@ -135,9 +141,9 @@ class Ladder:
 
     def _coherent(self, floor: float) -> list[tuple[float, float]]:
         return [
-            (one.gain, one.coefficient)
-            for one in self.observations
-            if one.gain is not None and (one.coherence or 0.0) >= floor and not one.is_partial
+            (observation.gain, observation.coefficient)
+            for observation in self.observations
+            if observation.gain is not None and (observation.coherence or 0.0) >= floor and not observation.is_partial
         ]
 
 
@@ -174,8 +180,8 @@ def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]
         rivals = {} if settings.drop is None else _rivals(members, settings.floor)
         is_known = any(ladder.observations for ladder in members)
         of_pool = {
-            one.key: _step(one, beliefs[one.key], trends[one.key], rivals.get(one.group), settings)
-            for one in (members if is_known else members[::PILOT_SHARE])
+            member.key: _step(member, beliefs[member.key], trends[member.key], rivals.get(member.group), settings)
+            for member in (members if is_known else members[::PILOT_SHARE])
         }
         steps |= of_pool if settings.drop is None else _better_halves(members, of_pool)
     return steps
@@ -186,7 +192,7 @@ def _rivals(members: Sequence[Ladder], floor: float) -> dict[Hashable, Ladder]:
     best: dict[Hashable, Ladder] = {}
     for ladder in members:
         if ladder.best_gain(floor) > 0:
-            best[ladder.group] = max(ladder, best.get(ladder.group, ladder), key=lambda one: one.best_gain(floor))
+            best[ladder.group] = max(ladder, best.get(ladder.group, ladder), key=lambda member: member.best_gain(floor))
     return best
 
 
@@ -272,10 +278,10 @@ def _trends(
 def _trend(members: Sequence[Ladder], beliefs: Mapping[Hashable, _Belief], own_spread: float) -> Process:
     by_place: dict[tuple[int, float], list[float]] = defaultdict(list)
     for ladder in members:
-        for one in ladder.observations:
-            if one.gain is not None and not one.is_partial:
-                x = math.log(one.coefficient) - beliefs[ladder.key].shape.best
-                by_place[round(x / _TREND_STEP), ladder.layer].append(one.gain)
+        for observation in ladder.observations:
+            if observation.gain is not None and not observation.is_partial:
+                x = math.log(observation.coefficient) - beliefs[ladder.key].shape.best
+                by_place[round(x / _TREND_STEP), ladder.layer].append(observation.gain)
     points = [
         (_TREND_STEP * place, layer, math.fsum(gains) / len(gains), len(gains))
         for (place, layer), gains in sorted(by_place.items())
@@ -336,8 +342,8 @@ def _try(coefficient: float, coherence: CoherenceBelief) -> Try:
 
 def _downward(ladder: Ladder, floor: float) -> float | None:
     """What is still to be tried before it may be said that no text is coherent."""
-    sizes = [one.coefficient for one in ladder.observations if one.coherence is not None]
-    if not sizes or any((one.coherence or 0.0) >= floor for one in ladder.observations):
+    sizes = [observation.coefficient for observation in ladder.observations if observation.coherence is not None]
+    if not sizes or any((observation.coherence or 0.0) >= floor for observation in ladder.observations):
         return None
     least, _ = ladder.allowed
     wanted = least if least > 0 else _rounded(min(sizes) / 2, ladder.allowed)
@@ -348,7 +354,11 @@ def _between(ladder: Ladder, floor: float) -> float | None:
     """What is still to be tried before it may be said that no coefficient moves the trait."""
     if ladder.best_gain(floor) >= MOVES:
         return None
-    seen = sorted((one.coefficient, one.coherence) for one in ladder.observations if one.coherence is not None)
+    seen = sorted(
+        (observation.coefficient, observation.coherence)
+        for observation in ladder.observations
+        if observation.coherence is not None
+    )
     for (size, coherence), (above, coherence_above) in pairwise(seen):
         widest = WIDEST_AT_CLIFF if coherence_above < floor else WIDEST_BELOW
         if coherence >= floor and above / size > widest:
@@ -360,7 +370,7 @@ def _over(ladder: Ladder, settings: Settings) -> Done | None:
     """Why a ladder is over before anything is asked of the curves."""
     if ladder.best_gain(settings.floor) >= ladder.ceiling - settings.tolerance:
         return _conclude(ladder, settings, "no more can be gained")
-    n_failed = sum(one.coherence is None for one in ladder.observations)
+    n_failed = sum(observation.coherence is None for observation in ladder.observations)
     if n_failed >= MAX_FAILURES:
         return Done(f"{counted(n_failed, 'coefficient')} failed or not scored")
     if ladder.spent >= settings.budget:
@@ -383,7 +393,7 @@ def _candidates(ladder: Ladder, cliff: float, floor: float) -> Numbers:
         low = high = math.log(least) if least > 0 and cliff < math.log(least) else math.log(most)
     n = max(1, round((high - low) / _STEP) + 1)
     x: Numbers = np.linspace(low, high, n)
-    tried = np.log([one.coefficient for one in ladder.observations])
+    tried = np.log([observation.coefficient for observation in ladder.observations])
     if not len(tried):
         return x
     return np.compress(np.abs(x[:, None] - tried).min(axis=1) > _LEAST_STEP, x)

@@ -47,9 +47,9 @@ def probe_cliffs(
     nothing is known of them.
     Raises JudgeError: the unsteered model cannot read texts; UsageError: short texts do not tell what the floor is of;
     Interrupted: somebody asked to stop; the texts in hand were finished."""
-    recipes = {(one.position, format_label(one.recipe)): one for one in requests}
+    recipes = {(request.position, format_label(request.recipe)): request for request in requests}
     probe = _Probe(session, evaluator)
-    between = {key: (LEAST, GREATEST) for key, one in facts.items() if one.unit_strength > 0}
+    between = {key: (LEAST, GREATEST) for key, fact in facts.items() if fact.unit_strength > 0}
 
     def requested(key: LadderKey, strength: float) -> GridRequest:
         coefficient = key.sign * strength / facts[key].unit_strength
@@ -59,7 +59,7 @@ def probe_cliffs(
     for _ in range(HALVINGS):
         middles = {key: math.sqrt(low * high) for key, (low, high) in between.items()}
         cells = evaluator.planner.cells(requested(*each) for each in middles.items())
-        measures = probe.measures({_key(one): one for one in cells.values()})
+        measures = probe.measures({_key(cell): cell for cell in cells.values()})
         for key, (low, high) in list(between.items()):
             measure = measures.get(key)
             if measure is None:
@@ -88,16 +88,18 @@ class _Probe:
         self._questions = session.datasets.questions(trait, n)
         self._judge = session.judges.of(trait, model, config=JudgeConfig("perplexity"))
         with session.stores.read() as store:
-            self._stored = {one.row.key: one.run_id for one in store.screenings(session.experiment.name)}
+            self._stored = {
+                screening.row.key: screening.run_id for screening in store.screenings(session.experiment.name)
+            }
 
     def measures(self, cells: Cells) -> dict[LadderKey, float | None]:
         """Of each cell's short texts the mean of what the floor is of, on its scale; `None`: none could be read. What
         failed is absent."""
-        short = {key: self._shortened(one) for key, one in cells.items()}
+        short = {key: self._shortened(cell) for key, cell in cells.items()}
         run_ids = {
             key: self._stored[stored]
-            for key, one in short.items()
-            if (stored := screening_key(cell_key(one.cell))) in self._stored
+            for key, screening in short.items()
+            if (stored := screening_key(cell_key(screening.cell))) in self._stored
         }
         found: dict[LadderKey, float | None] = {}
         metric = self._floor.metric
@@ -106,19 +108,19 @@ class _Probe:
                 scores = store.scores(run_ids.values())
                 scores = scores if self._floor.is_coherence else store.with_metrics(scores, [metric])
             told = {
-                run_id: one.coherence if self._floor.is_coherence else one.metrics.get(metric)
-                for run_id, one in scores.items()
+                run_id: score.coherence if self._floor.is_coherence else score.metrics.get(metric)
+                for run_id, score in scores.items()
             }
             found = {key: self._mean(values) for key, id_ in run_ids.items() if (values := told.get(id_)) is not None}
-        if todo := [one for key, one in short.items() if key not in found]:
+        if todo := [cell for key, cell in short.items() if key not in found]:
             found |= {
-                _key(one.planned): self._mean(map(self._floor.of_response, one.responses))
-                for one in self._answered(todo)
+                _key(screening.planned): self._mean(map(self._floor.of_response, screening.responses))
+                for screening in self._answered(todo)
             }
         return found
 
     def _mean(self, values: Iterable[float | None]) -> float | None:
-        known = [one for one in values if one is not None]
+        known = [value for value in values if value is not None]
         return self._floor.measure(sum(known) / len(known)) if known else None
 
     def _answered(self, cells: list[PlannedCell]) -> Iterable[Evaluation]:

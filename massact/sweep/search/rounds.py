@@ -108,12 +108,12 @@ class LadderSearch:
         ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
         vectors = self._evaluator.planner.vectors
         facts, recipes = dict[LadderKey, VectorFacts](), dict[str, Recipe]()
-        for one in wanted:
-            label = format_label(one.recipe)
-            recipes[label] = one.recipe
-            signs = sorted({int(math.copysign(1, value)) for value in one.coefficients.values}, reverse=True)
-            for layer, of_layer in facts_of(vectors, one.position, one.recipe, one.layers).items():
-                facts |= {LadderKey(one.position, label, layer, sign): of_layer for sign in signs}
+        for request in wanted:
+            label = format_label(request.recipe)
+            recipes[label] = request.recipe
+            signs = sorted({int(math.copysign(1, value)) for value in request.coefficients.values}, reverse=True)
+            for layer, of_layer in facts_of(vectors, request.position, request.recipe, request.layers).items():
+                facts |= {LadderKey(request.position, label, layer, sign): of_layer for sign in signs}
         probed = {}
         if self._probes:
             plain = {key: of_key for key, of_key in facts.items() if _is_plain(recipes[key.label])}
@@ -148,9 +148,9 @@ class LadderSearch:
             points, failures = store.points_and_failures(name)
             points = points.counting(least)
             points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
-            screenings = [one.row for one in store.screenings(name)]
+            screenings = [screening.row for screening in store.screenings(name)]
         stopped = [row for row in screenings if self._floor.is_met(row) is False]
-        seen = self._seen(points, [one.row for one in failures], stopped, ladders)
+        seen = self._seen(points, [failure.row for failure in failures], stopped, ladders)
         coefficients: dict[LadderKey, list[float]] = defaultdict(list)
         for ladder, observation in seen.values():
             coefficients[ladder].append(ladder.sign * observation.coefficient)
@@ -163,7 +163,7 @@ class LadderSearch:
             is_known = observation.coherence is not None
             if key in keys and (is_known or (ladder, observation.coefficient) in self._tried):
                 observed[ladder].append(observation)
-        return {key: replace(one, observations=tuple(observed[key])) for key, one in ladders.items()}
+        return {key: replace(ladder, observations=tuple(observed[key])) for key, ladder in ladders.items()}
 
     def _seen(
         self, points: Points, failed: Iterable[EvaluationRow], stopped: Iterable[EvaluationRow], ladders: Container[Any]
@@ -176,21 +176,21 @@ class LadderSearch:
         for (_, model, trait, *_label), indices in points.by_place().items():
             if is_of(model, trait):
                 of_place = map(points.at, indices.tolist())
-                told += ((one, self._floor.measure_of(one), one.delta, False) for one in of_place)
+                told += ((point, self._floor.measure_of(point), point.delta, False) for point in of_place)
         seen = {}
-        for one, coherence, delta, is_part in told:
-            if one.coefficient and one.layer is not None:
-                sign = int(math.copysign(1, one.coefficient))
-                key = LadderKey(str(one.position), str(one.label), one.layer, sign)
+        for point, coherence, delta, is_part in told:
+            if point.coefficient and point.layer is not None:
+                sign = int(math.copysign(1, point.coefficient))
+                key = LadderKey(str(point.position), str(point.label), point.layer, sign)
                 gain = delta if delta is None or is_positive else -delta
                 if key in ladders:
-                    seen[one.key] = key, Observation(abs(one.coefficient), coherence, gain, is_partial=is_part)
+                    seen[point.key] = key, Observation(abs(point.coefficient), coherence, gain, is_partial=is_part)
         return seen
 
     def _ending(self, ladder: Ladder, reason: str) -> Ending:
         key: LadderKey = ladder.key
         size = ladder.best_coefficient(self._settings.floor)
-        best = next((one for one in ladder.observations if one.coefficient == size), None)
+        best = next((observation for observation in ladder.observations if observation.coefficient == size), None)
         gain = best.gain if best else None
         return Ending(
             key=key,
