@@ -185,6 +185,8 @@ def _spellings(character: str) -> str:
     """A pattern of what a character is written as: itself, quoted for a URI, or as a literal of Python's."""
     quoted = quote(character, safe="", errors="replace")
     forms = {character, quoted, quoted.lower(), quote_plus(character, errors="replace"), repr(character)[1:-1]}
+    if character in "'\"":
+        forms.add(f"\\{character}")  # in a literal that holds both of them
     return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})"
 
 

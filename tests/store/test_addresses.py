@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from massact.addresses import (
@@ -174,10 +174,14 @@ def moved(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
-    moved: tuple[Path, Path, str], tmp_path: Path
+    tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new, run_id = moved
-    shutil.copytree(new, old)  # both are there
+    old, new = tmp_path / "original", tmp_path / "copy"
+    original = copied(migrated_database, old)
+    monkeypatch.chdir(old)
+    run_id = write_one(original)
+    shutil.copytree(old, new)
+    monkeypatch.chdir(new)
     files = {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()}
     uri = f"sqlite:///{new}/mlflow.db"
     assert fetch_from(artifact_uri(new, run_id), Artifact.VECTOR, tracking_uri=uri).is_relative_to(new)
@@ -187,7 +191,6 @@ def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
     assert "mended" in CliRunner().invoke(cli, command).output
     assert artifact_uri(new, write_one(uri)).startswith(str(new))
     assert {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()} == files
-    original = f"sqlite:///{old}/mlflow.db"
     assert fetch_from(artifact_uri(old, run_id), Artifact.VECTOR, tracking_uri=original).is_relative_to(old)
     Tracker(original, "study", floor=68.0)
 
@@ -326,6 +329,7 @@ MARK = "Zq7"
 PASSWORDS = st.builds("{}Zq7{}".format, st.text(max_size=12), st.text(max_size=12))
 
 
+@example("Zq7'\"", "postgresql")
 @given(PASSWORDS, st.sampled_from(["postgresql", "mysql+x", "http", "s3", "wasbs", "unknown"]))
 def test_no_password_is_shown(password: str, scheme: str) -> None:
     for text in (password, quote(password, safe="", errors="replace")):
