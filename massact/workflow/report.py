@@ -21,8 +21,8 @@ from massact.names import file_name
 from massact.query import Answers
 from massact.query.answers import Confirmed
 from massact.query.costs import costs_of
-from massact.query.groups import gain, is_below_floor
-from massact.query.questions.best import BestRow, ask_best
+from massact.query.groups import is_below_floor
+from massact.query.questions.best import BestRow, ask_best, ranked
 from massact.query.questions.costs import ask_costs
 from massact.query.questions.effects import ask_effects
 from massact.report import style
@@ -206,7 +206,7 @@ def _label_cosines(session: Session, bests: Iterable[BestRow]) -> Iterator[Cosin
 
 
 def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> Iterator[CosineMatrix]:
-    top = max(bests, key=lambda row: gain(row.delta, row.direction))
+    top = min(bests, key=ranked)
     labels = sorted(dict.fromkeys(row.label for row in bests), key=_order)[:_MOST_LABELS]
     if top.layer is None or len(labels) < 2:
         return
@@ -233,9 +233,8 @@ def _samples(
     bests = list(bests)
     for model, trait in product(session.experiment.models, session.experiment.traits):
         names = (model.name, trait.name)
-        rows = [(gain(row.delta, trait.direction), row) for row in bests if (row.model, row.trait) == names]
-        if rows:
-            yield from _of_place(session, answers, baselines, max(rows, key=lambda row: row[0])[1])
+        if rows := [row for row in bests if (row.model, row.trait) == names]:
+            yield from _of_place(session, answers, baselines, min(rows, key=ranked))
             continue
         unsteered = (baseline for baseline in baselines if (baseline.row.model, baseline.row.trait) == names)
         asked: Iterator[_Asked] = ((stored.run_id, "baseline", "unsteered", stored.row.judge) for stored in unsteered)

@@ -25,8 +25,7 @@ from massact.models.thinking import generate_thinking
 from massact.names import shown, visible
 from massact.plugins import own_digest
 from massact.query.answers import Filters
-from massact.query.groups import gain
-from massact.query.questions.best import BestRow
+from massact.query.questions.best import BestRow, ranked
 from massact.query.questions.runs import RunRow
 from massact.store.read import base, open_source
 from massact.store.schema import EvaluationRow, stored_cell
@@ -88,7 +87,7 @@ class Stored:
         rows: list[BestRow] = list(question("best").ask(self._experiment, about, {"intervals": False}).rows)
         known = [row for row in rows if row.run_id and row.is_current and not row.is_control]
         named: dict[str, str] = {}
-        for row in sorted(known, key=lambda row: -gain(row.delta, row.direction)):
+        for row in sorted(known, key=ranked):
             named.setdefault(f"{row.model}/{row.trait}", str(row.run_id))
             named[f"{row.model}/{row.trait}/{row.position}/{row.label}"] = str(row.run_id)
         with self._lock:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 import yaml
@@ -21,8 +20,7 @@ from massact.labels import format_layers, format_steering, parse_label
 from massact.models.load import read_shape
 from massact.names import shown
 from massact.query.answers import Filters
-from massact.query.groups import rank
-from massact.query.questions.best import BestRow
+from massact.query.questions.best import BestRow, ranked
 from massact.store.read import RunStore, open_source
 from massact.store.schema import Artifact, EvaluationRow, Kind
 from massact.store.tensors import read_tensor
@@ -51,8 +49,7 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     if len(places) > 1:
         named = ", ".join(f"{shown(model)} with {shown(trait)}" for model, trait in places)
         raise UsageError(f"which best? There are {named}: name one with --model and --trait")
-    best: Any = min(rows, key=lambda row: rank((row.label, cast(Any, row)), row.direction))
-    return str(best.run_id)
+    return str(min(rows, key=ranked).run_id)
 
 
 def stored_vector(run_id: str, tracking_uri: str) -> tuple[EvaluationRow, torch.Tensor, int | None]:

@@ -188,3 +188,20 @@ def test_no_command_takes_a_control_for_the_best_evaluation(monkeypatch: pytest.
     place = "toy-gemma-3/refusal"
     assert set(bests) == {place, f"{place}/response[:5]/probe", f"{place}/response[:5]/mean_diff"}
     assert bests[place] == winner.run_id
+
+
+def test_of_equal_deltas_every_command_takes_the_one_that_best_calls_the_winner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = ask_best.of(answers(), FLOOR)
+    alike = [replace(row, delta=30.0, coefficient=10.0 + 5 * i) for i, row in enumerate(reversed(answer.rows))]
+    for rows in (alike, alike[::-1]):
+        answer = replace(answer, rows=tuple(rows))
+        for module in (vectors, steered):
+            monkeypatch.setattr(module, "question", lambda _, answer=answer: SimpleNamespace(ask=lambda *_: answer))
+        (winner,) = winners(answer.rows).values()
+        assert winner.coefficient == 10.0
+        assert vectors.best_run("small", "", Filters()) == winner.run_id
+        assert (
+            steered.Stored(cast(Any, None), "toy-gemma-3", "small", "").bests()["toy-gemma-3/refusal"] == winner.run_id
+        )

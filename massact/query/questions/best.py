@@ -290,12 +290,13 @@ def winners(rows: Iterable[BestRow]) -> dict[tuple[str, str, str, str | None], B
         place = (row.model, row.trait, row.position, row.setting)
         if row.is_control:
             continue
-        if row.status == "ok" and row.method != RANDOM and (place not in found or _order(row) < _order(found[place])):
+        if row.status == "ok" and row.method != RANDOM and (place not in found or ranked(row) < ranked(found[place])):
             found[place] = row
     return found
 
 
-def _order(row: Any) -> tuple[Any, ...]:
+def ranked(row: Any) -> tuple[Any, ...]:
+    """What sorts the winner among rows of bests first."""
     return rank((row.label, row), row.direction)
 
 
