@@ -79,6 +79,9 @@ class Scan:
         return of_judge.get(n_questions, of_judge.get(None))
 
 
+_BINARY = "it is no text in UTF-8: results are lines of JSON, as trait-interp writes them"
+
+
 def read_results(source: Source, experiment: str) -> tuple[list[FileLine], int]:
     """All lines of a results file, and when it was changed last, in milliseconds since 1970."""
     lines = []
@@ -86,7 +89,8 @@ def read_results(source: Source, experiment: str) -> tuple[list[FileLine], int]:
         with source.path.open("rb") as file:
             changed_at = os.fstat(file.fileno()).st_mtime_ns // 1_000_000
             for number, line in read_lines(file):
-                if number == 1 and line is not None and (advice := lfs_advice(line)):
+                advice = lfs_advice(line or b"") or (_BINARY if b"\0" in (line or b"") else None)
+                if number == 1 and advice:
                     raise DataError(f"{source.path}: {advice}")
                 lines.append(FileLine(number, line or b"", _parsed(line, experiment)))
     except OSError as error:

@@ -289,6 +289,19 @@ def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
     assert "baseline.json: a Git LFS pointer" in file.notes[0]
 
 
+@pytest.mark.parametrize(
+    "content", [b"SQLite format 3\0" + bytes(range(256)) * 9, '{"a": 1}\n{"b": 2}'.encode("utf-16")]
+)
+def test_a_file_that_is_no_text_is_refused_once(tmp_path: Path, content: bytes) -> None:
+    path = results(tmp_path, [])
+    path.write_bytes(content)
+    heap = Heap()
+    _, refusals = import_to_heap(tmp_path, heap)
+    assert [(one.file, one.line) for one in refusals] == [(str(path), 0)]
+    assert "no text in UTF-8" in refusals[0].reason
+    assert not heap.runs
+
+
 def test_responses_may_have_nan_as_a_score_and_an_instruction_as_a_prompt(tmp_path: Path) -> None:
     lines = [base(16.0, 1), evaluation(30.0, 80.0, result={"trait_mean": 30.0, "coherence_mean": 80.0, "n": 1})]
     path = results(tmp_path, lines)
