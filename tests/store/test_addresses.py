@@ -19,6 +19,7 @@ from massact.addresses import (
     hide_passwords,
     http_address,
     local_folder,
+    moved_folder,
     plain_sqlite,
     resolve_tracking_uri,
     shown_uri,
@@ -193,6 +194,18 @@ def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
     assert {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()} == files
     assert fetch_from(artifact_uri(old, run_id), Artifact.VECTOR, tracking_uri=original).is_relative_to(old)
     Tracker(original, "study", floor=68.0)
+
+
+def test_a_store_that_is_reached_through_a_link_is_where_it_was(
+    tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, link = tmp_path / "place", tmp_path / "link"
+    uri = copied(migrated_database, place)
+    monkeypatch.chdir(place)
+    run_id = write_one(uri)
+    link.symlink_to(place)
+    assert artifact_uri(link, write_one(f"sqlite:///{link}/mlflow.db")).startswith(str(place))
+    assert moved_folder(artifact_uri(link, run_id), f"sqlite:///{link}/mlflow.db") is None
 
 
 def artifact_uri(new: Path, run_id: str) -> str:
