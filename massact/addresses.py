@@ -94,7 +94,9 @@ def moved_folder(artifact_uri: str, tracking_uri: str) -> Path | None:
         return None
     parts = folder.parts
     places = (beside.joinpath(*parts[start:]) for start in range(1, len(parts) - 1))
-    return next((place for place in places if place.is_dir()), None)
+    found = next((place for place in places if place.is_dir()), None)
+    # one folder may be reached by two names, as through a link
+    return None if found is None or (folder.is_dir() and found.samefile(folder)) else found
 
 
 def resolve_tracking_uri(value: str | None) -> str:

@@ -86,7 +86,7 @@ def _tables(answers: Sequence[Answer[Any]], wanted: Sequence[str]) -> list[tuple
 
 def _about(pairs: Rows, name: str) -> Column:
     """What is asked about, of each row."""
-    values = {id(row): getattr(pair, name) for pair, row in pairs}
+    values = {id(row): getattr(answer, name) for answer, row in pairs}
     return Column(name, lambda row: _text(values[id(row)]), is_shared=True)
 
 
@@ -128,7 +128,8 @@ def write(text: str, output: Path | None) -> None:
 
 def _csv(pairs: Rows, wanted: Sequence[str]) -> str:
     """Every field of the rows, and of which experiment and at which floor they are."""
-    rows = [{"experiment": pair.experiment, "floor": as_floor(pair.floor).limit, **flatten(row)} for pair, row in pairs]
+    told = [(answer.experiment, as_floor(answer.floor).limit, row) for answer, row in pairs]
+    rows = [{"experiment": experiment, "floor": limit, **flatten(row)} for experiment, limit, row in told]
     names = {_plain(name): name for row in rows for name in row}
     if rows and (unknown := [name for name in wanted if _plain(name) not in names]):
         there = ", ".join(names.values())
@@ -222,9 +223,9 @@ def command(name: str) -> click.Command:
         *(option_of(parameter) for parameter in (*FILTERS, *ABOUT_FLOOR, *posed.shared)),
         *OUTPUT_OPTIONS,
         *(option_of(parameter, posed.default(parameter)) for parameter in posed.own),
-        *(click.option(f"--{flag}", is_flag=True, help=f"{question.summary}.") for flag, question in flags.items()),
+        *(click.option(f"--{flag}", is_flag=True, help=f"{other.summary}.") for flag, other in flags.items()),
     )
-    texts = [posed.help, *(f"With --{flag}: {question.help}" for flag, question in flags.items())]
+    texts = [posed.help, *(f"With --{flag}: {other.help}" for flag, other in flags.items())]
     return click.command(posed.command, help="\n\n".join(texts).replace("\\b", "\b"))(options(run))
 
 

@@ -365,11 +365,11 @@ def _check_vectors(experiment: Experiment, top: Section) -> None:
     """What vectors of other tools are of, and whether each that a phase names is there."""
     models, traits = ({None, *(thing.name for thing in known)} for known in (experiment.models, experiment.traits))
     declared: tuple[VectorConfig | GateConfig, ...] = (*experiment.vectors, *experiment.gates)
-    for vectors in declared:
-        key = "gates" if isinstance(vectors, GateConfig) else "vectors"
-        for name, known in ((getattr(vectors, "model", None), models), (vectors.trait, traits)):
+    for config in declared:
+        key = "gates" if isinstance(config, GateConfig) else "vectors"
+        for name, known in ((getattr(config, "model", None), models), (config.trait, traits)):
             if name not in known:
-                raise top.take(key).error(f"{vectors.name} is of {name!r}, which the file does not declare")
+                raise top.take(key).error(f"{config.name} is of {name!r}, which the file does not declare")
     by_trait = experiment.baselines.prompt
     if isinstance(by_trait, tuple) and (unknown := {trait for trait, _ in by_trait} - traits):
         raise top.take("baselines").error(f"prompt: the file declares no trait {min(unknown)!r}")

@@ -42,7 +42,9 @@ def read_labelled(path: Path) -> list[Labelled]:
     rows: dict[tuple[str, ...], Labelled] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, delimiter=_delimiter(path))
+            between = _delimiter(path)
+            point = "," if between == ";" else "."  # where Excel writes semicolons a half is 0,5
+            reader = csv.DictReader(file, strict=True, delimiter=between)
             missing = [name for name in ("question", "response") if name not in (reader.fieldnames or ())]
             if missing or not set(SCORES) & set(reader.fieldnames or ()):
                 raise DataError(
@@ -52,7 +54,8 @@ def read_labelled(path: Path) -> list[Labelled]:
             for row in reader:
                 texts: Any = {name: row.get(name) or "" for name in _TEXTS}
                 scores: Any = {
-                    name: _score(row.get(name), f"{path}, line {reader.line_num}, {name}") for name in SCORES
+                    name: _score((row.get(name) or "").replace(point, "."), f"{path}, line {reader.line_num}, {name}")
+                    for name in SCORES
                 }
                 labelled = Labelled(**texts, **scores)
                 rows[labelled.annotator, *labelled.text] = labelled
@@ -67,11 +70,11 @@ def _delimiter(path: Path) -> str:
         return max(",;\t", key=file.readline().count)
 
 
-def _score(text: str | None, where: str) -> float | None:
-    if not (text or "").strip():
+def _score(text: str, where: str) -> float | None:
+    if not text.strip():
         return None
     try:
-        score = float(text or "")
+        score = float(text)
     except ValueError:
         score = math.nan
     if not 0 <= score <= 100:

@@ -253,8 +253,9 @@ class Moved(Check):
     def see(self, run: CheckedRun) -> Iterator[Finding]:
         place = place_of(run.raw.artifact_uri)
         uri = self.context.tracking_uri
-        if place not in self._places:
-            self._places[place] = moved_folder(place, uri) if moved_folder(run.raw.artifact_uri, uri) else None
+        # some runs have no files: one that has tells
+        if self._places.get(place) is None and moved_folder(run.raw.artifact_uri, uri) is not None:
+            self._places[place] = moved_folder(place, uri)
         return iter(())
 
     def after(self) -> Iterator[Finding]:

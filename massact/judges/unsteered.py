@@ -95,11 +95,11 @@ class PerplexityJudge(_Reading):
             texts = [decode(model, tokens) for tokens in generate(model, rows, Generation(_OWN_TOKENS))]
         own = [Exchange(*pair) for pair in zip(self._questions, texts, strict=True) if pair[1].strip()]
         shuffled = []
-        for text in own:
-            words = text.response.split()
+        for exchange in own:
+            words = exchange.response.split()
             shuffle(words)
-            shuffled.append(Exchange(text.question, " ".join(words)))
-        measured = [(_read(model, text), _read(model, other)) for text, other in zip(own, shuffled, strict=True)]
+            shuffled.append(Exchange(exchange.question, " ".join(words)))
+        measured = [(_read(model, a), _read(model, b)) for a, b in zip(own, shuffled, strict=True)]
         if not measured:
             raise ConfigError(f"the judge {self._name}: the model answers no question of the trait with any text")
         n = len(measured)

@@ -37,14 +37,14 @@ def _parts(answers: Answers, place: ComparableGroups, floor: float) -> Iterator[
     )
     if random:
         by_label[RANDOM_LABEL] = random[len(random) // 2]
-    for label, part in by_label.items():
+    for label, stored in by_label.items():
         group = Group(place.model, place.trait, place.position, label)
-        values = {name: getattr(part.row, name) for name in StoredPoint._fields[2:]}
-        ended = -1 if part.finished_at is None else part.finished_at
-        point = StoredPoint(part.run_id, ended, **values | {"position": place.position, "label": label})
+        values = {name: getattr(stored.row, name) for name in StoredPoint._fields[2:]}
+        ended = -1 if stored.finished_at is None else stored.finished_at
+        point = StoredPoint(stored.run_id, ended, **values | {"position": place.position, "label": label})
         points = Points.of([point]).counting(answers.least_scored)
         baseline = place.baseline_trait_mean
-        yield GroupInSetting(group, part.row.setting, baseline, part.row, PointSet(points, points.head), last=ended)
+        yield GroupInSetting(group, stored.row.setting, baseline, stored.row, PointSet(points, points.head), last=ended)
 
 
 def winner_of(place: ComparableGroups, floor: float) -> tuple[str, Point] | None:

@@ -36,7 +36,7 @@ def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: floa
         # of each label what all others have too
         points = {label: part.points for label, part in parts.items()}
         shared = {
-            label: reduce(keep, [points[part] for part in parts if part != label], points[label]) for label in parts
+            label: reduce(keep, [points[other] for other in parts if other != label], points[label]) for label in parts
         }
         kept = {label: replace(part, points=shared[label]) for label, part in parts.items()}
         if all(part.best(floor) for part in kept.values()):

@@ -19,13 +19,13 @@ Cosines = Mapping[tuple[str, str], float]  # cosine of two vectors by their dige
 ONCE = "evaluated once"  # how the reason of two labels that share an evaluation begins
 
 
-def taken_over_words(value: Any) -> str:
+def taken_over_words(row: Any) -> str:
     """Whose result it is and how alike the vectors are, such as `probe (cosine 0.9843)`; empty where it is its own."""
-    if value.same_as is None:
+    if row.same_as is None:
         return ""
     # rounded down, so that nothing is said to be more alike than it is
-    cosine = "" if value.same_as_cosine is None else f" (cosine {int(value.same_as_cosine * 10_000) / 10_000:.4f})"
-    return f"{value.same_as}{cosine}"
+    cosine = "" if row.same_as_cosine is None else f" (cosine {int(row.same_as_cosine * 10_000) / 10_000:.4f})"
+    return f"{row.same_as}{cosine}"
 
 
 SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))  # of rows of evaluations
@@ -114,7 +114,7 @@ def _lent(a: Side, b: Side, layers: Iterable[int]) -> Iterator[tuple[str, float]
     """The same from results that one of the two took over from the other; how alike they were may be the less."""
     for layer in layers:
         pairs = ((a.points.vectors().get(layer), b.label), (b.points.vectors().get(layer), a.label))
-        found = [pair.cosine for pair, label in pairs if pair and pair.same_as == label and pair.cosine is not None]
+        found = [lent.cosine for lent, label in pairs if lent and lent.same_as == label and lent.cosine is not None]
         yield from ((f"cosine {cosine:.6f}", cosine) for cosine in found[:1] if cosine > DEFAULT_ALIKE)
 
 

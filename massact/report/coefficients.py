@@ -167,10 +167,7 @@ class RelativeStrength:
 
     def alt(self) -> str:
         known = [spread for spread in spreads(self.evidence) if spread.strength is not None]
-        words = [
-            f"{strength.name}: {counted(strength.n_groups, 'best')}, median {strength.strength:.2f}"
-            for strength in known
-        ]
+        words = [f"{spread.name}: {counted(spread.n_groups, 'best')}, median {spread.strength:.2f}" for spread in known]
         return (
             "Delta and coherence against relative strength, all models on one axis. "
             f"{some_words(words) or 'No best with an effect'}."

@@ -93,7 +93,7 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     lines: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     cleanings = ((r.method, r.cleaning) for r in map(recipe_of, set().union(*labels.values())) if r is not None)
-    kinds = {CurveKind(cleaning, c.when, c.scope, "keep" if c.mode else "zero") for cleaning, c in cleanings if c.scope}
+    kinds = {CurveKind(method, c.when, c.scope, "keep" if c.mode else "zero") for method, c in cleanings if c.scope}
     for kind in sorted(kinds):
         rows: dict[Place, list[CurveRow]] = {place: [] for place in labels}
         for row in evidence.curve(**asdict(kind)):

@@ -52,14 +52,14 @@ def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
     """All that a request may give, with their defaults; of pages the limit has one and is bounded."""
     found = []
     for parameter in posed.parameters:
-        own = parameter
-        default = posed.default(own) if own in posed.own else None
-        if posed.traits.has_pages and own.name == "limit":
-            own, default = whole(own.name, own.meaning, 1, MAX_ROWS), str(ROWS)
-        schema = dict(own.schema)
+        bounded = parameter
+        default = posed.default(parameter) if parameter in posed.own else None
+        if posed.traits.has_pages and parameter.name == "limit":
+            bounded, default = whole(parameter.name, parameter.meaning, 1, MAX_ROWS), str(ROWS)
+        schema = dict(bounded.schema)
         if default is not None:  # a number or a truth value as such
-            schema["default"] = default if schema["type"] == "string" else own.read(default)
-        found.append(replace(own, schema=schema))
+            schema["default"] = default if schema["type"] == "string" else bounded.read(default)
+        found.append(replace(bounded, schema=schema))
     return tuple(found)
 
 
@@ -241,13 +241,13 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
         raise ProblemError(Kinds.BAD_BODY, f"the body has to be JSON, an object with {', '.join(schemas)} alone")
     for key, schema in schemas.items():
         values = body[key] if schema["type"] == "array" else [body[key]]
-        stored = schema.get("items", schema)
+        item = schema.get("items", schema)
         if not isinstance(values, list) or len(values) > schema.get("maxItems", 1):
             raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
         texts = (value if isinstance(value, str) else "" for value in values)
-        if not all(len(text) <= stored["maxLength"] and re.fullmatch(stored["pattern"], text) for text in texts):
-            length = f"1 to {stored['maxLength']} characters"
-            raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {stored['pattern']}")
+        if not all(len(text) <= item["maxLength"] and re.fullmatch(item["pattern"], text) for text in texts):
+            length = f"1 to {item['maxLength']} characters"
+            raise ProblemError(Kinds.BAD_BODY, f"{key!r} has to hold texts of {length} as in {item['pattern']}")
     return body
 
 

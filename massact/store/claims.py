@@ -150,6 +150,11 @@ class Sharing:
     def _alive(self) -> list[_Other]:
         return [other for other in self._others.values() if other.is_alive]
 
+    @property
+    def _needs_store(self) -> bool:
+        """Whether the store is waited for: without it nobody knows what others do, or whether there are any."""
+        return bool(self._alone or self._alive())
+
     def _free(self, keys: Iterable[str], n: int) -> list[str]:
         theirs = {key: other for other in self._alive() for key in other.keys}
         free = []
@@ -195,16 +200,16 @@ class Sharing:
     def _ask(self, attempt: Callable[[], None]) -> bool:
         """Write what is held, or look what others have. False: the store is down, and no other was at work when it was
         up."""
-        if not self._alive() and self._down_since[0] and _age(self._down_since) < LEASE_SECONDS:
+        if not self._needs_store and self._down_since[0] and _age(self._down_since) < LEASE_SECONDS:
             return False
         try:
-            if self._alive():  # without the store nobody knows what they do
+            if self._needs_store:
                 self._patience.ask(attempt)
             else:
                 with held_back():
                     attempt()
         except Exception as error:
-            if self._alive() or not is_outage(error):
+            if self._needs_store or not is_outage(error):
                 raise
             self._down_since = _now()
             return False
@@ -259,7 +264,7 @@ class Sharing:
                 is_done = last.is_alive and self._tracker.status(run_id) == "FINISHED"
                 self._ended_elsewhere |= last.keys if is_done else frozenset()
             elif last.is_alive and not other.is_alive:
-                self._say(f"{other.shown} gives no sign of life any more: its cells are free")
+                self._say(f"{other.shown} gives no sign of life any more: what it had in hand is free")
             self._ended_elsewhere |= other.ended - last.ended if other else frozenset()
 
 

@@ -228,21 +228,21 @@ class Driver:
     def _take_over(self, plan: Plan, tally: Tally) -> None:
         """Write the results that are the same as another's, once the store has that one."""
         waited_for = {key for key in plan.cells if key not in plan.same} - self._came
-        mine = [key for key, cell in plan.same.items() if cell.key not in waited_for]
+        mine = [key for key, same in plan.same.items() if same.key not in waited_for]
         mine = self._sharing.take(mine, len(mine)) if mine else []
         sources = read_sources(self._session, {plan.same[key].key for key in mine})
         for key in mine:
-            result, planned = plan.same[key], plan.cells[key]
+            same, planned = plan.same[key], plan.cells[key]
             self._came.add(key)
-            if (source := sources.get(result.key)) is not None:
-                run = taken_over_run(self._place, planned, source, result.likeness, parent=self._parent)
+            if (source := sources.get(same.key)) is not None:
+                run = taken_over_run(self._place, planned, source, same.likeness, parent=self._parent)
                 tally.same += 1
             elif not self._generates:
-                self._leave_out([key], f"the same as {result.label}, which could not be scored")
+                self._leave_out([key], f"the same as {same.label}, which could not be scored")
                 continue
             else:
-                reason = self._failed.get(result.key, "its result is not in the store")
-                failed = FailedCell(planned, f"the same as {result.label}, which failed: {reason}")
+                reason = self._failed.get(same.key, "its result is not in the store")
+                failed = FailedCell(planned, f"the same as {same.label}, which failed: {reason}")
                 run = RunMaker(place=self._place, parent=self._parent)(failed)
                 tally.failed += 1
             self._session.stores.spool.put(run, experiment_id=self._parent.experiment_id)

@@ -284,4 +284,4 @@ def contrasts(dataset: TraitDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
         sides[0] += read_side(folder, "positive")[1]
         sides[1] += read_side(folder, "negative")[1]
     first, second = ([prompt.text for prompt in side] for side in sides)
-    return tuple(name for name in first if name not in second), tuple(name for name in second if name not in first)
+    return tuple(text for text in first if text not in second), tuple(text for text in second if text not in first)

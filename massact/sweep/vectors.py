@@ -111,7 +111,7 @@ class StoredVectors:
         if label in found.row.labels:
             vectors: torch.Tensor = self._fetched(found, label)
             return vectors
-        methods = {label.method for label in map(recipe_of, found.row.labels) if label}
+        methods = {known.method for known in map(recipe_of, found.row.labels) if known}
         if recipe.method in (PAIRED_METHOD, NEUTRAL_METHOD) and recipe.method not in methods:
             raise MissingPrerequisiteError(
                 f"{label} cannot be made of what was extracted without {recipe.method}: write that under "

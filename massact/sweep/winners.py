@@ -103,7 +103,7 @@ def confirmed_rows(session: Session) -> dict[str, Stored[EvaluationRow]]:
     """What was confirmed and counts, by key: it has scores of enough responses, and what the floor is of, and is
     compared with what has too."""
     stored, floor = stored_by_key(session, Kind.CONFIRMATION), as_floor(session.experiment.coherence_floor)
-    whole = {key: control for key, control in stored.items() if not floor.is_lacking(control.row)}
+    whole = {key: result for key, result in stored.items() if not floor.is_lacking(result.row)}
     return finished_rows(session, whole, stored)
 
 

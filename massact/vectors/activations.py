@@ -49,8 +49,8 @@ def decide_statuses(
     of each side, 0 to 0.5. `paired`: whether prompt i of one side is left out with prompt i of the other.
     Raises DataError: fewer than two training prompts remain on a side; the message says what fell by what."""
     first, second = (
-        [why or (None if there else PromptStatus.NO_WINDOW) for why, there in zip(*prompt, strict=True)]
-        for prompt in zip(dropped, has_window, strict=True)
+        [why or (None if there else PromptStatus.NO_WINDOW) for why, there in zip(*side, strict=True)]
+        for side in zip(dropped, has_window, strict=True)
     )
     if paired:
         first, second = pair_up(first, second)

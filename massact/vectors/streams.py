@@ -229,7 +229,7 @@ def _keep(file: Path | None, read: _Read) -> None:
     if file is None:
         return
     tokens, means = read
-    ends = torch.tensor([len(token) for token in tokens]).cumsum(0)
+    ends = torch.tensor([len(ids) for ids in tokens]).cumsum(0)
     flat = torch.tensor([token for ids in tokens for token in ids], dtype=torch.long)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

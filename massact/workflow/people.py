@@ -221,7 +221,7 @@ class _About:
         self, who: JudgeIdentity, pairs: Iterable[tuple[float | None, float | None, _Text]], n_annotators: int,
         people: float | None,
     ) -> AgreementRow | None:  # fmt: skip
-        known = [(a, b, pair.labelled.question) for a, b, pair in pairs if a is not None and b is not None]
+        known = [(a, b, text.labelled.question) for a, b, text in pairs if a is not None and b is not None]
         if not known:
             return None
         a, b, questions = (list(some) for some in zip(*known, strict=True))

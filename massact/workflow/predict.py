@@ -204,7 +204,7 @@ def prediction_markdown(
     parts += [verdict.scatter_words(verdict.own_strengths(trial.cases)), _strength_table(trial).markdown()]
     if carried := verdict.carry_overs(trial.cases):
         headers = ("a cliff, as relative strength, carries over", "#half within", "#pairs")
-        rows = [(pair.what, f"x{pair.factor:.2f}", str(pair.n_pairs)) for pair in carried]
+        rows = [(over.what, f"x{over.factor:.2f}", str(over.n_pairs)) for over in carried]
         parts.append(Table.of("", headers, rows).markdown())
     if left_out:
         lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))

@@ -49,7 +49,7 @@ class Shown:
         for number, response in enumerate(self.responses[:most], 1):
             lines += ["", *textwrap.wrap(f"{number}. {visible(response.question)}", width)]
             pair = (("unsteered", self._unsteered(response.question)), ("steered", response))
-            lines += columns([_told(*response) for response in pair], width)
+            lines += columns([_told(*side) for side in pair], width)
         if most is not None and (left := len(self.responses) - most) > 0:
             lines += ["", f"{left} more: leave --limit out"]
         return "\n".join(lines) + "\n"
@@ -84,7 +84,7 @@ def read_shown(run_id: str, tracking_uri: str) -> Shown:
         baselines = {baseline.row.key: baseline.run_id for baseline in store.baselines(row.experiment)}
         wanted = [lender, *filter(None, [baselines.get(row.baseline_key or "")])]
         runs = {run.run_id: run.artifact_uri for run in source.finished_runs(wanted, tags=())}
-    said = [kept_responses(runs[run], tracking_uri) if run in runs else () for run in wanted]
+    said = [kept_responses(runs[id_], tracking_uri) if id_ in runs else () for id_ in wanted]
     if not said[0]:
         raise UsageError(
             f"run {run_id} kept no responses (--save-responses): the best of each group has them, or evaluate with "

@@ -193,7 +193,7 @@ class Chat:
         asked: list[_Turns] = [[*turns, ("user", question)] for turns in self._said]
         interventions = (None, self.steered.intervention)
         rows = [
-            Row(encode_chat(model, Conversation(turns)), row) for turns, row in zip(asked, interventions, strict=True)
+            Row(encode_chat(model, Conversation(turns)), how) for turns, how in zip(asked, interventions, strict=True)
         ]
         with model_lock(model.model):
             said = generate_thinking(model, self._generator, rows, self._settings)

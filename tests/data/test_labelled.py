@@ -32,9 +32,10 @@ def test_a_file_of_ones_own_needs_little(tmp_path: Path) -> None:
 def test_a_file_of_excel_with_other_characters_between_is_read_and_added_to(between: str, tmp_path: Path) -> None:
     file = tmp_path / "excel.csv"
     names = ["question", "response", "trait_score", "coherence_score", "annotator", "trait", "model"]
-    lines = (names, ["why", "yes, and no", "40", "", "ana", "", ""])
+    written = "40,5" if between == ";" else "40.5"
+    lines = (names, ["why", "yes, and no", written, "", "ana", "", ""])
     file.write_bytes(("\ufeff" + "".join(f"{between.join(line)}\r\n" for line in lines)).encode())
-    first = Labelled("why", "yes, and no", annotator="ana", trait_score=40.0)
+    first = Labelled("why", "yes, and no", annotator="ana", trait_score=40.5)
     assert read_labelled(file) == [first]
     append_labelled(file, ONE)
     assert read_labelled(file) == [first, ONE]

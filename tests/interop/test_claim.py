@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from massact.store import claims as sharing
 from massact.store.read import open_source, stored_contents
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import process_tag
-from massact.store.write.tracker import Tracker
+from massact.store.write.tracker import OpenRun, Tracker
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import massact
 from tests.support.store_fixtures import tracking_server
@@ -82,6 +83,25 @@ def test_imports_go_one_at_a_time_and_leave_nothing_where_they_bring_nothing(
         assert not thread.is_alive()
     assert bad == 0
     assert phases(uri) == []
+
+
+def test_an_import_waits_for_a_store_that_is_down_and_begins_with_its_claim_in_it(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    down, write = [True], Tracker.set_tags
+
+    def set_tags(tracker: Tracker, run: OpenRun, tags: Mapping[str, str]) -> None:
+        if sharing.KEY_TAGS[0] in tags and down:
+            down.clear()
+            raise ConnectionError("refused")
+        write(tracker, run, tags)
+
+    monkeypatch.setattr(Tracker, "set_tags", set_tags)
+    with opened(uri, said) as writer:
+        held = Tracker(uri, EXPERIMENT, floor=68).tags(writer.parent.run_id)
+    assert held[sharing.KEY_TAGS[0]] == "importing"[:8]
+    assert said[-1] == "the tracking store is back"
 
 
 def test_an_import_whose_process_has_ended_holds_nobody_up(uri: str) -> None:

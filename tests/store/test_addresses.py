@@ -19,6 +19,7 @@ from massact.addresses import (
     hide_passwords,
     http_address,
     local_folder,
+    moved_folder,
     plain_sqlite,
     resolve_tracking_uri,
     shown_uri,
@@ -55,6 +56,15 @@ def write_one(uri: str) -> str:
     files = {str(Artifact.VECTOR): b"a vector"}
     row = evaluation_row(experiment="study")
     (run_id,) = writer.write([evaluation_run(row, None, name="k", started_at=1, finished_at=2, files=files)])
+    writer.close()
+    return run_id
+
+
+def write_bare(uri: str) -> str:
+    """A run without artifacts."""
+    writer = open_writer(uri, Tracker(uri, "study", floor=68.0).experiment_id)
+    row = evaluation_row(experiment="study")
+    (run_id,) = writer.write([evaluation_run(row, None, name="bare", started_at=1, finished_at=2)])
     writer.close()
     return run_id
 
@@ -179,7 +189,9 @@ def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
     old, new = tmp_path / "original", tmp_path / "copy"
     original = copied(migrated_database, old)
     monkeypatch.chdir(old)
+    bare = write_bare(original)
     run_id = write_one(original)
+    bare_too = write_bare(original)
     shutil.copytree(old, new)
     monkeypatch.chdir(new)
     files = {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()}
@@ -189,10 +201,22 @@ def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
         Tracker(uri, "study", floor=68.0)
     command = ["doctor", "--experiment", "study", "--tracking-uri", uri, "--spool", str(tmp_path), "--fix"]
     assert "mended" in CliRunner().invoke(cli, command).output
-    assert artifact_uri(new, write_one(uri)).startswith(str(new))
+    assert all(artifact_uri(new, id_).startswith(str(new)) for id_ in (bare, run_id, bare_too, write_one(uri)))
     assert {path: path.read_bytes() for path in (old / "mlruns").rglob("*") if path.is_file()} == files
     assert fetch_from(artifact_uri(old, run_id), Artifact.VECTOR, tracking_uri=original).is_relative_to(old)
     Tracker(original, "study", floor=68.0)
+
+
+def test_a_store_that_is_reached_through_a_link_is_where_it_was(
+    tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, link = tmp_path / "place", tmp_path / "link"
+    uri = copied(migrated_database, place)
+    monkeypatch.chdir(place)
+    run_id = write_one(uri)
+    link.symlink_to(place)
+    assert artifact_uri(link, write_one(f"sqlite:///{link}/mlflow.db")).startswith(str(place))
+    assert moved_folder(artifact_uri(link, run_id), f"sqlite:///{link}/mlflow.db") is None
 
 
 def artifact_uri(new: Path, run_id: str) -> str:

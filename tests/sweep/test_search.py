@@ -361,3 +361,9 @@ def test_a_random_direction_that_gains_nothing_does_not_end_the_search_of_what_d
     step = next_steps([strong, weak], SETTINGS)["probe"]
     assert isinstance(step, Try)
     assert step.coefficient > 0.45
+
+
+def test_where_all_that_was_tried_moves_the_trait_the_wrong_way_the_search_goes_on() -> None:
+    tried = (Observation(8.0, 95.0, -2.0), Observation(9.0, 90.0, -1.0))
+    ladders = [ladder(key, observations=tried, spent=2) for key in ("a", "b")]
+    assert all(isinstance(step, Try) for step in next_steps(ladders, SETTINGS).values())

@@ -195,7 +195,7 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
             "experiment file, evaluate, and run massact confirm"
         )
     statuses = [row.status for row in rows]
-    for n, confirmed, several, rest in (
+    for n, singular, several, rest in (
         (statuses.count("unconfirmed"), "winner or tied label is", "winners and tied labels are",
          "not confirmed yet: run massact confirm"),
         (statuses.count("outdated"), "confirmed cell is", "confirmed cells are",
@@ -204,7 +204,7 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
          "of evaluations that are not in the run store any more, left out"),
     ):  # fmt: skip
         if n:
-            yield f"{counted(n, confirmed, several)} {rest}"
+            yield f"{counted(n, singular, several)} {rest}"
 
 
 class _Place:

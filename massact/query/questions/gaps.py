@@ -258,8 +258,8 @@ def _brackets(
         return found
     layer, coefficient = best.spot
     return tuple(
-        widened(row, abs(coefficient), part.points, allowed)
-        if row.layer == layer and (row.low or 0.0) * coefficient > 0
-        else row
-        for row in found
+        widened(bracket, abs(coefficient), part.points, allowed)
+        if bracket.layer == layer and (bracket.low or 0.0) * coefficient > 0
+        else bracket
+        for bracket in found
     )

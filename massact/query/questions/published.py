@@ -192,9 +192,7 @@ def _notes(
         yield f"no model of the experiment matches {model} ({count} of {total})"
     others = [row.coherence_floor for row in found if row.coherence_floor not in (None, floor)]
     if others:
-        named = ", ".join(
-            f"{baseline:g}" for baseline in sorted({baseline for baseline in others if baseline is not None})
-        )
+        named = ", ".join(f"{other:g}" for other in sorted({other for other in others if other is not None}))
         yield f"{len(others)} of {total} were picked at another coherence floor ({named}) than {floor:g}"
 
 

@@ -249,7 +249,7 @@ class RestSource(RunSource):
     ) -> list[T] | None:
         """The answers about some runs, many at a time; `None` as of `_ask`."""
         asked = ({"run_ids": ids, **more} for ids in chunks(run_ids, MAX_RUN_IDS))
-        told = [self._ask(name, ids, lambda data: unpack(parse_object(data))) for ids in asked]
+        told = [self._ask(name, body, lambda data: unpack(parse_object(data))) for body in asked]
         known = [answer for answer in told if answer is not None]
         return known if len(known) == len(told) else None
 

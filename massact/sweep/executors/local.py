@@ -135,8 +135,8 @@ class CellGenerator:
         """The metrics of a cell's responses."""
         likelihoods = read or [Likelihoods()] * len(said)
         return [
-            self._measured.of(Reading(e.question, e.response, tokens, exchange.log_probabilities, exchange.kl, neutral))
-            for e, tokens, exchange in zip(exchanges, said, likelihoods, strict=True)
+            self._measured.of(Reading(e.question, e.response, tokens, told.log_probabilities, told.kl, neutral))
+            for e, tokens, told in zip(exchanges, said, likelihoods, strict=True)
         ]
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:

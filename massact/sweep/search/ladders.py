@@ -268,7 +268,7 @@ def _trends(
     """What the gains of ladders have in common, by ladder. That a random direction, or a weak vector, gains nothing
     where others break tells nothing of what these gain there."""
     tried = [ladder for ladder in members if len(ladder.observations) > 1]
-    gains = {ladder.key: max(seen.gain or 0.0 for seen in ladder.observations) for ladder in tried}
+    gains = {ladder.key: max(0.0, *(seen.gain or 0.0 for seen in ladder.observations)) for ladder in tried}
     least = WEAK * max(gains.values(), default=0.0)
     strong = [ladder for ladder in members if gains.get(ladder.key, least) >= least]
     of_all, of_strong = (_trend(some, beliefs, own_spread) for some in (members, strong))

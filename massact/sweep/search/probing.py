@@ -98,8 +98,8 @@ class _Probe:
         short = {key: self._shortened(cell) for key, cell in cells.items()}
         run_ids = {
             key: self._stored[stored]
-            for key, screening in short.items()
-            if (stored := screening_key(cell_key(screening.cell))) in self._stored
+            for key, cell in short.items()
+            if (stored := screening_key(cell_key(cell.cell))) in self._stored
         }
         found: dict[LadderKey, float | None] = {}
         metric = self._floor.metric
@@ -114,8 +114,8 @@ class _Probe:
             found = {key: self._mean(values) for key, id_ in run_ids.items() if (values := told.get(id_)) is not None}
         if todo := [cell for key, cell in short.items() if key not in found]:
             found |= {
-                _key(screening.planned): self._mean(map(self._floor.of_response, screening.responses))
-                for screening in self._answered(todo)
+                _key(result.planned): self._mean(map(self._floor.of_response, result.responses))
+                for result in self._answered(todo)
             }
         return found
 
