@@ -10,7 +10,7 @@ from massact.query.questions.best import BestRow, best_row
 from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlace
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.query.tables import COSTS, number_column
+from massact.query.tables import COSTS, GRID_END, number_column
 from massact.report.evidence import Evidence, Place, Provenance, listed, place_of
 from massact.report.section import (
     MISSING,
@@ -107,6 +107,10 @@ def best_section(evidence: Evidence) -> Section:
         text += (
             f" Coherence is a mean over few questions too: {counted(n, 'best is', 'bests are')} truly at or above the "
             f"floor with a chance below {SURE:g}, which stands beside them."
+        )
+    if any(row.at_grid_end for rows in places for row in rows):
+        text += (
+            f" `{GRID_END.strip()}` stands behind a coefficient at the end of its grid: a better one may lie beyond it."
         )
     more = (number_column("relative_strength", ".2f"), COSTS)
     tables = tuple(rows_table(evidence, "Bests", rows, more) for rows in places)
