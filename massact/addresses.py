@@ -95,8 +95,10 @@ def moved_folder(artifact_uri: str, tracking_uri: str) -> Path | None:
     parts = folder.parts
     places = (beside.joinpath(*parts[start:]) for start in range(1, len(parts) - 1))
     found = next((place for place in places if place.is_dir()), None)
-    # one folder may be reached by two names, as through a link
-    return None if found is None or (folder.is_dir() and found.samefile(folder)) else found
+    with suppress(OSError):  # what is not there, or may not be looked at, is another one
+        if found is not None and found.samefile(folder):
+            return None  # one folder by two names, as through a link
+    return found
 
 
 def resolve_tracking_uri(value: str | None) -> str:

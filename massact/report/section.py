@@ -171,14 +171,18 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     return f"{text[:_LONGEST]}-{digest}" if text else digest
 
 
+_LINKED = {"label": "run_id", "confirmed": "confirmed_run_id"}  # of a column the field that names its run
+
+
 def rows_table(evidence: Evidence, caption: str, rows: Sequence[PlaceRow], more: tuple[QueryColumn, ...] = ()) -> Table:
-    """Rows of an answer as its command prints them: what all have stands in the caption, a label links to its run."""
+    """Rows of an answer as its command prints them: what all have stands in the caption, a label links to its run, a
+    confirmed delta to the one that confirms."""
     columns = (*rows[0].columns, *more) if rows else ()
     found = printed(at_floor(columns, evidence.floor), rows)
     told = "".join(f", {header} {value}" for header, value in found.shared.items())
 
     def cell(column: QueryColumn, text: str, row: PlaceRow) -> Cell:
-        run_id = getattr(row, "run_id", None) if column.header == "label" else None
+        run_id = getattr(row, _LINKED.get(column.header, ""), None)
         return Cell(text or (MISSING if column.is_number else ""), run_id)
 
     headers = tuple(Column(column.header, column.is_number) for column in found.columns)

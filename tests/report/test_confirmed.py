@@ -9,6 +9,7 @@ from massact.query import Answers, Evaluations
 from massact.report.evidence import Evidence
 from massact.report.page import build_report
 from massact.report.phase_notes import NOTE_LIMIT, confirm_markdown, confirm_verdicts
+from massact.report.results import confirmed_section
 from tests.support.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.support.report_rows import experiment, report_input
 
@@ -36,6 +37,17 @@ def section(*cells: Scored, **options: Any) -> str:
     """What the Markdown report says in the section; empty where there is none."""
     text = build_report(given(*cells, **options)).markdown
     return text.partition(f"## {TITLE}\n")[2].partition("\n## ")[0]
+
+
+def test_a_confirmed_delta_links_to_the_run_that_confirms() -> None:
+    found = confirmed_section(given(confirmed(PROBE, (20, 30, 25, 25))))
+    assert found is not None
+    (table,) = found.tables
+    headers = [column.header for column in table.columns]
+    (row,) = [row for row in table.rows if row[headers.index("label")].text == "probe"]
+    selected, confirming = (row[headers.index(name)].run_id for name in ("label", "confirmed"))
+    assert None not in (selected, confirming)
+    assert selected != confirming
 
 
 @pytest.mark.slow

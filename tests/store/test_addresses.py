@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
@@ -216,7 +217,13 @@ def test_a_store_that_is_reached_through_a_link_is_where_it_was(
     run_id = write_one(uri)
     link.symlink_to(place)
     assert artifact_uri(link, write_one(f"sqlite:///{link}/mlflow.db")).startswith(str(place))
-    assert moved_folder(artifact_uri(link, run_id), f"sqlite:///{link}/mlflow.db") is None
+    stale = artifact_uri(link, run_id)
+    assert moved_folder(stale, f"sqlite:///{link}/mlflow.db") is None
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "samefile", Mock(side_effect=PermissionError))  # another's, which may not be looked at
+        assert moved_folder(stale, f"sqlite:///{copy}/mlflow.db") == copy / Path(stale).relative_to(place)
 
 
 def artifact_uri(new: Path, run_id: str) -> str:
