@@ -6,7 +6,7 @@ from datetime import timedelta
 from statistics import fmean
 
 from massact.query.groups import setting_notes, slices
-from massact.query.questions.best import BestRow, best_row
+from massact.query.questions.best import BestRow, best_row, ranked
 from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlace
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
@@ -118,7 +118,7 @@ def best_section(evidence: Evidence) -> Section:
 
 
 def _best_rows(evidence: Evidence, place: Place) -> list[BestRow]:
-    """The best of each label that was run at a place, the largest delta first, as `massact best` tells of it."""
+    """The best of each label that was run at a place, the winner first, as `massact best` tells of it."""
     scores, costs, chances = evidence.answers.scores, evidence.answers.costs, dict[str, float]()
     if scores is not None:
         chances = coherent_chances(evidence.whole[place], evidence.floor, scores)
@@ -128,7 +128,7 @@ def _best_rows(evidence: Evidence, place: Place) -> list[BestRow]:
         row = best_row(part, evidence.floor, beliefs=beliefs)
         chance = chances.get(row.run_id or "")
         rows.append(replace(row, coherent_chance=chance, costs=costs.get(row.key or "", ())))
-    return sorted(rows, key=lambda row: (row.delta is None, -evidence.gain(place, row.delta)))
+    return sorted(rows, key=lambda row: (row.delta is None, ranked(row)))
 
 
 def judges_held(evidence: Evidence) -> dict[str, list[AgreementRow]]:

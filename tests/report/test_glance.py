@@ -9,7 +9,7 @@ from massact.report.evidence import Evidence
 from massact.report.glance import MOST_SENTENCES, AtAGlance, glance_section
 from massact.report.page import build_report
 from massact.report.phase_notes import phase_brief
-from massact.report.results import gap_matrix
+from massact.report.results import best_section, gap_matrix
 from massact.report.section import drawing
 from massact.report.summary import answers_in_short, brief, leads
 from massact.store.schema import Scores
@@ -85,6 +85,9 @@ def test_of_equal_deltas_the_figure_marks_the_winner_of_the_table(smaller: str) 
     tied = evidence([scored(10.0, 90.0, label=label, coefficient=c) for label, c in coefficients.items()])
     (place,) = tied.run_places
     assert tied.top(place, tied.bests(place)) == smaller
+    (table,) = best_section(tied).tables
+    names = [column.header for column in table.columns]
+    assert table.rows[0][names.index("label")].text == smaller, "and it comes first"
 
 
 def test_every_label_is_a_curve_and_the_floor_a_line(judged: Evidence) -> None:

@@ -170,13 +170,18 @@ def test_an_artifact_folder_is_the_one_that_mlflow_means(tmp_path: Path, name: s
         assert check_path(tmp_path / name, "it") == local_folder(str(tmp_path / name))
 
 
+def store_in(folder: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty store in a folder of its own, which is the working directory from then on."""
+    uri = copied(database, folder)
+    monkeypatch.chdir(folder)
+    return uri
+
+
 @pytest.fixture
 def moved(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, str]:
     """A store that was written in one folder and lies in another, both, and a run of it."""
     old, new = tmp_path / "old place", tmp_path / "new" / "place"
-    uri = copied(migrated_database, old)
-    monkeypatch.chdir(old)
-    run_id = write_one(uri)
+    run_id = write_one(store_in(old, migrated_database, monkeypatch))
     monkeypatch.chdir(tmp_path)
     new.parent.mkdir()
     old.rename(new)
@@ -188,8 +193,7 @@ def test_a_copy_of_a_store_is_read_by_itself_and_never_writes_into_the_original(
     tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = tmp_path / "original", tmp_path / "copy"
-    original = copied(migrated_database, old)
-    monkeypatch.chdir(old)
+    original = store_in(old, migrated_database, monkeypatch)
     bare = write_bare(original)
     run_id = write_one(original)
     bare_too = write_bare(original)
@@ -212,8 +216,7 @@ def test_a_store_that_is_reached_through_a_link_is_where_it_was(
     tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, link = tmp_path / "place", tmp_path / "link"
-    uri = copied(migrated_database, place)
-    monkeypatch.chdir(place)
+    uri = store_in(place, migrated_database, monkeypatch)
     run_id = write_one(uri)
     link.symlink_to(place)
     assert artifact_uri(link, write_one(f"sqlite:///{link}/mlflow.db")).startswith(str(place))
