@@ -167,9 +167,10 @@ def _kept(evidence: Evidence, sections: Sequence[Section], file: Path) -> dict[s
         "drawn_from": key,
         "pictures": {name: [asdict(picture) for picture in some] for name, some in drawn.items()},
     }
-    with suppress(OSError, UsageError):  # there may be no room
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, [json.dumps(content).encode()], "")
+    if key:
+        with suppress(OSError, UsageError):  # there may be no room
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, [json.dumps(content).encode()], "")
     return drawn
 
 

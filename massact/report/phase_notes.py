@@ -1,9 +1,11 @@
 """What the run of a phase shows: its tables as Markdown for the run's note, its verdicts for tags, its figures."""
 
 import statistics
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from massact.config import Experiment
@@ -162,9 +164,11 @@ def _fitted(head: str, sections: Sequence[Section], whole: Evidence) -> str:
     """All of it; where that is too long its last lines go, and the text says how many."""
     parts = (part for section in sections for part in section_markdown(section, "###"))
     lines = "\n\n".join(filter(None, (head, *parts))).split("\n")
-    for n_cut in range(len(lines)):
-        rest = f"*{counted(n_cut, 'line')} left out, which did not fit; {whole.command('report')} shows all.*"
-        text = "\n".join(lines[: len(lines) - n_cut]).rstrip() + (f"\n\n{rest}" if n_cut else "")
-        if len(text) <= NOTE_LIMIT:
-            return text
-    return text[: NOTE_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if len(text := "\n".join(lines)) <= NOTE_LIMIT:
+        return text
+    rest = f"left out, which did not fit; {whole.command('report')} shows all.*"
+    room = NOTE_LIMIT - len(f"\n\n*{counted(len(lines), 'line')} {rest}")
+    n = bisect_right(list(accumulate(len(line) + 1 for line in lines)), room)
+    if n == 0:
+        return text[: NOTE_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return "\n".join(lines[:n]).rstrip() + f"\n\n*{counted(len(lines) - n, 'line')} {rest}"

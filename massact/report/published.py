@@ -9,6 +9,7 @@ from functools import cached_property
 from massact.domain import Direction
 from massact.query import Point
 from massact.query.groups import gain, natural_order
+from massact.query.questions.compare import before_after_pairs
 from massact.query.questions.published import SAME_DIRECTION, PublishedComparison
 from massact.report import style
 from massact.report.evidence import Evidence, Place, listed, once
@@ -200,6 +201,8 @@ def _bullets(evidence: Evidence, places: Sequence[PrintedPlace]) -> Iterator[str
     yield from _baseline_lines(evidence)
     for place in places:
         yield from _winner_lines(place)
+    for place in places:
+        yield from _twin_lines(place)
     flags = {
         f"{row.source}, {row.place}{'' if SAME_DIRECTION in flag else f', {row.label}'}: {flag}": None
         for row in evidence.compare_published()
@@ -249,6 +252,27 @@ def _winner_lines(place: PrintedPlace) -> Iterator[str]:
         why = f" Among the {len(common)} labels that all print it is {next(iter(among.values()))[0]} in each."
     said = listed([f"{source} {label} ({signed(delta)})" for source, (label, delta) in winners.items()], 6)
     yield f"{place.name}: the winner flips between sources: {said}.{why}"
+
+
+def _twin_lines(place: PrintedPlace) -> Iterator[str]:
+    """Labels that are one direction by algebra, mean_diff cleaned before and after alike, which sources print with
+    different numbers; of one that prints both the flags tell."""
+    by_label = {label.label: label for label in place.labels}
+    for pair in before_after_pairs(by_label):
+        first, second = (by_label.get(label) for label in pair)
+        if (
+            not first
+            or not second
+            or style.method_of(pair[0]) != "mean_diff"
+            or first.by_source.keys() & second.by_source
+        ):
+            continue
+        printed = [(label, source, d) for label in (first, second) for source, d in sorted(label.headlines.items())]
+        deltas = [delta for *_, delta in printed]
+        if max(deltas, default=0.0) - min(deltas, default=0.0) > LEAST_SPREAD:
+            said = (f"{label.label} {signed(delta)} in {source}" for label, source, delta in printed)
+            one_vector = f"{pair[0]} and {pair[1]} are one vector by algebra, printed with different numbers"
+            yield f"{place.name}: {one_vector}: {listed(list(said), 8)}."
 
 
 def _table(evidence: Evidence, place: PrintedPlace) -> Table:

@@ -78,6 +78,17 @@ def test_one_vector_that_was_printed_twice(markdown: str) -> None:
                           "printed 9.1 apart") == 1  # fmt: skip
 
 
+def test_one_vector_that_two_sources_print_under_two_labels() -> None:
+    labels = ("mean_diff_preclean", "mean_diff_cleaned")
+    printed = [row for row in figures() if row.source.startswith("S2") and row.label in labels]
+    apart = [replace(row, source="S9") if row.label == labels[0] else row for row in printed]
+    said = "mean_diff_preclean and mean_diff_cleaned are one vector by algebra, printed with different numbers"
+    (line,) = (line for line in section(tuple(apart)).bullets if said in line)
+    assert "mean_diff_preclean +19.2 in S9" in line
+    assert "mean_diff_cleaned +28.3 in S2 2026-01-30" in line
+    assert not any(said in line for line in section(tuple(printed)).bullets), "of one source the flags tell"
+
+
 def test_baselines_and_floors_that_differ(markdown: str) -> None:
     assert "gemma-3-4b, sycophancy: the unsteered trait mean is printed as 56.1 (S1 2026-01-29) and 71.8" in markdown
     assert "picked at different coherence floors: 68 (S2 2026-01-30 and S3 2026-02-04) and 70" in markdown
